@@ -1,0 +1,1 @@
+"""The paying side; imports without a media library, a web server or a database."""

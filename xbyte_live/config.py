@@ -1,0 +1,271 @@
+"""Pure: every setting, written once; environment, file, flags and README rows come from here.
+
+A value is taken from the first of: a command line flag, the environment (``XBYTE_`` and the
+field's name in capitals), the TOML file, the default. Keys of wallets are read from the
+environment or from an encrypted keystore file only.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from xbyte_live.errors import ConfigError, MoneyError
+from xbyte_live.money import PRICE_DECIMALS, Asset, Price, parse_decimal
+
+ENV_PREFIX = "XBYTE_"
+MIB = 2**20
+
+Policy = Literal["settle_first", "optimistic"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Secret(str):
+    """Text that never shows itself: its ``repr`` is stars, so no log or error prints it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
+def setting(default: Any, about: str, *, flag: bool = True) -> Any:
+    """One row of ``Settings``; ``flag=False`` keeps it off the command line."""
+    return field(default=default, metadata={"about": about, "flag": flag})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settled values for one process; sizes in bytes, times in seconds, money in dollars."""
+
+    data_dir: Path = setting(Path("xbyte-data"), "where the database and the segments are kept")
+    database_url: str = setting(
+        "", "SQLAlchemy URL (SQLite or PostgreSQL); empty: SQLite in `data_dir`"
+    )
+    host: str = setting("127.0.0.1", "address the HTTP server listens on")
+    port: int = setting(8402, "port the HTTP server listens on")
+    public_url: str = setting(
+        "", "the URL viewers use, when a proxy stands in front; empty: as each request says"
+    )
+    cors_origins: tuple[str, ...] = setting(("*",), "origins whose pages may play")
+    log_level: LogLevel = setting("info", "least important kind of line that is logged")
+
+    pay_to: str = setting("", "the payee's address, for items without one of their own")
+    price: str = setting("0.001", "dollars per MB for items added without `--price`")
+    networks: tuple[str, ...] = setting(
+        ("eip155:8453",), "CAIP-2 networks payments are taken on, the preferred one first"
+    )
+    rpc_urls: tuple[str, ...] = setting(
+        (), "RPC nodes as `NETWORK=URL`; known networks have a public one by default"
+    )
+    assets: tuple[str, ...] = setting(
+        (),
+        "other tokens than the network's USDC, as `NETWORK/ADDRESS/NAME/VERSION/DECIMALS/SYMBOL`",
+    )
+    exact_policy: Policy = setting(
+        "settle_first",
+        "`settle_first`: bytes after the transfer is confirmed; "
+        "`optimistic`: bytes at once, settlement queued",
+    )
+    exposure_cap: str = setting(
+        "1.00", "dollars one payer may owe under `optimistic` before it waits for the chain"
+    )
+    quote_ttl: int = setting(60, "seconds a quoted amount stays good after a price change")
+    retry_window: int = setting(120, "seconds the same payment re-serves the same bytes free")
+    payment_timeout: int = setting(300, "seconds a payer's authorization is asked to stay valid")
+    settle_wait: int = setting(30, "seconds a request waits for the chain before it answers 503")
+
+    facilitators: tuple[str, ...] = setting(
+        (), "x402 facilitator URLs, asked in this order; empty: settle with our own gas key"
+    )
+    facilitator_timeout: int = setting(20, "seconds a facilitator may take to answer")
+    gas_key: Secret = setting(
+        Secret(""), "private key that pays gas when there are no facilitators", flag=False
+    )
+    gas_keystore: str = setting("", "encrypted keystore file that holds the gas key instead")
+    gas_keystore_password: Secret = setting(
+        Secret(""), "password of `gas_keystore`", flag=False
+    )
+    smart_wallet_factories: tuple[str, ...] = setting(
+        (), "ERC-6492 factories our gas key may call to deploy a payer's smart wallet"
+    )
+
+    cache_bytes: int = setting(256 * MIB, "bytes of segments held in memory")
+    item_cache: int = setting(512, "items held in memory")
+    write_queue: int = setting(4096, "database writes that may wait before requests get 503")
+    settle_parallel: int = setting(16, "payments settled at the same time")
+    max_payment_header: int = setting(16384, "bytes a payment header may have")
+    segment_target: int = setting(6, "seconds a packaged segment lasts")
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be {least} or more")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError("port must lie between 0 and 65535")
+        try:
+            Price.parse(self.price)
+            parse_decimal(self.exposure_cap, PRICE_DECIMALS)
+        except MoneyError as error:
+            raise ConfigError(f"price or exposure_cap: {error}") from None
+        if not self.networks:
+            raise ConfigError("networks must name at least one network, such as eip155:8453")
+        for network in self.networks:
+            if not network.removeprefix("eip155:").isdecimal() or ":" not in network:
+                raise ConfigError(
+                    f"networks: {network!r} is not of the form eip155:CHAIN_ID"
+                )
+        for url in (*self.facilitators, *self.rpc_by_network.values()):
+            if not url.startswith(("http://", "https://")):
+                raise ConfigError(f"facilitators and rpc_urls take http(s) URLs, not {url!r}")
+        self.custom_assets  # noqa: B018  a malformed asset is reported here, not at first use
+
+    @property
+    def resolved_database_url(self) -> str:
+        """``database_url``, or the SQLite file in ``data_dir``."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'xbyte.db'}"
+
+    @property
+    def default_price(self) -> Price:
+        """``price`` as a ``Price``."""
+        return Price.parse(self.price)
+
+    @property
+    def exposure_cap_units(self) -> int:
+        """``exposure_cap`` in millionths of a dollar."""
+        return parse_decimal(self.exposure_cap, PRICE_DECIMALS)
+
+    @property
+    def rpc_by_network(self) -> dict[str, str]:
+        """RPC URL by CAIP-2 network, known public nodes included."""
+        urls = dict(PUBLIC_RPC_URLS)
+        for entry in self.rpc_urls:
+            network, _, url = entry.partition("=")
+            if not url:
+                raise ConfigError(f"rpc_urls: {entry!r} is not of the form NETWORK=URL")
+            urls[network] = url
+        return urls
+
+    @property
+    def custom_assets(self) -> tuple[Asset, ...]:
+        """The tokens named in ``assets``."""
+        found = []
+        for entry in self.assets:
+            try:
+                network, address, name, version, decimals, symbol = entry.split("/")
+                found.append(Asset(network, address, name, version, int(decimals), symbol))
+            except (ValueError, MoneyError) as error:
+                raise ConfigError(
+                    f"assets: {entry!r} is not NETWORK/ADDRESS/NAME/VERSION/DECIMALS/SYMBOL "
+                    f"({error})"
+                ) from None
+        return tuple(found)
+
+
+_LEAST = {
+    "quote_ttl": 1, "retry_window": 1, "payment_timeout": 10, "settle_wait": 1,
+    "facilitator_timeout": 1, "cache_bytes": 0, "item_cache": 1, "write_queue": 1,
+    "settle_parallel": 1, "max_payment_header": 1024, "segment_target": 1,
+}  # fmt: skip
+
+PUBLIC_RPC_URLS = {
+    "eip155:8453": "https://mainnet.base.org",
+    "eip155:84532": "https://sepolia.base.org",
+    "eip155:43114": "https://api.avax.network/ext/bc/C/rpc",
+    "eip155:43113": "https://api.avax-test.network/ext/bc/C/rpc",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting as documentation and command line see it."""
+
+    name: str
+    env: str
+    default: str
+    about: str
+    kind: Any
+    flag: str | None
+
+
+def setting_rows() -> Iterator[SettingRow]:
+    """Every setting with the names it goes by, in the order of ``Settings``."""
+    kinds = get_type_hints(Settings)
+    for f in fields(Settings):
+        yield SettingRow(
+            name=f.name,
+            env=ENV_PREFIX + f.name.upper(),
+            default=_shown(f.default),
+            about=f.metadata["about"],
+            kind=kinds[f.name],
+            flag="--" + f.name.replace("_", "-") if f.metadata["flag"] else None,
+        )
+
+
+def load_settings(
+    *,
+    environ: Mapping[str, str],
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settle every value from flags (``overrides``), environment, TOML ``file`` and defaults.
+
+    A ``None`` override counts as not given. Raises ``ConfigError`` naming the first setting
+    that cannot be read, never its value when that is a secret.
+    """
+    from_file = _read_file(file) if file else {}
+    given = {k: v for k, v in (overrides or {}).items() if v is not None}
+    values: dict[str, Any] = {}
+    for row in setting_rows():
+        if row.name in given:
+            values[row.name] = _read(row, given.pop(row.name))
+        elif row.env in environ:
+            values[row.name] = _read(row, environ[row.env])
+        elif row.name in from_file:
+            if row.kind is Secret:
+                raise ConfigError(f"{row.name} may not stand in a file; set {row.env} instead")
+            values[row.name] = _read(row, from_file.pop(row.name))
+        from_file.pop(row.name, None)
+    for unknown in (*given, *from_file):
+        raise ConfigError(f"there is no setting {unknown!r}; see `xbyte-live serve --help`")
+    return Settings(**values)
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError:
+        raise ConfigError(f"the configuration file {file} cannot be read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file {file} is not TOML: {error}") from None
+
+
+def _read(row: SettingRow, value: Any) -> Any:
+    kind = row.kind
+    if get_origin(kind) is tuple:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+            return tuple(value)
+        raise ConfigError(f"{row.name} takes a list of text, such as {row.env}=a,b")
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+        raise ConfigError(f"{row.name} takes one of {', '.join(get_args(kind))}")
+    if kind is int:
+        try:
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                return int(value)
+        except ValueError:
+            pass
+        raise ConfigError(f"{row.name} takes a whole number")
+    if isinstance(value, str | Path):
+        return kind(value)
+    raise ConfigError(f"{row.name} takes text")
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return str(default)

@@ -1,0 +1,1 @@
+"""A local chain with test money, for demos and tests only."""

@@ -1,0 +1,1 @@
+"""FFmpeg through PyAV, and the playlists around what it makes."""

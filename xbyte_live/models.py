@@ -1,0 +1,127 @@
+"""Pure: what is for sale, as frozen values shared by every part.
+
+Durations and times are integers of microseconds; sizes are bytes.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from xbyte_live.errors import ItemError
+from xbyte_live.money import Price
+
+Rewatch = Literal["paid", "free"]
+
+_SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+_RENDITION = re.compile(r"[a-z0-9]{1,16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One stored ``.ts`` file of a rendition (RFC 8216bis 3).
+
+    ``start_us`` counts from the beginning of the item; ``program_date_time_us`` is Unix time.
+    ``sha256`` is the hex digest of the bytes, the strong ``ETag`` of the segment.
+    """
+
+    msn: int
+    size: int
+    start_us: int
+    duration_us: int
+    sha256: str
+    discontinuity: bool = False
+    program_date_time_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """One encoding of an item, with what a multivariant playlist says of it (8216bis 4.4.6.2).
+
+    ``bandwidth`` is the peak segment bit rate and ``average_bandwidth`` the mean, in bits/s;
+    ``independent_segments`` is true only if every segment starts with a keyframe.
+    """
+
+    name: str
+    codecs: str
+    bandwidth: int
+    average_bandwidth: int
+    target_duration_s: int
+    independent_segments: bool
+    segments: tuple[Segment, ...]
+    width: int | None = None
+    height: int | None = None
+    frame_rate: Fraction | None = None
+
+    @property
+    def has_video(self) -> bool:
+        """Whether there are pictures in it."""
+        return self.width is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The terms of an item from ``since`` (Unix seconds) on; the newest one is in force."""
+
+    price: Price
+    pay_to: str | None
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Title:
+    """Packaged VOD. ``offers`` are newest first and never empty; ``poster`` is a store key."""
+
+    slug: str
+    name: str
+    created_at: float
+    duration_us: int
+    renditions: tuple[Rendition, ...]
+    offers: tuple[Offer, ...]
+    preview_us: int = 0
+    rewatch: Rewatch = "paid"
+    poster: str | None = None
+
+    def rendition(self, name: str) -> Rendition | None:
+        """The rendition of that name, if any."""
+        return next((r for r in self.renditions if r.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """Any other file, sold by the bytes of each range. ``key`` is its store key."""
+
+    slug: str
+    name: str
+    created_at: float
+    size: int
+    content_type: str
+    sha256: str
+    key: str
+    offers: tuple[Offer, ...]
+    rewatch: Rewatch = "paid"
+
+
+Item = Title | Object
+
+
+def check_slug(slug: str) -> str:
+    """Return ``slug`` if it can name an item, else raise ``ItemError`` saying what can."""
+    if _SLUG.fullmatch(slug) is None:
+        raise ItemError(
+            f"{slug[:80]!r} is no slug: use 1 to 64 lowercase letters, digits and inner hyphens"
+        )
+    return slug
+
+
+def slug_of(name: str) -> str:
+    """The slug a file or title name suggests; raises ``ItemError`` when it suggests none."""
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    return check_slug("-".join(words)[:64].strip("-"))
+
+
+def segment_key(slug: str, rendition: str, msn: int) -> str:
+    """Where a segment lies in the store: ``{slug}/{rendition}/{msn}.ts``."""
+    if _RENDITION.fullmatch(rendition) is None:
+        raise ItemError(f"{rendition[:40]!r} is no rendition name")
+    return f"{check_slug(slug)}/{rendition}/{msn}.ts"

@@ -1,0 +1,1 @@
+"""x402: what is asked, what is checked, what is charged."""

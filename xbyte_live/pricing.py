@@ -1,0 +1,44 @@
+"""Pure: which amounts are good for given bytes of an item, now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xbyte_live.models import Offer, Segment
+from xbyte_live.money import Price
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What ``size`` bytes cost at ``price``, paid to ``pay_to``."""
+
+    size: int
+    price: Price
+    pay_to: str
+
+
+def quotes_for(
+    size: int, offers: Sequence[Offer], *, default_pay_to: str, now: float, quote_ttl: float
+) -> tuple[Quote, ...]:
+    """The quotes that hold at ``now``, the one in force first (money rule 8).
+
+    ``offers`` are newest first. An older offer still holds while some playlist or 402 that
+    named it may be younger than ``quote_ttl`` seconds, that is until ``quote_ttl`` after its
+    successor came into force.
+    """
+    held: list[Quote] = []
+    successor_since: float | None = None
+    for offer in offers:
+        if offer.since > now:
+            continue
+        if successor_since is not None and successor_since + quote_ttl <= now:
+            break
+        quote = Quote(size, offer.price, offer.pay_to or default_pay_to)
+        if quote not in held:
+            held.append(quote)
+        successor_since = offer.since
+    return tuple(held)
+
+
+def in_preview(segment: Segment, preview_us: int) -> bool:
+    """Whether a segment is free because it starts within the item's preview."""
+    return segment.start_us < preview_us

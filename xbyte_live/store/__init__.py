@@ -1,0 +1,1 @@
+"""Where segment bytes lie."""
