@@ -71,6 +71,9 @@ class Settings:
     exposure_cap: str = setting(
         "1.00", "dollars one payer may owe under `optimistic` before it waits for the chain"
     )
+    new_payer_cap: str = setting(
+        "0.01", "the same for a payer none of whose payments has settled yet"
+    )
     quote_ttl: int = setting(60, "seconds a quoted amount stays good after a price change")
     retry_window: int = setting(120, "seconds the same payment re-serves the same bytes free")
     payment_timeout: int = setting(300, "seconds a payer's authorization is asked to stay valid")
@@ -84,9 +87,7 @@ class Settings:
         Secret(""), "private key that pays gas when there are no facilitators", flag=False
     )
     gas_keystore: str = setting("", "encrypted keystore file that holds the gas key instead")
-    gas_keystore_password: Secret = setting(
-        Secret(""), "password of `gas_keystore`", flag=False
-    )
+    gas_keystore_password: Secret = setting(Secret(""), "password of `gas_keystore`", flag=False)
     smart_wallet_factories: tuple[str, ...] = setting(
         (), "ERC-6492 factories our gas key may call to deploy a payer's smart wallet"
     )
@@ -95,6 +96,9 @@ class Settings:
     item_cache: int = setting(512, "items held in memory")
     write_queue: int = setting(4096, "database writes that may wait before requests get 503")
     settle_parallel: int = setting(16, "payments settled at the same time")
+    settle_queue: int = setting(
+        1024, "payments that may wait for the chain before requests get 503"
+    )
     max_payment_header: int = setting(16384, "bytes a payment header may have")
     segment_target: int = setting(6, "seconds a packaged segment lasts")
 
@@ -107,15 +111,14 @@ class Settings:
         try:
             Price.parse(self.price)
             parse_decimal(self.exposure_cap, PRICE_DECIMALS)
+            parse_decimal(self.new_payer_cap, PRICE_DECIMALS)
         except MoneyError as error:
-            raise ConfigError(f"price or exposure_cap: {error}") from None
+            raise ConfigError(f"price, exposure_cap or new_payer_cap: {error}") from None
         if not self.networks:
             raise ConfigError("networks must name at least one network, such as eip155:8453")
         for network in self.networks:
             if not network.removeprefix("eip155:").isdecimal() or ":" not in network:
-                raise ConfigError(
-                    f"networks: {network!r} is not of the form eip155:CHAIN_ID"
-                )
+                raise ConfigError(f"networks: {network!r} is not of the form eip155:CHAIN_ID")
         for url in (*self.facilitators, *self.rpc_by_network.values()):
             if not url.startswith(("http://", "https://")):
                 raise ConfigError(f"facilitators and rpc_urls take http(s) URLs, not {url!r}")
@@ -132,9 +135,12 @@ class Settings:
         return Price.parse(self.price)
 
     @property
-    def exposure_cap_units(self) -> int:
-        """``exposure_cap`` in millionths of a dollar."""
-        return parse_decimal(self.exposure_cap, PRICE_DECIMALS)
+    def exposure_caps(self) -> tuple[int, int]:
+        """``exposure_cap`` and ``new_payer_cap`` in millionths of a dollar."""
+        return (
+            parse_decimal(self.exposure_cap, PRICE_DECIMALS),
+            parse_decimal(self.new_payer_cap, PRICE_DECIMALS),
+        )
 
     @property
     def rpc_by_network(self) -> dict[str, str]:
@@ -166,7 +172,7 @@ class Settings:
 _LEAST = {
     "quote_ttl": 1, "retry_window": 1, "payment_timeout": 10, "settle_wait": 1,
     "facilitator_timeout": 1, "cache_bytes": 0, "item_cache": 1, "write_queue": 1,
-    "settle_parallel": 1, "max_payment_header": 1024, "segment_target": 1,
+    "settle_parallel": 1, "settle_queue": 1, "max_payment_header": 1024, "segment_target": 1,
 }  # fmt: skip
 
 PUBLIC_RPC_URLS = {

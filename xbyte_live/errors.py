@@ -22,6 +22,8 @@
     │   └── FacilitatorMisbehaved    answered, but not in the x402 form
     ├── ChainUnavailable         the RPC node did not answer
     ├── BudgetExceeded           the paying side stopped before paying too much
+    ├── TermsRefused             the paying side will not sign what a server asks of it
+    ├── DeliveryFailed           a server did not hand over what was asked of it or paid for
     └── DevnetError              the local chain could not be started
 
 Every message is one sentence a person can act on, and holds no key, no path of the
@@ -136,6 +138,14 @@ class ChainUnavailable(XByteError):
 
 class BudgetExceeded(XByteError):
     """The paying side stopped: the next payment would exceed a limit its owner set."""
+
+
+class TermsRefused(XByteError):
+    """The paying side will not sign what a server asks: wrong token, chain, payee or amount."""
+
+
+class DeliveryFailed(XByteError):
+    """A server did not hand over what was asked of it or paid for."""
 
 
 class DevnetError(XByteError):

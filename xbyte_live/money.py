@@ -22,7 +22,7 @@ class Asset:
     """A token on one network that prices are paid in (EIP-3009 capable, dollar-pegged).
 
     ``network`` is CAIP-2, ``address`` the contract, ``name`` and ``version`` its EIP-712 domain.
-    Raises ``MoneyError`` for fewer than six decimals: such a token cannot hold a price exactly.
+    Raises ``MoneyError`` unless it has six decimals: one atomic unit is what a price counts in.
     """
 
     network: str
@@ -33,9 +33,9 @@ class Asset:
     symbol: str
 
     def __post_init__(self) -> None:
-        if self.decimals < PRICE_DECIMALS:
+        if self.decimals != PRICE_DECIMALS:
             raise MoneyError(
-                f"{self.symbol} has {self.decimals} decimals; {PRICE_DECIMALS} or more are needed"
+                f"{self.symbol} has {self.decimals} decimals; prices need {PRICE_DECIMALS}"
             )
 
     @property
@@ -70,18 +70,15 @@ class Price:
         """Whether bytes at this price cost nothing."""
         return self.per_mib == 0
 
-    def amount_for(self, size: int, asset: Asset | None = None) -> int:
-        """What ``size`` bytes cost in atomic units of ``asset`` (six decimals without one).
+    def amount_for(self, size: int) -> int:
+        """What ``size`` bytes cost in atomic units of any asset taken.
 
         ``max(1, ceil(size × price / 2**20))``; 0 only for a free price or no bytes at all.
         Raises ``MoneyError`` for a negative size or an amount beyond ``MAX_AMOUNT``.
         """
         if size < 0:
             raise MoneyError("a size in bytes cannot be negative")
-        if self.per_mib == 0 or size == 0:
-            return 0
-        scale = 10 ** (asset.decimals - PRICE_DECIMALS) if asset else 1
-        amount = -(-size * self.per_mib * scale // MIB)
+        amount = -(-size * self.per_mib // MIB)
         if amount > MAX_AMOUNT:
             raise MoneyError("this many bytes at this price exceed what one payment can carry")
         return amount

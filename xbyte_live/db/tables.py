@@ -126,6 +126,7 @@ charges = Table(
     Column("requirements", Text, nullable=False),
     Column("state", String(8), nullable=False),
     Column("delivered", Boolean, nullable=False),  # bytes may have left before it was settled
+    Column("in_doubt", Boolean, nullable=False),  # a transaction may be on its way
     Column("tx_hash", String(66)),
     Column("error", String(128)),
     Column("created_at", Float, nullable=False),
@@ -133,6 +134,7 @@ charges = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_at", Float),
     Column("lease_until", Float),
+    Column("made_good_by", BigInteger),  # the later charge that paid for bytes it never settled
     UniqueConstraint("network", "asset", "payer", "nonce"),  # money rule 3
     CheckConstraint("amount > 0", name="amount"),
     CheckConstraint("state IN ('pending', 'queued', 'settled', 'failed')", name="state"),

@@ -1,0 +1,384 @@
+"""Adapter: charges and what became of them; the only SQL about money.
+
+A charge goes through these states, every step durable before anything follows from it:
+
+    pending   reserved for one delivery; its settlement may be under way
+    queued    its bytes may have left (``optimistic``); its settlement is due
+    settled   the money moved
+    failed    the money did not move and never will by this attempt
+
+A failed charge whose bytes left is a debt until ``made_good_by`` names the charge that paid it.
+"""
+
+import json
+import secrets as random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    Table,
+    and_,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from xbyte_live.db.engine import Database
+from xbyte_live.db.tables import charges, secrets
+
+State = Literal["pending", "queued", "settled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewCharge:
+    """A checked payment for one delivery; ``document`` and ``requirements`` are its wire forms."""
+
+    scheme: str
+    network: str
+    asset: str
+    payer: str
+    nonce: str
+    pay_to: str
+    amount: int
+    slug: str
+    resource: str
+    size: int
+    valid_before: int
+    document: dict[str, Any]
+    requirements: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge(NewCharge):
+    """A charge as the ledger holds it; ``tx_hash`` is the settling transaction."""
+
+    id: int
+    state: State
+    delivered: bool
+    tx_hash: str | None
+    error: str | None
+    created_at: float
+    settled_at: float | None
+    attempts: int
+    in_doubt: bool
+
+    @property
+    def good_since(self) -> float:
+        """When its bytes could first be had, in Unix seconds."""
+        return self.settled_at or self.created_at
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What ``reserve`` found or made; ``created`` is true for exactly one caller a payment.
+
+    ``charge`` is ``None`` when the payer must first pay the ``owed`` atomic units.
+    """
+
+    charge: Charge | None
+    created: bool = False
+    owed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """Atomic units a payer may have open before it waits for the chain."""
+
+    cap: int
+    new_payer_cap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Charges and atomic units of one state."""
+
+    state: State
+    count: int
+    amount: int
+
+
+class Ledger:
+    """Every method raises ``DatabaseUnavailable`` when the database gives no answer."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def reserve(
+        self, new: NewCharge, *, exposure: Exposure | None, patience: float
+    ) -> Reservation:
+        """Charge this authorization for this delivery, unless it was charged before (rule 3).
+
+        With ``exposure`` the charge is ``queued`` and its bytes may leave at once, if what this
+        payer has not settled yet stays within its cap, and refused if it owes anything; else
+        it is ``pending``, and due for clearing up if it still is so after ``patience`` seconds.
+        """
+        return await self._database.write(
+            lambda db: _reserve(db, new, exposure, patience, self._clock())
+        )
+
+    async def find(self, network: str, asset: str, payer: str, nonce: str) -> Charge | None:
+        """The charge of an authorization, by its identity on chain."""
+        return await self._database.read(
+            lambda db: _find(db, _identity(network, asset, payer, nonce))
+        )
+
+    async def get(self, charge_id: int) -> Charge | None:
+        """The charge of that number."""
+        return await self._database.read(lambda db: _find(db, charges.c.id == charge_id))
+
+    async def begin_attempt(self, charge_id: int, *, lease: float) -> Charge | None:
+        """Take the right to settle a charge for ``lease`` seconds; ``None`` if it is taken.
+
+        The row is in doubt from here until the attempt's end is recorded, so that a crash
+        leaves it so; the returned ``in_doubt`` is what it was before. A failed charge is taken
+        up again.
+        """
+        return await self._database.write(
+            lambda db: _begin_attempt(db, charge_id, lease, self._clock())
+        )
+
+    async def settle(self, charge: Charge, tx_hash: str) -> Charge:
+        """Record that the money moved, in which transaction; true whatever was believed before."""
+        values = {"state": "settled", "tx_hash": tx_hash, "settled_at": self._clock()}
+        not_settled = charges.c.state != "settled"
+        return await self._finish(charge, not_settled, {**values, "error": None, "in_doubt": False})
+
+    async def fail(self, charge: Charge, error: str) -> Charge:
+        """Record that the money did not move and no transaction is on its way."""
+        values = {"state": "failed", "error": error[:128], "in_doubt": False}
+        return await self._finish(charge, _same_attempt(charge), values)
+
+    async def postpone(self, charge: Charge, error: str, *, delay: float, in_doubt: bool) -> Charge:
+        """Record that a charge is still open; it is due again in ``delay`` seconds."""
+        values = {
+            "error": error[:128],
+            "next_attempt_at": self._clock() + delay,
+            "in_doubt": in_doubt,
+        }
+        return await self._finish(charge, _same_attempt(charge), values)
+
+    async def due(self, limit: int) -> list[Charge]:
+        """Charges whose settlement should be tried now, the oldest first."""
+        now = self._clock()
+        query = (
+            select(charges)
+            .where(
+                charges.c.state.in_(("queued", "pending")),
+                or_(charges.c.next_attempt_at.is_(None), charges.c.next_attempt_at <= now),
+                or_(charges.c.lease_until.is_(None), charges.c.lease_until <= now),
+            )
+            .order_by(charges.c.id)
+            .limit(limit)
+        )
+        return await self._database.read(
+            lambda db: [_charge(row) for row in db.execute(query).mappings()]
+        )
+
+    async def debt(self, payer: str) -> int:
+        """Atomic units of delivered bytes this payer's failed settlements never paid."""
+        return await self._database.read(lambda db: _debt(db, payer))
+
+    async def make_good(self, payer: str, charge_id: int) -> None:
+        """Count a settled charge as payment of everything the payer owed before it."""
+        statement = (
+            update(charges)
+            .where(_owed_by(payer), charges.c.id < charge_id)
+            .values(made_good_by=charge_id)
+        )
+        await self._database.write(lambda db: db.execute(statement).rowcount)
+
+    async def totals(self) -> list[Totals]:
+        """Count and sum of the charges of each state."""
+        query = select(
+            charges.c.state, func.count(), func.coalesce(func.sum(charges.c.amount), 0)
+        ).group_by(charges.c.state)
+        return await self._database.read(
+            lambda db: [Totals(state, n, int(amount)) for state, n, amount in db.execute(query)]
+        )
+
+    async def secret(self, name: str) -> bytes:
+        """32 random bytes kept under a name, made by whoever asks first."""
+        return await self._database.write(lambda db: _secret(db, name))
+
+    async def _finish(self, charge: Charge, where: Any, values: dict[str, Any]) -> Charge:
+        statement = (
+            update(charges)
+            .where(charges.c.id == charge.id, where)
+            .values(lease_until=None, **values)
+        )
+
+        def work(db: Connection) -> Charge:
+            db.execute(statement)
+            return _require(db, charge.id)
+
+        return await self._database.write(work)
+
+
+def _reserve(
+    db: Connection, new: NewCharge, exposure: Exposure | None, patience: float, now: float
+) -> Reservation:
+    identity = _identity(new.network, new.asset, new.payer, new.nonce)
+    optimistic = False
+    if exposure is not None:
+        if db.dialect.name == "postgresql":  # one payer's parallel requests on several nodes
+            db.execute(select(func.pg_advisory_xact_lock(func.hashtext(new.payer))))
+        if owed := _debt(db, new.payer):
+            return Reservation(_find(db, identity), owed=owed)
+        optimistic = _fits(db, new, exposure)
+    created = _insert_new(
+        db,
+        charges,
+        {
+            **_columns(new),
+            "state": "queued" if optimistic else "pending",
+            "delivered": optimistic,
+            "in_doubt": False,
+            "created_at": now,
+            "next_attempt_at": None if optimistic else now + patience,
+        },
+    )
+    found = _find(db, identity)
+    if found is None:
+        raise AssertionError("a charge that was just reserved is not in the ledger")
+    return Reservation(found, created)
+
+
+def _fits(db: Connection, new: NewCharge, exposure: Exposure) -> bool:
+    """Whether a payer has little enough open to get bytes before the chain knows."""
+    of_payer = charges.c.payer == new.payer
+    is_open = and_(charges.c.state.in_(("queued", "pending")), charges.c.delivered)
+    open_amount = db.execute(
+        select(func.coalesce(func.sum(charges.c.amount), 0)).where(of_payer, is_open)
+    ).scalar_one()
+    settled_before = db.execute(
+        select(charges.c.id).where(of_payer, charges.c.state == "settled").limit(1)
+    ).first()
+    cap = exposure.cap if settled_before else exposure.new_payer_cap
+    return int(open_amount) + new.amount <= cap
+
+
+def _begin_attempt(db: Connection, charge_id: int, lease: float, now: float) -> Charge | None:
+    free = and_(
+        charges.c.id == charge_id,
+        charges.c.state != "settled",
+        or_(charges.c.lease_until.is_(None), charges.c.lease_until <= now),
+    )
+    before = _find(db, free)
+    taken = db.execute(
+        update(charges)
+        .where(free)
+        .values(
+            attempts=charges.c.attempts + 1,
+            lease_until=now + lease,
+            in_doubt=True,
+            state=case((charges.c.state == "failed", "pending"), else_=charges.c.state),
+        )
+    )
+    if before is None or not taken.rowcount:
+        return None
+    return replace(_require(db, charge_id), in_doubt=before.in_doubt)
+
+
+def _same_attempt(charge: Charge) -> Any:
+    """Still open, and no later attempt has begun."""
+    return and_(charges.c.state.in_(("pending", "queued")), charges.c.attempts == charge.attempts)
+
+
+def _debt(db: Connection, payer: str) -> int:
+    query = select(func.coalesce(func.sum(charges.c.amount), 0)).where(_owed_by(payer))
+    return int(db.execute(query).scalar_one())
+
+
+def _owed_by(payer: str) -> Any:
+    return and_(
+        charges.c.payer == payer,
+        charges.c.state == "failed",
+        charges.c.delivered,
+        charges.c.made_good_by.is_(None),
+    )
+
+
+def _identity(network: str, asset: str, payer: str, nonce: str) -> Any:
+    return and_(
+        charges.c.network == network,
+        charges.c.asset == asset,
+        charges.c.payer == payer,
+        charges.c.nonce == nonce,
+    )
+
+
+def _find(db: Connection, where: Any) -> Charge | None:
+    row = db.execute(select(charges).where(where)).mappings().first()
+    return _charge(row) if row is not None else None
+
+
+def _require(db: Connection, charge_id: int) -> Charge:
+    found = _find(db, charges.c.id == charge_id)
+    if found is None:
+        raise AssertionError(f"charge {charge_id} vanished from the ledger")
+    return found
+
+
+def _secret(db: Connection, name: str) -> bytes:
+    _insert_new(db, secrets, {"name": name, "value": random.token_bytes(32)})
+    return bytes(db.execute(select(secrets.c.value).where(secrets.c.name == name)).scalar_one())
+
+
+def _insert_new(db: Connection, table: Table, values: dict[str, Any]) -> bool:
+    """Insert a row unless its key is taken; whether this call inserted it."""
+    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).values(values).on_conflict_do_nothing()
+    return db.execute(statement).rowcount == 1
+
+
+def _columns(new: NewCharge) -> dict[str, Any]:
+    return {
+        "scheme": new.scheme,
+        "network": new.network,
+        "asset": new.asset,
+        "payer": new.payer,
+        "nonce": new.nonce,
+        "pay_to": new.pay_to,
+        "amount": new.amount,
+        "slug": new.slug,
+        "resource": new.resource,
+        "size": new.size,
+        "valid_before": new.valid_before,
+        "payload": json.dumps(new.document, separators=(",", ":")),
+        "requirements": json.dumps(new.requirements, separators=(",", ":")),
+    }
+
+
+def _charge(row: RowMapping) -> Charge:
+    return Charge(
+        scheme=row["scheme"],
+        network=row["network"],
+        asset=row["asset"],
+        payer=row["payer"],
+        nonce=row["nonce"],
+        pay_to=row["pay_to"],
+        amount=row["amount"],
+        slug=row["slug"],
+        resource=row["resource"],
+        size=row["size"],
+        valid_before=row["valid_before"],
+        document=json.loads(row["payload"]),
+        requirements=json.loads(row["requirements"]),
+        id=row["id"],
+        state=row["state"],
+        delivered=row["delivered"],
+        tx_hash=row["tx_hash"],
+        error=row["error"],
+        created_at=row["created_at"],
+        settled_at=row["settled_at"],
+        attempts=row["attempts"],
+        in_doubt=row["in_doubt"],
+    )

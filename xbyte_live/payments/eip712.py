@@ -1,0 +1,59 @@
+"""Pure: EIP-712 domain separators and digests, and who signed one (SEC 1 4.1.6)."""
+
+from functools import lru_cache
+
+import coincurve
+from eth_hash.auto import keccak
+
+from xbyte_live.money import Asset
+
+_DOMAIN_TYPE = keccak(
+    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+)
+_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+
+
+def word(value: int) -> bytes:
+    """An unsigned integer as one 32-byte ABI word; raises ``OverflowError`` beyond 2**256."""
+    return value.to_bytes(32, "big")
+
+
+def address_word(address: str) -> bytes:
+    """A ``0x`` address as one 32-byte ABI word."""
+    return bytes.fromhex(address[2:]).rjust(32, b"\0")
+
+
+@lru_cache(maxsize=64)
+def domain_separator(asset: Asset) -> bytes:
+    """The EIP-712 domain separator of a token, kept for the few tokens a server takes."""
+    return keccak(
+        _DOMAIN_TYPE
+        + keccak(asset.name.encode())
+        + keccak(asset.version.encode())
+        + word(asset.chain_id)
+        + address_word(asset.address)
+    )
+
+
+def typed_digest(separator: bytes, struct_hash: bytes) -> bytes:
+    """The 32 bytes that are signed: ``keccak(0x1901 ‖ domain ‖ struct)`` (EIP-712)."""
+    return keccak(b"\x19\x01" + separator + struct_hash)
+
+
+def recover(digest: bytes, signature: bytes) -> str | None:
+    """The lower-case address that signed ``digest``, or ``None`` if no key can have.
+
+    ``signature`` is r ‖ s ‖ v; a high s is refused, as USDC and EIP-2 do.
+    """
+    if len(signature) != 65:
+        return None
+    recovery = signature[64] - 27 if signature[64] >= 27 else signature[64]
+    if recovery not in (0, 1) or int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
+        return None
+    try:
+        key = coincurve.PublicKey.from_signature_and_message(
+            signature[:64] + bytes([recovery]), digest, hasher=None
+        )
+    except Exception:
+        return None
+    return "0x" + keccak(key.format(compressed=False)[1:])[-20:].hex()

@@ -1,0 +1,224 @@
+"""Part: the ``exact`` scheme on EVM: one EIP-3009 authorization pays for one delivery."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from xbyte_live.errors import FacilitatorUnavailable, PaymentPending, PaymentRefused
+from xbyte_live.ledger import Charge, Exposure, Ledger, NewCharge
+from xbyte_live.payments.eip3009 import Authorization, read_authorization, refusal, signer_of
+from xbyte_live.payments.facilitator import Facilitator, SignedPayment
+from xbyte_live.payments.headers import Payment
+from xbyte_live.payments.requirements import (
+    PaymentMethod,
+    Sale,
+    requirements_v1,
+    requirements_v2,
+)
+from xbyte_live.pricing import Quote
+
+USED = "invalid_exact_evm_nonce_already_used"
+RETRY_AFTER = 2  # seconds a payer waits before it presents the same payment again
+FARTHEST = 2**53  # a valid_before beyond this is as good as never
+
+
+class Settler(Protocol):
+    """What brings a charge to the chain."""
+
+    lease: float
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more payment may wait for the chain."""
+
+    async def settle(self, charge: Charge) -> Charge:
+        """Try once; returns the charge as it then stands."""
+
+    def wake(self) -> None:
+        """A charge was queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExactPolicy:
+    """``exposure`` is ``None`` under ``settle_first``; times in seconds."""
+
+    exposure: Exposure | None
+    retry_window: float
+    payment_timeout: int
+    settle_wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """The method and quote a payment meets, and its requirements in wire form."""
+
+    method: PaymentMethod
+    quote: Quote
+    requirements: dict[str, Any]
+
+
+class Exact:
+    """Checks ``exact`` payments and charges each authorization for one delivery at most."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settler: Settler,
+        facilitator: Facilitator,
+        methods: Sequence[PaymentMethod],
+        policy: ExactPolicy,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._settler = settler
+        self._facilitator = facilitator
+        self._methods = tuple(methods)
+        self._networks = _networks(methods)
+        self._policy = policy
+        self._clock = clock
+
+    async def charge(self, payment: Payment, sale: Sale) -> Charge:
+        """Charge a payment for a sale, or find that it was charged for it before.
+
+        Raises ``PaymentMalformed``, ``PaymentRefused`` with the x402 code, ``PaymentPending``
+        while the outcome is not known, ``FacilitatorError`` and ``DatabaseUnavailable``.
+        """
+        authorization = read_authorization(payment.payload)
+        try:
+            new = await self._check(payment, authorization, sale)
+        except PaymentRefused:
+            before = await self._charged_before(payment, authorization)
+            if before is None:
+                raise
+            return await self._again(before, payment, sale)
+        if not self._settler.has_room:
+            raise FacilitatorUnavailable("too many payments wait for the chain; try again shortly")
+        exposure = None if sale.settle_first else self._policy.exposure
+        reserved = await self._ledger.reserve(new, exposure=exposure, patience=self._settler.lease)
+        if reserved.charge is None:
+            raise PaymentRefused(
+                "payer_owes",
+                f"{reserved.owed} units of earlier deliveries never settled; "
+                f"pay them at /debts/{authorization.payer} first",
+            )
+        if not reserved.created:
+            return await self._again(reserved.charge, payment, sale)
+        if reserved.charge.state == "queued":
+            self._settler.wake()
+            return reserved.charge
+        return await self._settle(reserved.charge)
+
+    async def _check(self, payment: Payment, authorization: Authorization, sale: Sale) -> NewCharge:
+        """The charge this payment would be, all its terms and its signature checked."""
+        match = self._match(payment, authorization, sale)
+        asset = match.method.asset
+        amount = match.quote.price.amount_for(match.quote.size)
+        code = refusal(authorization, value=amount, pay_to=match.quote.pay_to, now=self._clock())
+        if code is not None:
+            raise PaymentRefused(code)
+        if not authorization.is_plain:
+            await self._ask(payment, match)
+        elif signer_of(authorization, asset) != authorization.payer:
+            raise PaymentRefused("invalid_exact_evm_payload_signature")
+        return NewCharge(
+            scheme=match.method.scheme,
+            network=asset.network,
+            asset=asset.address.lower(),
+            payer=authorization.payer,
+            nonce=authorization.nonce,
+            pay_to=authorization.to,
+            amount=amount,
+            slug=sale.slug,
+            resource=sale.resource,
+            size=sale.size,
+            valid_before=min(authorization.valid_before, FARTHEST),
+            document=payment.document,
+            requirements=match.requirements,
+        )
+
+    async def _ask(self, payment: Payment, match: _Match) -> None:
+        """A smart wallet's signature can only be checked on chain (EIP-1271, ERC-6492)."""
+        verdict = await self._facilitator.verify(
+            SignedPayment(payment.version, payment.document, match.requirements)
+        )
+        if not verdict.is_valid:
+            raise PaymentRefused(verdict.code or "invalid_exact_evm_payload_signature")
+
+    def _match(self, payment: Payment, authorization: Authorization, sale: Sale) -> _Match:
+        """The offer the payment accepted: v2 names it in every field, v1 by network and value."""
+        offers = [
+            _Match(method, quote, self._requirements(payment, method, quote, sale))
+            for method in self._methods
+            for quote in sale.quotes
+            if (method.v1_network if payment.version == 1 else method.asset.network)
+            == payment.network
+        ]
+        if not offers:
+            raise PaymentRefused("network_mismatch")
+        for offer in offers:
+            if payment.version == 2:
+                if payment.accepted == offer.requirements:
+                    return offer
+            elif _pays(authorization, offer.requirements):
+                return offer
+        if payment.version == 1:
+            raise PaymentRefused("invalid_exact_evm_payload_authorization_value_mismatch")
+        raise PaymentRefused("invalid_payment_requirements")
+
+    def _requirements(
+        self, payment: Payment, method: PaymentMethod, quote: Quote, sale: Sale
+    ) -> dict[str, Any]:
+        timeout = self._policy.payment_timeout
+        if payment.version == 1:
+            return requirements_v1(method, quote, timeout, sale)
+        return requirements_v2(method, quote, timeout)
+
+    async def _charged_before(
+        self, payment: Payment, authorization: Authorization
+    ) -> Charge | None:
+        network = self._networks.get(payment.network)
+        if network is None:
+            return None
+        return await self._ledger.find(*network, authorization.payer, authorization.nonce)
+
+    async def _again(self, charge: Charge, payment: Payment, sale: Sale) -> Charge:
+        """A payment that was charged before: its bytes again, or a refusal (money rule 4)."""
+        if charge.document["payload"] != payment.payload or charge.resource != sale.resource:
+            raise PaymentRefused(USED, "this payment was used for something else")
+        if charge.state == "failed" or not (charge.delivered or charge.state == "settled"):
+            return await self._settle(charge)
+        age = self._clock() - charge.good_since
+        if age > self._policy.retry_window:
+            raise PaymentRefused(USED, "this payment was used; its retry window is over")
+        return charge
+
+    async def _settle(self, charge: Charge) -> Charge:
+        try:
+            async with asyncio.timeout(self._policy.settle_wait):
+                charge = await self._settler.settle(charge)
+        except TimeoutError:
+            raise PaymentPending(RETRY_AFTER) from None
+        if charge.state == "settled":
+            return charge
+        if charge.state == "failed":
+            raise PaymentRefused(charge.error or "transaction_failed")
+        raise PaymentPending(RETRY_AFTER)
+
+
+def _pays(authorization: Authorization, requirements: dict[str, Any]) -> bool:
+    amount, pay_to = requirements["maxAmountRequired"], requirements["payTo"]
+    return bool(str(authorization.value) == amount and authorization.to == pay_to.lower())
+
+
+def _networks(methods: Sequence[PaymentMethod]) -> Mapping[str, tuple[str, str]]:
+    """CAIP-2 network and asset by every name payers give a network."""
+    found: dict[str, tuple[str, str]] = {}
+    for method in methods:
+        identity = (method.asset.network, method.asset.address.lower())
+        for name in (method.asset.network, method.v1_network):
+            if name is not None:
+                found.setdefault(name, identity)
+    return found

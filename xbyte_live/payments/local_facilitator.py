@@ -1,0 +1,197 @@
+"""Adapter: the x402 SDK's facilitator in this process, paying gas with our own key."""
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from x402.mechanisms.evm.exact.facilitator import ExactEvmScheme, ExactEvmSchemeConfig
+from x402.mechanisms.evm.exact.v1.facilitator import ExactEvmSchemeV1, ExactEvmSchemeV1Config
+from x402.mechanisms.evm.signers import FacilitatorWeb3Signer
+from x402.schemas import PaymentPayload, PaymentRequirements, SettleResponse, VerifyResponse
+from x402.schemas.v1 import PaymentPayloadV1, PaymentRequirementsV1
+
+from xbyte_live.config import Secret
+from xbyte_live.errors import FacilitatorUnavailable
+from xbyte_live.payments.facilitator import (
+    Outcome,
+    Refused,
+    SignedPayment,
+    Unknown,
+    Verdict,
+    read_settle_answer,
+)
+
+
+class OneSender(FacilitatorWeb3Signer):
+    """The SDK's signer, sending one transaction at a time so that nonces have no gaps.
+
+    The SDK reserves a nonce before it builds a transaction; if building or sending fails the
+    reserved number would be skipped for good and every later transaction would wait for it.
+    """
+
+    def __init__(self, key: Secret, rpc_url: str, *, confirmation_timeout: float) -> None:
+        super().__init__(str(key), rpc_url, confirmation_timeout_seconds=confirmation_timeout)
+        self._sending = threading.Lock()
+
+    def write_contract(self, *args: Any, **kwargs: Any) -> str:
+        """Send a contract call; returns its transaction hash."""
+        with self._sending:
+            try:
+                return super().write_contract(*args, **kwargs)
+            except BaseException:
+                self._forget_reserved_nonce()
+                raise
+
+    def send_transaction(self, to: str, data: bytes) -> str:
+        """Send call data; returns its transaction hash."""
+        with self._sending:
+            try:
+                return super().send_transaction(to, data)
+            except BaseException:
+                self._forget_reserved_nonce()
+                raise
+
+    def block_number(self) -> int:
+        """The newest block the node knows."""
+        return int(self._w3.eth.block_number)
+
+    def gas_balance(self) -> int:
+        """Wei the gas key holds."""
+        return int(self._w3.eth.get_balance(self._account.address))
+
+    def _forget_reserved_nonce(self) -> None:
+        with self._nonce_lock:
+            self._next_nonce = None
+
+
+# The SDK gives these for a bad payment and for a node that does not answer alike.
+_MAYBE_NO_NODE = frozenset(
+    {
+        "invalid_exact_evm_transaction_simulation_failed",
+        "invalid_exact_evm_failed_to_verify_signature",
+        "asset_not_deployed_contract",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Schemes:
+    v1: ExactEvmSchemeV1
+    v2: ExactEvmScheme
+
+
+class LocalFacilitator:
+    """Verifies and settles through RPC nodes, in a bounded pool of threads.
+
+    ``senders`` maps each CAIP-2 network to the one sender of our key on it, ``v1_networks`` the
+    legacy names to CAIP-2.
+    """
+
+    def __init__(
+        self,
+        senders: Mapping[str, OneSender],
+        v1_networks: Mapping[str, str],
+        *,
+        factories: Sequence[str] = (),
+        parallel: int = 16,
+    ) -> None:
+        allowed = list(factories)
+        self._senders = dict(senders)
+        self._v1_networks = dict(v1_networks)
+        self._schemes = {
+            network: _Schemes(
+                ExactEvmSchemeV1(sender, ExactEvmSchemeV1Config(allowed, simulate_in_settle=True)),
+                ExactEvmScheme(sender, ExactEvmSchemeConfig(allowed, simulate_in_settle=True)),
+            )
+            for network, sender in senders.items()
+        }
+        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="facilitator")
+
+    async def verify(self, payment: SignedPayment) -> Verdict:
+        """Check and simulate the transfer; raises ``FacilitatorUnavailable`` without a node."""
+        try:
+            answer = await self._run(self._verify, payment)
+        except (ValidationError, KeyError):
+            return Verdict(False, "invalid_payload")
+        except Exception as error:
+            raise FacilitatorUnavailable("the RPC node gave no answer") from error
+        if answer.invalid_reason in _MAYBE_NO_NODE:
+            await self._probe(payment)
+        return Verdict(answer.is_valid, answer.invalid_reason)
+
+    async def settle(self, payment: SignedPayment) -> Outcome:
+        """Simulate, send and wait; anything that fails after that began is ``Unknown``."""
+        try:
+            answer = await self._run(self._settle, payment)
+        except (ValidationError, KeyError):
+            return Refused("invalid_payload")
+        except Exception as error:
+            return Unknown(f"settling failed ({type(error).__name__})")
+        if answer.error_reason in _MAYBE_NO_NODE:
+            await self._probe(payment)
+        return read_settle_answer(answer.model_dump(by_alias=True))
+
+    async def check(self) -> None:
+        """Return when every network's node answers for its chain and our key can pay gas."""
+        for network, sender in self._senders.items():
+            try:
+                chain_id = await self._run(sender.get_chain_id)
+                balance = await self._run(sender.gas_balance)
+            except Exception as error:
+                raise FacilitatorUnavailable(f"the RPC node of {network} gave no answer") from error
+            if f"eip155:{chain_id}" != network:
+                raise FacilitatorUnavailable(
+                    f"the RPC node of {network} serves chain {chain_id}; correct rpc_urls"
+                )
+            if balance == 0:
+                raise FacilitatorUnavailable(
+                    f"the gas key {sender.address} has no coins on {network}; send it some"
+                )
+
+    async def close(self) -> None:
+        """Wait for transactions under way and end the threads."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def _probe(self, payment: SignedPayment) -> None:
+        """Raise ``FacilitatorUnavailable`` if a refusal came only from a silent node."""
+        try:
+            await self._run(self._senders[self._network_of(payment)].block_number)
+        except Exception as error:
+            raise FacilitatorUnavailable("the RPC node gave no answer") from error
+
+    async def _run(self, work: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+    def _network_of(self, payment: SignedPayment) -> str:
+        network = str(payment.requirements["network"])
+        return self._v1_networks[network] if payment.version == 1 else network
+
+    def _verify(self, payment: SignedPayment) -> VerifyResponse:
+        schemes = self._schemes[self._network_of(payment)]
+        if payment.version == 1:
+            return schemes.v1.verify(*_v1(payment))
+        return schemes.v2.verify(*_v2(payment))
+
+    def _settle(self, payment: SignedPayment) -> SettleResponse:
+        schemes = self._schemes[self._network_of(payment)]
+        if payment.version == 1:
+            return schemes.v1.settle(*_v1(payment))
+        return schemes.v2.settle(*_v2(payment))
+
+
+def _v1(payment: SignedPayment) -> tuple[PaymentPayloadV1, PaymentRequirementsV1]:
+    return (
+        PaymentPayloadV1.model_validate(payment.document),
+        PaymentRequirementsV1.model_validate(payment.requirements),
+    )
+
+
+def _v2(payment: SignedPayment) -> tuple[PaymentPayload, PaymentRequirements]:
+    return (
+        PaymentPayload.model_validate(payment.document),
+        PaymentRequirements.model_validate(payment.requirements),
+    )

@@ -1,0 +1,206 @@
+"""Part: brings charges to the chain and learns what became of them, until every one is known.
+
+One rule decides: what the facilitator says is believed only while no transaction can be on its
+way; once one may be, the chain alone says whether the money moved (money rule 5).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from xbyte_live.errors import ChainUnavailable, FacilitatorError, XByteError
+from xbyte_live.ledger import Charge, Ledger
+from xbyte_live.payments.chain import Fate, Transfer
+from xbyte_live.payments.facilitator import (
+    Facilitator,
+    Refused,
+    Settled,
+    SignedPayment,
+    Unknown,
+)
+
+CLOCK_SKEW = 15  # seconds a block's time may differ from ours
+BACKOFF_LEAST, BACKOFF_MOST = 1.0, 300.0  # seconds
+
+log = logging.getLogger(__name__)
+
+
+class Chain(Protocol):
+    """What settlement reads from one network."""
+
+    async def fate(self, transfer: Transfer, sent: str | None = None) -> Fate:
+        """What became of an authorization; raises ``ChainUnavailable``."""
+
+
+class Settlement:
+    """Settles charges on request and, in ``run``, those that are due.
+
+    ``chains`` maps CAIP-2 networks to their readers, ``lease`` is how many seconds one attempt
+    may take, ``parallel`` how many run at the same time, ``queue`` how many may wait.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        facilitator: Facilitator,
+        chains: Mapping[str, Chain],
+        *,
+        lease: float,
+        parallel: int,
+        queue: int,
+        interval: float = 1.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._facilitator = facilitator
+        self._chains = dict(chains)
+        self._slots = asyncio.Semaphore(parallel)
+        self._parallel = parallel
+        self._queue = queue
+        self._interval = interval
+        self._clock = clock
+        self._under_way: dict[int, asyncio.Task[Charge]] = {}
+        self._wake = asyncio.Event()
+        self.lease = lease
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more payment may wait for the chain."""
+        return len(self._under_way) < self._queue
+
+    async def settle(self, charge: Charge) -> Charge:
+        """Try once to bring a charge to the chain; parallel callers share one attempt.
+
+        The attempt goes on when the caller is cancelled. Returns the charge as it then stands:
+        ``settled``, ``failed``, or still open. Raises ``FacilitatorError`` when nothing could
+        be sent, and ``DatabaseUnavailable``.
+        """
+        task = self._under_way.get(charge.id)
+        if task is None:
+            task = asyncio.create_task(self._attempt(charge), name=f"settle {charge.id}")
+            self._under_way[charge.id] = task
+            task.add_done_callback(lambda done: self._done(charge.id, done))
+        return await asyncio.shield(task)
+
+    def wake(self) -> None:
+        """Say that a charge was queued."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Settle what is due, for ever; what fails is logged and tried again later."""
+        while True:
+            self._wake.clear()
+            try:
+                due = await self._ledger.due(self._parallel)
+            except XByteError as error:
+                log.error("settlement cannot read the ledger: %s", error)
+                due = []
+            await asyncio.gather(*(self._settle_due(charge) for charge in due))
+            if len(due) < self._parallel:
+                await self._rest()
+
+    async def drain(self) -> None:
+        """Wait for the attempts under way to end."""
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(self._interval):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _done(self, charge_id: int, task: asyncio.Task[Charge]) -> None:
+        self._under_way.pop(charge_id, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.warning("charge %d is not settled: %s", charge_id, error)
+
+    async def _settle_due(self, charge: Charge) -> None:
+        """Send what was delivered; for what was not, only learn what became of it.
+
+        Nobody is charged in the background for bytes that nobody asks for any more.
+        """
+        try:
+            if charge.delivered:
+                await self.settle(charge)
+            elif not charge.in_doubt:
+                await self._ledger.fail(charge, "abandoned")
+            elif await self._known_on_chain(charge) is None:
+                await self._postpone(charge, charge.error or "outcome_unknown", in_doubt=True)
+        except XByteError as error:
+            log.warning("charge %d stays open: %s", charge.id, error)
+
+    async def _attempt(self, charge: Charge) -> Charge:
+        async with self._slots:
+            taken = await self._ledger.begin_attempt(charge.id, lease=self.lease)
+            if taken is None:  # settled meanwhile, or another process is at it
+                return await self._ledger.get(charge.id) or charge
+            known = await self._known_on_chain(taken) if taken.in_doubt else None
+            return known or await self._send(taken)
+
+    async def _send(self, charge: Charge) -> Charge:
+        payment = SignedPayment(
+            charge.document["x402Version"], charge.document, charge.requirements
+        )
+        try:
+            outcome = await self._facilitator.settle(payment)
+        except FacilitatorError as error:
+            await self._not_sent(charge, error)
+            raise
+        match outcome:
+            case Settled(tx_hash):
+                log.info("charge %d settled in %s", charge.id, tx_hash)
+                return await self._ledger.settle(charge, tx_hash)
+            case Refused(code) if not charge.in_doubt:
+                return await self._ledger.fail(charge, code)
+            case Refused(code):
+                known = await self._known_on_chain(charge)
+                return known or await self._postpone(charge, code, in_doubt=True)
+            case Unknown(code, sent):
+                known = await self._known_on_chain(charge, code, sent)
+                return known or await self._postpone(charge, code, in_doubt=True)
+
+    async def _not_sent(self, charge: Charge, error: FacilitatorError) -> None:
+        """Nothing left for the chain: forget a payment whose bytes did not leave, keep others."""
+        if charge.delivered or charge.in_doubt:
+            await self._postpone(charge, str(error), in_doubt=charge.in_doubt)
+        else:
+            await self._ledger.fail(charge, "facilitator_unavailable")
+
+    async def _known_on_chain(
+        self, charge: Charge, code: str = "authorization_void", sent: str | None = None
+    ) -> Charge | None:
+        """Record what the chain knows of a charge; ``None`` while it does not know or answer."""
+        chain = self._chains.get(charge.network)
+        if chain is None:
+            return None
+        try:
+            fate = await chain.fate(_transfer(charge), sent)
+        except ChainUnavailable as error:
+            log.warning("charge %d cannot be looked up: %s", charge.id, error)
+            return None
+        if fate.kind == "moved" and fate.tx_hash is not None:
+            return await self._ledger.settle(charge, fate.tx_hash)
+        if fate.kind == "void" or (fate.kind == "reverted" and not charge.in_doubt):
+            return await self._ledger.fail(charge, code)
+        return None
+
+    async def _postpone(self, charge: Charge, reason: str, *, in_doubt: bool) -> Charge:
+        age = self._clock() - charge.created_at
+        delay = min(BACKOFF_MOST, max(BACKOFF_LEAST, age / 2))  # about double each time
+        return await self._ledger.postpone(charge, reason, delay=delay, in_doubt=in_doubt)
+
+
+def _transfer(charge: Charge) -> Transfer:
+    return Transfer(
+        asset=charge.asset,
+        payer=charge.payer,
+        pay_to=charge.pay_to,
+        amount=charge.amount,
+        nonce=charge.nonce,
+        valid_before=charge.valid_before,
+        not_before=charge.created_at - CLOCK_SKEW,
+    )
