@@ -21,6 +21,7 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     Table,
+    Update,
     and_,
     case,
     func,
@@ -32,6 +33,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import charges, secrets
+
+_DEBTS = "/debts/"
 
 State = Literal["pending", "queued", "settled", "failed"]
 
@@ -96,12 +99,30 @@ class Exposure:
 
 
 @dataclass(frozen=True, slots=True)
+class Debt:
+    """Atomic units of delivered bytes that failed settlements never paid to a payee."""
+
+    pay_to: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """Charges and atomic units of one state."""
 
     state: State
     count: int
     amount: int
+
+
+def debt_resource(payer: str, pay_to: str) -> str:
+    """The resource a payer buys to make good what it owes a payee."""
+    return f"{_DEBTS}{payer}/{pay_to.lower()}"
+
+
+def is_debt(resource: str) -> bool:
+    """Whether a charge's resource is a debt that is being paid."""
+    return resource.startswith(_DEBTS)
 
 
 class Ledger:
@@ -146,10 +167,21 @@ class Ledger:
         )
 
     async def settle(self, charge: Charge, tx_hash: str) -> Charge:
-        """Record that the money moved, in which transaction; true whatever was believed before."""
+        """Record that the money moved, in which transaction; true whatever was believed before.
+
+        A charge for a debt makes good, in the same transaction, what its payer owed its payee.
+        """
         values = {"state": "settled", "tx_hash": tx_hash, "settled_at": self._clock()}
         not_settled = charges.c.state != "settled"
-        return await self._finish(charge, not_settled, {**values, "error": None, "in_doubt": False})
+        made_good = update(charges).where(
+            _owed_by(charge.payer), charges.c.pay_to == charge.pay_to, charges.c.id < charge.id
+        )
+        return await self._finish(
+            charge,
+            not_settled,
+            {**values, "error": None, "in_doubt": False},
+            made_good.values(made_good_by=charge.id) if is_debt(charge.resource) else None,
+        )
 
     async def fail(self, charge: Charge, error: str) -> Charge:
         """Record that the money did not move and no transaction is on its way."""
@@ -182,18 +214,17 @@ class Ledger:
             lambda db: [_charge(row) for row in db.execute(query).mappings()]
         )
 
-    async def debt(self, payer: str) -> int:
-        """Atomic units of delivered bytes this payer's failed settlements never paid."""
-        return await self._database.read(lambda db: _debt(db, payer))
-
-    async def make_good(self, payer: str, charge_id: int) -> None:
-        """Count a settled charge as payment of everything the payer owed before it."""
-        statement = (
-            update(charges)
-            .where(_owed_by(payer), charges.c.id < charge_id)
-            .values(made_good_by=charge_id)
+    async def debts(self, payer: str) -> list[Debt]:
+        """What this payer owes to each payee, the oldest debt first."""
+        query = (
+            select(charges.c.pay_to, func.sum(charges.c.amount))
+            .where(_owed_by(payer))
+            .group_by(charges.c.pay_to)
+            .order_by(func.min(charges.c.id))
         )
-        await self._database.write(lambda db: db.execute(statement).rowcount)
+        return await self._database.read(
+            lambda db: [Debt(pay_to, int(amount)) for pay_to, amount in db.execute(query)]
+        )
 
     async def totals(self) -> list[Totals]:
         """Count and sum of the charges of each state."""
@@ -208,7 +239,9 @@ class Ledger:
         """32 random bytes kept under a name, made by whoever asks first."""
         return await self._database.write(lambda db: _secret(db, name))
 
-    async def _finish(self, charge: Charge, where: Any, values: dict[str, Any]) -> Charge:
+    async def _finish(
+        self, charge: Charge, where: Any, values: dict[str, Any], also: Update | None = None
+    ) -> Charge:
         statement = (
             update(charges)
             .where(charges.c.id == charge.id, where)
@@ -217,6 +250,8 @@ class Ledger:
 
         def work(db: Connection) -> Charge:
             db.execute(statement)
+            if also is not None:
+                db.execute(also)
             return _require(db, charge.id)
 
         return await self._database.write(work)

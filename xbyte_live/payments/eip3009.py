@@ -26,6 +26,7 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _NONCE = re.compile(r"0x[0-9a-fA-F]{64}")
 _NUMBER = re.compile(r"[0-9]{1,78}")
 _SIGNATURE = re.compile(r"0x(?:[0-9a-fA-F]{2}){1,4096}")
+_FIELDS = ("from", "to", "value", "validAfter", "validBefore", "nonce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,18 @@ def read_authorization(payload: dict[str, Any]) -> Authorization:
         nonce=_matching(fields, "nonce", _NONCE).lower(),
         signature=bytes.fromhex(_matching(payload, "signature", _SIGNATURE)[2:]),
     )
+
+
+def plain_payload(payload: dict[str, Any]) -> dict[str, Any]:
+    """What ``read_authorization`` has read of a payload, in wire form, and nothing else.
+
+    A facilitator may act on other fields (Permit2 ones, say), which nobody here has checked.
+    """
+    fields = payload["authorization"]
+    return {
+        "signature": payload["signature"],
+        "authorization": {name: str(fields[name]) for name in _FIELDS},
+    }
 
 
 def refusal(authorization: Authorization, *, value: int, pay_to: str, now: float) -> str | None:
@@ -98,11 +111,10 @@ def _matching(fields: dict[str, Any], name: str, pattern: re.Pattern[str]) -> st
 
 def _number(fields: dict[str, Any], name: str) -> int:
     value = fields.get(name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # some v1 payers send numbers
-    if not isinstance(value, str) or _NUMBER.fullmatch(value) is None:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):  # some v1 payers send numbers
         raise PaymentMalformed(f"the payment's {name} is not a whole number")
-    number = int(value)
-    if number >= 2**256:
+    if not 0 <= value < 2**256:
         raise PaymentMalformed(f"the payment's {name} does not fit in 256 bits")
-    return number
+    return value

@@ -8,7 +8,13 @@ from typing import Any, Protocol
 
 from xbyte_live.errors import FacilitatorUnavailable, PaymentPending, PaymentRefused
 from xbyte_live.ledger import Charge, Exposure, Ledger, NewCharge
-from xbyte_live.payments.eip3009 import Authorization, read_authorization, refusal, signer_of
+from xbyte_live.payments.eip3009 import (
+    Authorization,
+    plain_payload,
+    read_authorization,
+    refusal,
+    signer_of,
+)
 from xbyte_live.payments.facilitator import Facilitator, SignedPayment
 from xbyte_live.payments.headers import Payment
 from xbyte_live.payments.requirements import (
@@ -16,6 +22,7 @@ from xbyte_live.payments.requirements import (
     Sale,
     requirements_v1,
     requirements_v2,
+    resource_info,
 )
 from xbyte_live.pricing import Quote
 
@@ -58,6 +65,23 @@ class _Match:
     quote: Quote
     requirements: dict[str, Any]
 
+    def document(self, payment: Payment, sale: Sale) -> dict[str, Any]:
+        """The payment as it goes to a facilitator: what was checked, and no more."""
+        payload = plain_payload(payment.payload)
+        if payment.version == 1:
+            return {
+                "x402Version": 1,
+                "scheme": payment.scheme,
+                "network": payment.network,
+                "payload": payload,
+            }
+        return {
+            "x402Version": 2,
+            "accepted": self.requirements,
+            "payload": payload,
+            "resource": resource_info(sale),
+        }
+
 
 class Exact:
     """Checks ``exact`` payments and charges each authorization for one delivery at most."""
@@ -93,11 +117,12 @@ class Exact:
             before = await self._charged_before(payment, authorization)
             if before is None:
                 raise
-            return await self._again(before, payment, sale)
+            return await self._again(before, authorization, sale)
         if not self._settler.has_room:
             raise FacilitatorUnavailable("too many payments wait for the chain; try again shortly")
-        exposure = None if sale.settle_first else self._policy.exposure
-        reserved = await self._ledger.reserve(new, exposure=exposure, patience=self._settler.lease)
+        reserved = await self._ledger.reserve(
+            new, exposure=self._exposure(new, sale), patience=self._settler.lease
+        )
         if reserved.charge is None:
             raise PaymentRefused(
                 "payer_owes",
@@ -105,11 +130,18 @@ class Exact:
                 f"pay them at /debts/{authorization.payer} first",
             )
         if not reserved.created:
-            return await self._again(reserved.charge, payment, sale)
+            return await self._again(reserved.charge, authorization, sale)
         if reserved.charge.state == "queued":
             self._settler.wake()
             return reserved.charge
         return await self._settle(reserved.charge)
+
+    def _exposure(self, new: NewCharge, sale: Sale) -> Exposure | None:
+        """What may leave unsettled: nothing for an authorization about to expire in the queue."""
+        lasts = new.valid_before - self._clock()
+        if sale.settle_first or lasts < self._policy.payment_timeout / 2:
+            return None
+        return self._policy.exposure
 
     async def _check(self, payment: Payment, authorization: Authorization, sale: Sale) -> NewCharge:
         """The charge this payment would be, all its terms and its signature checked."""
@@ -119,8 +151,9 @@ class Exact:
         code = refusal(authorization, value=amount, pay_to=match.quote.pay_to, now=self._clock())
         if code is not None:
             raise PaymentRefused(code)
+        document = match.document(payment, sale)
         if not authorization.is_plain:
-            await self._ask(payment, match)
+            await self._ask(SignedPayment(payment.version, document, match.requirements))
         elif signer_of(authorization, asset) != authorization.payer:
             raise PaymentRefused("invalid_exact_evm_payload_signature")
         return NewCharge(
@@ -135,15 +168,13 @@ class Exact:
             resource=sale.resource,
             size=sale.size,
             valid_before=min(authorization.valid_before, FARTHEST),
-            document=payment.document,
+            document=document,
             requirements=match.requirements,
         )
 
-    async def _ask(self, payment: Payment, match: _Match) -> None:
+    async def _ask(self, payment: SignedPayment) -> None:
         """A smart wallet's signature can only be checked on chain (EIP-1271, ERC-6492)."""
-        verdict = await self._facilitator.verify(
-            SignedPayment(payment.version, payment.document, match.requirements)
-        )
+        verdict = await self._facilitator.verify(payment)
         if not verdict.is_valid:
             raise PaymentRefused(verdict.code or "invalid_exact_evm_payload_signature")
 
@@ -184,11 +215,14 @@ class Exact:
             return None
         return await self._ledger.find(*network, authorization.payer, authorization.nonce)
 
-    async def _again(self, charge: Charge, payment: Payment, sale: Sale) -> Charge:
+    async def _again(self, charge: Charge, authorization: Authorization, sale: Sale) -> Charge:
         """A payment that was charged before: its bytes again, or a refusal (money rule 4)."""
-        if charge.document["payload"] != payment.payload or charge.resource != sale.resource:
+        same_payment = read_authorization(charge.document["payload"]) == authorization
+        if not same_payment or (charge.resource, charge.size) != (sale.resource, sale.size):
             raise PaymentRefused(USED, "this payment was used for something else")
         if charge.state == "failed" or not (charge.delivered or charge.state == "settled"):
+            if not self._settler.has_room:
+                raise PaymentPending(RETRY_AFTER)
             return await self._settle(charge)
         age = self._clock() - charge.good_since
         if age > self._policy.retry_window:

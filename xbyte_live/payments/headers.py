@@ -22,7 +22,7 @@ class Payment:
     """A decoded payment payload, before anything in it is believed.
 
     ``accepted`` is the v2 payload's copy of the requirements (``None`` in v1), ``payload`` the
-    scheme's own part, ``document`` the whole as it goes to a facilitator.
+    scheme's own part.
     """
 
     version: int
@@ -30,7 +30,6 @@ class Payment:
     network: str
     accepted: dict[str, Any] | None
     payload: dict[str, Any]
-    document: dict[str, Any]
 
 
 def read_payment(headers: Mapping[str, str], *, max_bytes: int) -> Payment | None:
@@ -99,7 +98,7 @@ def _payment(document: dict[str, Any]) -> Payment:
     scheme, network = terms.get("scheme"), terms.get("network")
     if not isinstance(scheme, str) or not isinstance(network, str):
         raise PaymentMalformed("the payment names no scheme and network")
-    return Payment(version, scheme, network, accepted, payload, document)
+    return Payment(version, scheme, network, accepted, payload)
 
 
 def _no_constant(name: str) -> float:

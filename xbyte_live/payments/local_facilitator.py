@@ -14,7 +14,6 @@ from x402.mechanisms.evm.signers import FacilitatorWeb3Signer
 from x402.schemas import PaymentPayload, PaymentRequirements, SettleResponse, VerifyResponse
 from x402.schemas.v1 import PaymentPayloadV1, PaymentRequirementsV1
 
-from xbyte_live.config import Secret
 from xbyte_live.errors import FacilitatorUnavailable
 from xbyte_live.payments.facilitator import (
     Outcome,
@@ -33,8 +32,8 @@ class OneSender(FacilitatorWeb3Signer):
     reserved number would be skipped for good and every later transaction would wait for it.
     """
 
-    def __init__(self, key: Secret, rpc_url: str, *, confirmation_timeout: float) -> None:
-        super().__init__(str(key), rpc_url, confirmation_timeout_seconds=confirmation_timeout)
+    def __init__(self, key: str, rpc_url: str, *, confirmation_timeout: float) -> None:
+        super().__init__(key, rpc_url, confirmation_timeout_seconds=confirmation_timeout)
         self._sending = threading.Lock()
 
     def write_contract(self, *args: Any, **kwargs: Any) -> str:

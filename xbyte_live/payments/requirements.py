@@ -50,6 +50,11 @@ class Challenge:
     body: bytes
 
 
+def resource_info(sale: Sale) -> dict[str, str]:
+    """What is sold, in the wire form of x402 v2 (5.1.1)."""
+    return {"url": sale.url, "description": sale.description, "mimeType": sale.mime_type}
+
+
 def requirements_v2(method: PaymentMethod, quote: Quote, timeout: int) -> dict[str, Any]:
     """Payment requirements in their v2 wire form (x402 v2 5.1.2); ``timeout`` in seconds."""
     return {
@@ -89,11 +94,7 @@ def challenge(
     v2 = {
         "x402Version": 2,
         "error": error,
-        "resource": {
-            "url": sale.url,
-            "description": sale.description,
-            "mimeType": sale.mime_type,
-        },
+        "resource": resource_info(sale),
         "accepts": [requirements_v2(method, quote, timeout) for method in methods],
     }
     v1 = {

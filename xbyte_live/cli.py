@@ -1,0 +1,231 @@
+"""Wiring: the command line; every command imports what it needs when it runs."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import click
+
+from xbyte_live import __version__
+from xbyte_live.config import SettingRow, Settings, load_settings, setting_rows
+from xbyte_live.errors import XByteError
+from xbyte_live.money import PRICE_DECIMALS, Price, format_decimal, parse_decimal
+
+T = TypeVar("T")
+Command = Callable[..., Any]
+
+CATALOG_SETTINGS = ("data_dir", "database_url")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+class Main(click.Group):
+    """Says every deliberate error in one line and ends with status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a traceback is shown only for our own bugs."""
+        try:
+            return super().invoke(ctx)
+        except XByteError as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(130) from None
+
+
+def settings_options(*names: str) -> Callable[[Command], Command]:
+    """Options for these settings (all without names), passed on as one ``settings``."""
+    rows = [row for row in setting_rows() if row.flag and (not names or row.name in names)]
+
+    def decorate(command: Command) -> Command:
+        def run(*args: Any, config: Path | None, **given: Any) -> Any:
+            flags = {row.name: given.pop(row.name) for row in rows}
+            settings = load_settings(environ=os.environ, file=config, overrides=flags)
+            return command(*args, settings=settings, **given)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
+        for row in reversed(rows):
+            run = _setting_option(row)(run)
+        file = click.Path(exists=True, dir_okay=False, path_type=Path)
+        return click.option(
+            "--config", type=file, envvar="XBYTE_CONFIG", help="TOML file with settings."
+        )(run)
+
+    return decorate
+
+
+def _setting_option(row: SettingRow) -> Callable[[Command], Command]:
+    kind: Any = str
+    if row.kind is int:
+        kind = int
+    elif get_args(row.kind) and get_origin(row.kind) is not tuple:
+        kind = click.Choice(get_args(row.kind))
+    about = row.about.replace("`", "")
+    shown = f"  [{row.env}; default: {row.default}]" if row.default else f"  [{row.env}]"
+    return click.option(
+        str(row.flag), row.name, type=kind, default=None, help=about[0].upper() + about[1:] + shown
+    )
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="xbyte-live")
+def main() -> None:
+    """Live feeds and files as HLS, sold by the byte over x402.
+
+    Try it: `xbyte-live demo` needs nothing but this machine.
+    """
+
+
+@main.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("xbyte-demo"),
+              show_default=True, help="Where the demo keeps its chain, database and media.")
+@click.option("--port", default=8402, show_default=True, help="HTTP port.")
+@click.option("--rpc-port", default=8545, show_default=True, help="Port of the local chain.")
+def demo(data_dir: Path, port: int, rpc_port: int) -> None:
+    """Show the whole path on this machine: a local chain, sample titles, a funded wallet."""
+    from xbyte_live.demo import run_demo
+
+    _logging("warning")
+    _run(run_demo(data_dir, port=port, rpc_port=rpc_port))
+
+
+@main.command()
+@settings_options()
+def serve(settings: Settings) -> None:
+    """Serve the catalog and take payments."""
+    from xbyte_live.service import serve as run_server
+
+    _logging(settings.log_level)
+    url = settings.public_url or f"http://{settings.host}:{settings.port}"
+    _run(run_server(settings, announce=f"serving on {url}"))
+
+
+def terms_options(command: Command) -> Command:
+    """The options that say on which terms a file goes on sale."""
+    for option in (
+        click.option("--price", help="Dollars per MB (1,048,576 bytes); 0 is free."),
+        click.option("--pay-to", help="The payee's address, if not the server's."),
+        click.option("--rewatch", type=click.Choice(["paid", "free"]), default="paid",
+                     show_default=True, help="Whether watching again is a sale again."),
+        click.option("--replace", "replace_old", is_flag=True,
+                     help="Replace the item of that slug."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True,
+                type=click.Path(exists=True, path_type=Path), metavar="FILE…|DIR…")
+@click.option("--slug", help="Name in URLs (for a single file); else from the file's name.")
+@click.option("--title", "name", help="Name people see (for a single file).")
+@click.option("--preview", default=0, show_default=True, help="Seconds at the start that are free.")
+@click.option("--no-transcode", is_flag=True, help="Refuse what would have to be re-encoded.")
+@terms_options
+@json_option
+@settings_options(*CATALOG_SETTINGS, "segment_target", "price")
+def package(sources: tuple[Path, ...], settings: Settings, **given: Any) -> None:
+    """Package media files, or all in a folder, as HLS and put them on sale."""
+    from xbyte_live.shelving import package_all
+
+    if _run(package_all(settings, sources, **given)):
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--slug", help="Name in URLs; else from the file's name.")
+@click.option("--title", "name", help="Name people see.")
+@click.option("--content-type", help="Media type; else guessed from the file's name.")
+@terms_options
+@json_option
+@settings_options(*CATALOG_SETTINGS, "price")
+def add(file: Path, settings: Settings, **given: Any) -> None:
+    """Put any file on sale as it is, by the bytes of each range."""
+    from xbyte_live.shelving import add_object
+
+    _run(add_object(settings, file, **given))
+
+
+@main.command("list")
+@json_option
+@settings_options(*CATALOG_SETTINGS)
+def list_items(settings: Settings, as_json: bool) -> None:
+    """List what is for sale."""
+    from xbyte_live.shelving import list_catalog
+
+    _run(list_catalog(settings, as_json=as_json))
+
+
+@main.command("price")
+@click.argument("slug")
+@click.argument("price", required=False)
+@click.option("--pay-to", help="The payee's address.")
+@click.option("--preview", type=int, help="Seconds at the start that are free.")
+@click.option("--rewatch", type=click.Choice(["paid", "free"]), help="Sell again, or once.")
+@json_option
+@settings_options(*CATALOG_SETTINGS)
+def set_price(settings: Settings, **given: Any) -> None:
+    """Change what an item costs: `price SLUG 0.001` is dollars per MB."""
+    from xbyte_live.shelving import change_terms
+
+    _run(change_terms(settings, **given))
+
+
+@main.command()
+@click.argument("slugs", nargs=-1, required=True)
+@settings_options(*CATALOG_SETTINGS)
+def remove(slugs: tuple[str, ...], settings: Settings) -> None:
+    """Take items off sale; what was sold stays for its retry window."""
+    from xbyte_live.shelving import remove_items
+
+    _run(remove_items(settings, slugs))
+
+
+@main.command()
+@click.option("--rpc-port", default=8545, show_default=True, help="Port the chain answers on.")
+@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("xbyte-devnet"),
+              show_default=True, help="Where its state is kept.")
+@click.option("--chain-id", default=84532, show_default=True, help="EVM chain id.")
+def devnet(rpc_port: int, data_dir: Path, chain_id: int) -> None:
+    """Run a local chain with test money until interrupted."""
+    from xbyte_live.demo import run_devnet
+
+    _logging("warning")
+    _run(run_devnet(data_dir, rpc_port=rpc_port, chain_id=chain_id))
+
+
+@main.command()
+@json_option
+@settings_options()
+def doctor(settings: Settings, as_json: bool) -> None:
+    """Check settings, ports, database, store, chain, facilitator and keys."""
+    from xbyte_live.doctor import examine
+
+    if not _run(examine(settings, as_json=as_json)):
+        raise click.exceptions.Exit(1)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine on uvloop where there is one."""
+    if sys.platform == "win32":
+        return asyncio.run(work)
+    import uvloop
+
+    return uvloop.run(work)
+
+
+def _logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("httpx", "httpcore", "x402", "web3", "alembic", "urllib3", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+if __name__ == "__main__":
+    main()

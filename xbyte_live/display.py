@@ -1,0 +1,74 @@
+"""Adapter: progress bars and tables on a terminal, plain lines where there is none."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table; columns whose name starts with ``>`` are flush right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 160)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool = False, download: bool = False) -> Iterator[Progress]:
+    """A progress display on stderr that vanishes when done; nothing where it cannot be seen."""
+    columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn()]
+    columns += [DownloadColumn(binary_units=True)] if download else [TaskProgressColumn()]
+    columns.append(TimeRemainingColumn())
+    console = Console(stderr=True)
+    disable = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
+        yield progress
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    click.echo(message, err=True)
+
+
+def clock(microseconds: int) -> str:
+    """A duration as people write it: ``1:02:03`` or ``2:03``."""
+    minutes, seconds = divmod(round(microseconds / 1_000_000), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def size(count: int) -> str:
+    """Bytes as people read them; 1 MB is 1,048,576 bytes."""
+    if count < 2**20:
+        return f"{count / 2**10:.1f} kB"
+    return f"{count / 2**20:,.1f} MB" if count < 2**30 else f"{count / 2**30:,.2f} GB"
+
+
+def on_terminal() -> bool:
+    """Whether somebody may be reading stdout."""
+    return sys.stdout.isatty()

@@ -1,0 +1,120 @@
+"""Wiring: looks at everything a server needs and says what to do about what is missing."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+
+from xbyte_live.config import Settings
+from xbyte_live.display import print_json, print_table
+from xbyte_live.errors import XByteError
+from xbyte_live.payments.keys import is_address
+from xbyte_live.payments.methods import payment_methods
+from xbyte_live.service import build_chains, build_facilitator, open_shelf
+from xbyte_live.web.health import store_check
+
+Check = Callable[[Settings], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: how it is, or what to do about it."""
+
+    check: str
+    ok: bool
+    says: str
+
+
+async def examine(settings: Settings, *, as_json: bool) -> bool:
+    """Run every check and show what was found; whether all is well."""
+    findings = [await _find(name, check, settings) for name, check in _CHECKS]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        rows = [("ok" if f.ok else "FAIL", f.check, f.says) for f in findings]
+        print_table(("", "check", "finding"), rows)
+    return all(finding.ok for finding in findings)
+
+
+async def _find(name: str, check: Check, settings: Settings) -> Finding:
+    try:
+        return Finding(name, True, await check(settings))
+    except XByteError as error:
+        return Finding(name, False, str(error))
+    except OSError as error:
+        return Finding(name, False, error.strerror or "the system refused")
+
+
+async def _payee(settings: Settings) -> str:
+    if not is_address(settings.pay_to):
+        raise XByteError("no payee: set XBYTE_PAY_TO to the address that is to be paid")
+    return f"payments go to {settings.pay_to}"
+
+
+async def _networks(settings: Settings) -> str:
+    methods = payment_methods(settings)
+    return ", ".join(f"{m.asset.symbol} on {m.asset.network}" for m in methods)
+
+
+async def _port(settings: Settings) -> str:
+    def bind() -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.host, settings.port))
+
+    try:
+        await asyncio.to_thread(bind)
+    except OSError:
+        raise XByteError(
+            f"port {settings.port} on {settings.host} is taken (by a running server?); "
+            "choose another with --port"
+        ) from None
+    return f"{settings.host}:{settings.port} is free"
+
+
+async def _database(settings: Settings) -> str:
+    async with open_shelf(settings) as shelf:
+        items = await shelf.catalog.items()
+        return f"{shelf.database.dialect}, {len(items)} items for sale"
+
+
+async def _store(settings: Settings) -> str:
+    async with open_shelf(settings) as shelf:
+        problem = await store_check(shelf.store)()
+    if problem:
+        raise XByteError(problem)
+    return "takes, gives back and deletes bytes"
+
+
+async def _chain(settings: Settings) -> str:
+    methods = payment_methods(settings)
+    chains = build_chains(settings, methods)
+    try:
+        for method in methods:
+            await chains[method.asset.network].check(method.asset.chain_id)
+    finally:
+        for chain in chains.values():
+            await chain.close()
+    return ", ".join(f"{network} answers" for network in chains)
+
+
+async def _facilitator(settings: Settings) -> str:
+    facilitator = build_facilitator(settings, payment_methods(settings))
+    try:
+        await facilitator.check()
+    finally:
+        await facilitator.close()
+    if settings.facilitators:
+        return f"{len(settings.facilitators)} set, the first that answers is used"
+    return "our own; the gas key has coins"
+
+
+_CHECKS: tuple[tuple[str, Check], ...] = (
+    ("payee", _payee),
+    ("networks", _networks),
+    ("port", _port),
+    ("database", _database),
+    ("store", _store),
+    ("chain", _chain),
+    ("facilitator", _facilitator),
+)

@@ -1,0 +1,257 @@
+"""Wiring: builds every part from ``Settings``, starts them in order and stops them in reverse."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.applications import Starlette
+
+from xbyte_live.catalog import Catalog
+from xbyte_live.config import Settings
+from xbyte_live.db.engine import Database
+from xbyte_live.errors import ConfigError
+from xbyte_live.housekeeping import sweep
+from xbyte_live.ledger import Exposure, Ledger
+from xbyte_live.payments.chain import ChainReader
+from xbyte_live.payments.exact import Exact, ExactPolicy
+from xbyte_live.payments.facilitator import Facilitator, RemoteFacilitator
+from xbyte_live.payments.gate import Gate
+from xbyte_live.payments.keys import gas_key, is_address
+from xbyte_live.payments.local_facilitator import LocalFacilitator, OneSender
+from xbyte_live.payments.methods import payment_methods
+from xbyte_live.payments.requirements import PaymentMethod
+from xbyte_live.settlement import Settlement
+from xbyte_live.store.base import Store
+from xbyte_live.store.cache import SegmentCache
+from xbyte_live.store.disk import DiskStore
+from xbyte_live.web.app import create_app
+from xbyte_live.web.health import Readiness, store_check
+from xbyte_live.web.metrics import Levels, Metrics
+
+SWEEP_EVERY = 60.0  # seconds
+LEASE_MARGIN = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """What a command needs that only looks at or changes the catalog."""
+
+    database: Database
+    catalog: Catalog
+    store: Store
+
+
+@asynccontextmanager
+async def open_shelf(settings: Settings) -> AsyncIterator[Shelf]:
+    """Open the database, catalog and store; no chain is touched."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.resolved_database_url, write_queue=settings.write_queue)
+    await database.start()
+    try:
+        catalog = Catalog(
+            database,
+            item_cache=settings.item_cache,
+            grace=settings.retry_window + settings.quote_ttl,
+        )
+        yield Shelf(database, catalog, DiskStore(settings.data_dir / "store"))
+    finally:
+        await database.stop()
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
+    """Everything behind the HTTP server, running; stopped in reverse order on leaving.
+
+    Raises ``ConfigError`` when settings that only serving needs are missing.
+    """
+    if not is_address(settings.pay_to):
+        raise ConfigError("pay_to must be the payee's address; set XBYTE_PAY_TO=0x…")
+    methods = payment_methods(settings)
+    async with AsyncExitStack() as stack:
+        shelf = await stack.enter_async_context(open_shelf(settings))
+        ledger = Ledger(shelf.database)
+        facilitator = build_facilitator(settings, methods)
+        stack.push_async_callback(facilitator.close)
+        chains = build_chains(settings, methods)
+        for chain in chains.values():
+            stack.push_async_callback(chain.close)
+        settlement = Settlement(
+            ledger,
+            facilitator,
+            chains,
+            lease=settings.facilitator_timeout + settings.settle_wait + LEASE_MARGIN,
+            parallel=settings.settle_parallel,
+            queue=settings.settle_queue,
+        )
+        stack.push_async_callback(settlement.drain)
+        gate = Gate(
+            ledger,
+            Exact(ledger, settlement, facilitator, methods, exact_policy(settings)),
+            methods,
+            payment_timeout=settings.payment_timeout,
+            max_payment_header=settings.max_payment_header,
+            secret=await ledger.secret("receipts"),
+        )
+        cache = SegmentCache(shelf.store, settings.cache_bytes)
+        app = create_app(
+            settings=settings,
+            catalog=shelf.catalog,
+            store=shelf.store,
+            cache=cache,
+            gate=gate,
+            ledger=ledger,
+            metrics=Metrics(levels=lambda: _levels(cache, shelf.database, ledger)),
+            readiness=_readiness(shelf, ledger, facilitator),
+        )
+        async with _background(settlement.run(), _sweeping(shelf)):
+            yield app
+
+
+async def serve(settings: Settings, *, announce: str | None = None) -> None:
+    """Serve until a signal ends it; ``announce`` is logged once the port answers."""
+    async with open_service(settings) as app:
+        await ServerProcess(app, settings).run(announce)
+
+
+class ServerProcess:
+    """uvicorn on the settings' host and port; ``ready`` is set once it answers."""
+
+    def __init__(self, app: Starlette, settings: Settings) -> None:
+        self.ready = asyncio.Event()
+        self._config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=settings.settle_wait,
+            h11_max_incomplete_event_size=4 * settings.max_payment_header,
+        )
+        self._server = uvicorn.Server(self._config)
+
+    async def run(self, announce: str | None = None) -> None:
+        """Answer requests until told to stop; raises ``ConfigError`` if the port is taken."""
+        try:
+            sockets = [self._config.bind_socket()]
+        except SystemExit:  # uvicorn's way to say that it could not bind
+            raise ConfigError(
+                f"port {self._config.port} on {self._config.host} is taken or not allowed; "
+                "choose another with --port"
+            ) from None
+        self.port: int = sockets[0].getsockname()[1]
+        watching = asyncio.create_task(self._watch(announce))
+        try:
+            await self._server.serve(sockets)
+        finally:
+            watching.cancel()
+
+    def stop(self) -> None:
+        """Finish the requests under way, then return from ``run``."""
+        self._server.should_exit = True
+
+    async def _watch(self, announce: str | None) -> None:
+        while not self._server.started:
+            await asyncio.sleep(0.01)  # uvicorn offers a flag, not an event
+        if announce:
+            log.info("%s", announce)
+        self.ready.set()
+
+
+def build_facilitator(settings: Settings, methods: tuple[PaymentMethod, ...]) -> Facilitator:
+    """Remote facilitators where URLs are set, else our own with the gas key."""
+    if settings.facilitators:
+        return RemoteFacilitator(settings.facilitators, timeout=settings.facilitator_timeout)
+    key = gas_key(settings)
+    senders = {
+        network: OneSender(key, url, confirmation_timeout=settings.settle_wait)
+        for network, url in rpc_urls(settings, methods).items()
+    }
+    legacy = {m.v1_network: m.asset.network for m in methods if m.v1_network}
+    return LocalFacilitator(
+        senders,
+        legacy,
+        factories=settings.smart_wallet_factories,
+        parallel=settings.settle_parallel,
+    )
+
+
+def build_chains(
+    settings: Settings, methods: tuple[PaymentMethod, ...]
+) -> dict[str, ChainReader]:
+    """One reader for each network payments are taken on."""
+    return {
+        network: ChainReader(url, timeout=settings.facilitator_timeout)
+        for network, url in rpc_urls(settings, methods).items()
+    }
+
+
+def rpc_urls(settings: Settings, methods: tuple[PaymentMethod, ...]) -> Mapping[str, str]:
+    """The RPC node of each network in use; raises ``ConfigError`` for one without."""
+    known = settings.rpc_by_network
+    networks = dict.fromkeys(method.asset.network for method in methods)
+    for network in networks:
+        if network not in known:
+            raise ConfigError(f"no RPC node is known for {network}; set rpc_urls={network}=URL")
+    return {network: known[network] for network in networks}
+
+
+def exact_policy(settings: Settings) -> ExactPolicy:
+    """The ``exact`` scheme's rules as the settings have them."""
+    optimistic = settings.exact_policy == "optimistic"
+    return ExactPolicy(
+        exposure=Exposure(*settings.exposure_caps) if optimistic else None,
+        retry_window=settings.retry_window,
+        payment_timeout=settings.payment_timeout,
+        settle_wait=settings.settle_wait,
+    )
+
+
+def _readiness(shelf: Shelf, ledger: Ledger, facilitator: Facilitator) -> Readiness:
+    async def database() -> str | None:
+        await ledger.totals()
+        return None
+
+    async def settling() -> str | None:
+        await facilitator.check()
+        return None
+
+    return Readiness(
+        {"database": database, "store": store_check(shelf.store), "facilitator": settling}
+    )
+
+
+async def _levels(cache: SegmentCache, database: Database, ledger: Ledger) -> Levels:
+    return Levels(
+        cache_hits=cache.hits,
+        cache_misses=cache.misses,
+        cache_bytes=cache.bytes,
+        database_queue=database.waiting,
+        charges={total.state: total.count for total in await ledger.totals()},
+    )
+
+
+async def _sweeping(shelf: Shelf) -> None:
+    while True:
+        try:
+            await sweep(shelf.catalog, shelf.store)
+        except Exception:
+            log.exception("clearing up old segments failed; it is tried again")
+        await asyncio.sleep(SWEEP_EVERY)
+
+
+@asynccontextmanager
+async def _background(*work) -> AsyncIterator[None]:  # type: ignore[no-untyped-def]
+    tasks = [asyncio.create_task(job) for job in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
