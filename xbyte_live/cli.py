@@ -1,7 +1,6 @@
 """Wiring: the command line; every command imports what it needs when it runs."""
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -14,7 +13,6 @@ import click
 from xbyte_live import __version__
 from xbyte_live.config import SettingRow, Settings, load_settings, setting_rows
 from xbyte_live.errors import XByteError
-from xbyte_live.money import PRICE_DECIMALS, Price, format_decimal, parse_decimal
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -81,8 +79,13 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("xbyte-demo"),
-              show_default=True, help="Where the demo keeps its chain, database and media.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("xbyte-demo"),
+    show_default=True,
+    help="Where the demo keeps its chain, database and media.",
+)
 @click.option("--port", default=8402, show_default=True, help="HTTP port.")
 @click.option("--rpc-port", default=8545, show_default=True, help="Port of the local chain.")
 def demo(data_dir: Path, port: int, rpc_port: int) -> None:
@@ -100,8 +103,7 @@ def serve(settings: Settings) -> None:
     from xbyte_live.service import serve as run_server
 
     _logging(settings.log_level)
-    url = settings.public_url or f"http://{settings.host}:{settings.port}"
-    _run(run_server(settings, announce=f"serving on {url}"))
+    _run(run_server(settings))
 
 
 def terms_options(command: Command) -> Command:
@@ -109,18 +111,29 @@ def terms_options(command: Command) -> Command:
     for option in (
         click.option("--price", help="Dollars per MB (1,048,576 bytes); 0 is free."),
         click.option("--pay-to", help="The payee's address, if not the server's."),
-        click.option("--rewatch", type=click.Choice(["paid", "free"]), default="paid",
-                     show_default=True, help="Whether watching again is a sale again."),
-        click.option("--replace", "replace_old", is_flag=True,
-                     help="Replace the item of that slug."),
+        click.option(
+            "--rewatch",
+            type=click.Choice(["paid", "free"]),
+            default="paid",
+            show_default=True,
+            help="Whether watching again is a sale again.",
+        ),
+        click.option(
+            "--replace", "replace_old", is_flag=True, help="Replace the item of that slug."
+        ),
     ):
         command = option(command)
     return command
 
 
 @main.command()
-@click.argument("sources", nargs=-1, required=True,
-                type=click.Path(exists=True, path_type=Path), metavar="FILE…|DIR…")
+@click.argument(
+    "sources",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FILE…|DIR…",
+)
 @click.option("--slug", help="Name in URLs (for a single file); else from the file's name.")
 @click.option("--title", "name", help="Name people see (for a single file).")
 @click.option("--preview", default=0, show_default=True, help="Seconds at the start that are free.")
@@ -187,9 +200,63 @@ def remove(slugs: tuple[str, ...], settings: Settings) -> None:
 
 
 @main.command()
+@click.argument("url")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
+@click.option("--budget", default="0.10", show_default=True, help="Most dollars to spend in all.")
+@click.option("--max-price", help="Most dollars per MB.")
+@click.option("--rendition", help="Which rendition of a playlist; else the best.")
+@click.option("--max-bandwidth", type=int, help="Most bits a second a rendition may have.")
+@click.option("--time-limit", type=float, help="Seconds after which a live stream is left.")
+@json_option
+def pay(url: str, **given: Any) -> None:
+    """Buy a playlist, a watch page or an object into a file, within a budget."""
+    from xbyte_live.paying import pay as buy
+
+    _run(buy(url, **given))
+
+
+@main.group()
+def wallet() -> None:
+    """Keep the key that pays, encrypted (or in XBYTE_WALLET_KEY)."""
+
+
+@wallet.command("new")
+@json_option
+def wallet_new(as_json: bool) -> None:
+    """Make a wallet and print the address to fund."""
+    from xbyte_live.paying import make_wallet
+
+    make_wallet(as_json=as_json)
+
+
+@wallet.command("show")
+@json_option
+def wallet_show(as_json: bool) -> None:
+    """Print the wallet's address."""
+    from xbyte_live.paying import show_wallet
+
+    show_wallet(as_json=as_json)
+
+
+@wallet.command("balance")
+@json_option
+@settings_options("networks", "rpc_urls", "assets")
+def wallet_balance(settings: Settings, as_json: bool) -> None:
+    """Print what the wallet holds on chain."""
+    from xbyte_live.paying import show_balance
+
+    _run(show_balance(settings, as_json=as_json))
+
+
+@main.command()
 @click.option("--rpc-port", default=8545, show_default=True, help="Port the chain answers on.")
-@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("xbyte-devnet"),
-              show_default=True, help="Where its state is kept.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("xbyte-devnet"),
+    show_default=True,
+    help="Where its state is kept.",
+)
 @click.option("--chain-id", default=84532, show_default=True, help="EVM chain id.")
 def devnet(rpc_port: int, data_dir: Path, chain_id: int) -> None:
     """Run a local chain with test money until interrupted."""

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xbyte_live.catalog import Catalog, Import
+from xbyte_live.catalog import Catalog
 from xbyte_live.errors import MediaError
+from xbyte_live.housekeeping import abandon, discard
 from xbyte_live.media.packager import Packaged, PackageOptions, package
-from xbyte_live.models import Object, Rendition, Rewatch, Title, segment_key
+from xbyte_live.models import Import, Object, Rendition, Rewatch, Title, segment_key
 from xbyte_live.money import Price
 from xbyte_live.store.base import Store
 
@@ -116,9 +117,10 @@ class Intake:
         import_ = await self._catalog.begin_import(slug, replace=replace_old)
         beating = asyncio.create_task(self._keep_alive(import_))
         try:
+            await discard(self._catalog, self._store, import_)
             yield import_
         except BaseException:
-            await asyncio.shield(self._undo(import_))
+            await asyncio.shield(abandon(self._catalog, self._store, import_))
             raise
         finally:
             beating.cancel()
@@ -127,12 +129,6 @@ class Intake:
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY)
             await self._catalog.heartbeat(import_)
-
-    async def _undo(self, import_: Import) -> None:
-        for key in await self._store.keys(f"{import_.slug}/"):
-            if _number_in(key) >= import_.first_msn:
-                await self._store.delete(key)
-        await self._catalog.abandon_import(import_)
 
     async def _package(
         self, source: Path, import_: Import, options: PackageOptions, progress: Progress
@@ -166,11 +162,6 @@ class Intake:
 def _numbered(rendition: Rendition, first_msn: int) -> Rendition:
     segments = tuple(replace(s, msn=first_msn + s.msn) for s in rendition.segments)
     return replace(rendition, segments=segments)
-
-
-def _number_in(key: str) -> int:
-    number = key.rpartition("/")[2].partition(".")[0]
-    return int(number) if number.isdecimal() else -1
 
 
 def _measure(source: Path) -> tuple[int, str]:

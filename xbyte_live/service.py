@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -112,55 +114,51 @@ async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
             yield app
 
 
-async def serve(settings: Settings, *, announce: str | None = None) -> None:
-    """Serve until a signal ends it; ``announce`` is logged once the port answers."""
+async def serve(settings: Settings) -> None:
+    """Serve until a signal ends it."""
     async with open_service(settings) as app:
-        await ServerProcess(app, settings).run(announce)
+        log.info("serving on %s", public_url(settings))
+        await HttpServer(app, settings).run()
 
 
-class ServerProcess:
+def public_url(settings: Settings) -> str:
+    """The URL viewers use."""
+    return settings.public_url or f"http://{settings.host}:{settings.port}"
+
+
+class HttpServer(uvicorn.Server):
     """uvicorn on the settings' host and port; ``ready`` is set once it answers."""
 
     def __init__(self, app: Starlette, settings: Settings) -> None:
-        self.ready = asyncio.Event()
-        self._config = uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            timeout_graceful_shutdown=settings.settle_wait,
-            h11_max_incomplete_event_size=4 * settings.max_payment_header,
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=settings.settle_wait,
+                h11_max_incomplete_event_size=4 * settings.max_payment_header,
+            )
         )
-        self._server = uvicorn.Server(self._config)
+        self.ready = asyncio.Event()
 
-    async def run(self, announce: str | None = None) -> None:
+    async def run(self) -> None:  # type: ignore[override]
         """Answer requests until told to stop; raises ``ConfigError`` if the port is taken."""
         try:
-            sockets = [self._config.bind_socket()]
+            sockets = [self.config.bind_socket()]
         except SystemExit:  # uvicorn's way to say that it could not bind
             raise ConfigError(
-                f"port {self._config.port} on {self._config.host} is taken or not allowed; "
+                f"port {self.config.port} on {self.config.host} is taken or not allowed; "
                 "choose another with --port"
             ) from None
-        self.port: int = sockets[0].getsockname()[1]
-        watching = asyncio.create_task(self._watch(announce))
-        try:
-            await self._server.serve(sockets)
-        finally:
-            watching.cancel()
+        await self.serve(sockets)
 
-    def stop(self) -> None:
-        """Finish the requests under way, then return from ``run``."""
-        self._server.should_exit = True
-
-    async def _watch(self, announce: str | None) -> None:
-        while not self._server.started:
-            await asyncio.sleep(0.01)  # uvicorn offers a flag, not an event
-        if announce:
-            log.info("%s", announce)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start answering, then say so."""
+        await super().startup(sockets)
         self.ready.set()
 
 
@@ -182,9 +180,7 @@ def build_facilitator(settings: Settings, methods: tuple[PaymentMethod, ...]) ->
     )
 
 
-def build_chains(
-    settings: Settings, methods: tuple[PaymentMethod, ...]
-) -> dict[str, ChainReader]:
+def build_chains(settings: Settings, methods: tuple[PaymentMethod, ...]) -> dict[str, ChainReader]:
     """One reader for each network payments are taken on."""
     return {
         network: ChainReader(url, timeout=settings.facilitator_timeout)
@@ -247,7 +243,7 @@ async def _sweeping(shelf: Shelf) -> None:
 
 
 @asynccontextmanager
-async def _background(*work) -> AsyncIterator[None]:  # type: ignore[no-untyped-def]
+async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(job) for job in work]
     try:
         yield

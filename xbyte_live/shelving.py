@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from rich.progress import Progress, TaskID
 
 from xbyte_live.config import Settings
 from xbyte_live.display import clock, print_json, print_table, progress_bar, size, warn
@@ -16,8 +19,8 @@ from xbyte_live.payments.keys import is_address
 from xbyte_live.service import open_shelf
 
 MEDIA_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .flv .ts .m2ts .mts .avi .mpg .mpeg .ogv "
-    ".mp3 .m4a .aac .flac .ogg .oga .opus .wav".split()
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".flv", ".ts", ".m2ts", ".mts", ".avi", ".mpg"}
+    | {".mpeg", ".ogv", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wav"}
 )
 
 
@@ -69,7 +72,7 @@ async def package_all(
                         options,
                         name=name,
                         replace_old=replace_old,
-                        progress=lambda done, task=task: bars.update(task, completed=done),
+                        progress=partial(_advance, bars, task),
                     )
                     results.append(_Result(file, packing.title, notes=packing.notes))
                 except XByteError as error:
@@ -108,7 +111,8 @@ async def add_object(
 async def list_catalog(settings: Settings, *, as_json: bool) -> None:
     """Show every item."""
     async with open_shelf(settings) as shelf:
-        items = await shelf.catalog.items()
+        found = [await shelf.catalog.item(item.slug) for item in await shelf.catalog.items()]
+    items = [item for item in found if item is not None]
     if items or as_json:
         _show(items, as_json=as_json)
     else:
@@ -148,6 +152,10 @@ async def remove_items(settings: Settings, slugs: Sequence[str]) -> None:
         for slug in slugs:
             await shelf.catalog.remove(check_slug(slug))
             warn(f"{slug} is off sale")
+
+
+def _advance(bars: Progress, task: TaskID, done: float) -> None:
+    bars.update(task, completed=done)
 
 
 def _media_files(sources: Sequence[Path]) -> Iterator[Path]:
@@ -215,7 +223,7 @@ def _row(item: Item) -> list[str]:
 
 def _described(item: Item) -> dict[str, Any]:
     offer = item.offers[0]
-    described = {
+    described: dict[str, Any] = {
         "slug": item.slug,
         "kind": "object" if isinstance(item, Object) else "title",
         "name": item.name,
@@ -252,5 +260,3 @@ def _cost_of(item: Item) -> int:
     best = max(item.renditions, key=lambda r: r.average_bandwidth)
     paid = (s for s in best.segments if s.start_us >= item.preview_us)
     return sum(price.amount_for(s.size) for s in paid)
-
-

@@ -1,0 +1,193 @@
+"""Wiring: the commands that pay and keep a wallet, with what they show."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from eth_account.signers.local import LocalAccount
+from rich.progress import Progress as Bars
+from rich.progress import TaskID
+
+from xbyte_live.client.budget import Budget, dollars
+from xbyte_live.client.chain import read_balance
+from xbyte_live.client.download import Options, Result, download
+from xbyte_live.client.payer import Payer
+from xbyte_live.client.plan import suggested_name
+from xbyte_live.client.progress import Plan
+from xbyte_live.client.signing import SignedPayment
+from xbyte_live.client.survey import Wanted
+from xbyte_live.client.terms import KNOWN_ASSETS, Receipt
+from xbyte_live.client.wallet import (
+    account_of_environment,
+    new_wallet,
+    open_wallet,
+    wallet_address,
+    wallet_path,
+)
+from xbyte_live.config import Settings
+from xbyte_live.display import print_json, progress_bar, size, warn
+from xbyte_live.errors import ConfigError
+from xbyte_live.money import PRICE_DECIMALS, Asset, Price, format_decimal, parse_decimal
+
+PASSWORD_ENV = "XBYTE_WALLET_PASSWORD"  # noqa: S105  the variable's name, not a password
+
+
+async def pay(
+    url: str,
+    *,
+    out: Path | None,
+    budget: str,
+    max_price: str | None,
+    rendition: str | None,
+    max_bandwidth: int | None,
+    time_limit: float | None,
+    as_json: bool,
+) -> None:
+    """Buy what a URL offers into a file, and say what it cost."""
+    limits = Budget(
+        parse_decimal(budget, PRICE_DECIMALS),
+        max_price=None if max_price is None else Price.parse(max_price),
+    )
+    payer = Payer(_account(), limits)
+    target = out or Path(suggested_name(url))
+    options = Options(
+        wanted=Wanted(rendition=rendition, max_bandwidth=max_bandwidth), time_limit=time_limit
+    )
+    with progress_bar(quiet=as_json, download=True) as bars:
+        result = await download(url, target, payer, options=options, progress=_Shown(bars))
+    if as_json:
+        print_json(_described(result))
+    else:
+        _tell(result)
+
+
+class _Shown:
+    """A download's progress on a terminal: bytes so far, and what they cost."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task: TaskID = bars.add_task("looking", total=None)
+        self._spent = 0
+
+    def planned(self, plan: Plan) -> None:
+        self._bars.update(self._task, total=plan.size, completed=plan.have)
+        if plan.cost is not None and self._spent == 0:
+            self._bars.update(self._task, description=f"paying {dollars(plan.cost)}")
+
+    def paid(self, payment: SignedPayment, receipt: Receipt | None) -> None:
+        self._spent += payment.amount
+        self._bars.update(self._task, description=f"paid {dollars(self._spent)}")
+
+    def received(self, size: int) -> None:
+        self._bars.advance(self._task, size)
+
+
+def _tell(result: Result) -> None:
+    rate = f", {result.seconds:.1f} s" if result.seconds >= 0.1 else ""
+    click.echo(
+        f"{result.path}: {size(result.size)} in {result.pieces} pieces "
+        f"for {dollars(result.cost)}{rate}"
+    )
+    if result.signed != result.cost:
+        warn(f"{dollars(result.signed - result.cost)} more was signed for and not delivered")
+    if result.ending != "complete":
+        why = {"budget": "the budget is used up", "time": "the time is over"}[result.ending]
+        warn(f"it goes on, but {why}")
+
+
+def _described(result: Result) -> dict[str, object]:
+    return {
+        "path": str(result.path),
+        "bytes": result.size,
+        "pieces": result.pieces,
+        "cost": result.cost,
+        "signed": result.signed,
+        "seconds": round(result.seconds, 3),
+        "ending": result.ending,
+        "receipts": [asdict(receipt) for receipt in result.receipts],
+    }
+
+
+def make_wallet(*, as_json: bool) -> None:
+    """Make a key and keep it encrypted; prints where, and the address to fund."""
+    path = wallet_path(os.environ)
+    address = new_wallet(path, _password(confirm=True))
+    if as_json:
+        print_json({"address": address, "path": str(path)})
+    else:
+        click.echo(address)
+        warn(f"kept in {path}; keep a copy, and its password: without both the money is lost")
+
+
+def show_wallet(*, as_json: bool) -> None:
+    """Print the address that pays."""
+    address = _address()
+    if as_json:
+        print_json({"address": address})
+    else:
+        click.echo(address)
+
+
+async def show_balance(settings: Settings, *, as_json: bool) -> None:
+    """Print what the wallet holds on each network of the settings."""
+    address = _address()
+    found = []
+    for network in settings.networks:
+        asset, url = _asset(settings, network), settings.rpc_by_network.get(network)
+        if url is None:
+            raise ConfigError(f"no RPC node is known for {network}; set rpc_urls={network}=URL")
+        balance = await read_balance(url, asset, address)
+        found.append((asset, balance))
+    if as_json:
+        print_json(
+            [
+                {
+                    "address": address,
+                    "network": asset.network,
+                    "asset": asset.address,
+                    "balance": balance.token,
+                    "native": str(balance.native),
+                }
+                for asset, balance in found
+            ]
+        )
+        return
+    click.echo(address)
+    for asset, balance in found:
+        held = format_decimal(balance.token, asset.decimals)
+        click.echo(f"{held} {asset.symbol} on {asset.network}")
+
+
+def _account() -> LocalAccount:
+    account = account_of_environment(os.environ)
+    if account is not None:
+        return account
+    path = wallet_path(os.environ)
+    wallet_address(path)  # says what is wrong with the file before a password is asked for
+    return open_wallet(path, _password(confirm=False))
+
+
+def _address() -> str:
+    account = account_of_environment(os.environ)
+    if account is not None:
+        return str(account.address)
+    return wallet_address(wallet_path(os.environ))
+
+
+def _password(*, confirm: bool) -> str:
+    given = os.environ.get(PASSWORD_ENV)
+    if given is not None:
+        return given
+    if not click.get_text_stream("stdin").isatty():
+        raise ConfigError(f"the wallet's password is asked on a terminal; or set {PASSWORD_ENV}")
+    return str(
+        click.prompt("Wallet password", hide_input=True, confirmation_prompt=confirm, err=True)
+    )
+
+
+def _asset(settings: Settings, network: str) -> Asset:
+    for asset in (*settings.custom_assets, *KNOWN_ASSETS):
+        if asset.network == network:
+            return asset
+    raise ConfigError(f"no token is known on {network}; name one in assets")
