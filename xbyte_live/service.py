@@ -22,9 +22,10 @@ from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.facilitator import Facilitator, RemoteFacilitator
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.keys import gas_key, is_address
-from xbyte_live.payments.local_facilitator import LocalFacilitator, OneSender
+from xbyte_live.payments.local_facilitator import LocalFacilitator
 from xbyte_live.payments.methods import payment_methods
 from xbyte_live.payments.requirements import PaymentMethod
+from xbyte_live.payments.sender import OneSender
 from xbyte_live.settlement import Settlement
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache

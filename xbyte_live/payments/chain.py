@@ -4,17 +4,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eth_hash.auto import keccak
-from eth_typing import HexStr
+from eth_typing import BlockNumber, HexStr
 from web3 import AsyncHTTPProvider, AsyncWeb3, Web3
 from web3.exceptions import TransactionNotFound
+from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import FilterParams, LogReceipt
 
 from xbyte_live.errors import ChainUnavailable
 
 LOG_WINDOW = 1000  # blocks asked for at once; public nodes allow few more
 MAX_WINDOWS = 200
+LOGS_LAG = 60  # blocks: behind one public URL stand many nodes, and some know less than others
 
 AUTHORIZATION_USED = "0x" + keccak(b"AuthorizationUsed(address,bytes32)").hex()
+AUTHORIZATION_CANCELED = "0x" + keccak(b"AuthorizationCanceled(address,bytes32)").hex()
 TRANSFER = "0x" + keccak(b"Transfer(address,address,uint256)").hex()
 
 _STATE_ABI: list[dict[str, Any]] = [
@@ -64,6 +67,7 @@ class ChainReader:
 
     def __init__(self, rpc_url: str, *, timeout: float) -> None:
         self._web3 = AsyncWeb3(AsyncHTTPProvider(rpc_url, request_kwargs={"timeout": timeout}))
+        self._web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)  # Avalanche
 
     async def fate(self, transfer: Transfer, sent: str | None = None) -> Fate:
         """What became of an authorization, by its nonce and the logs it left.
@@ -75,18 +79,14 @@ class ChainReader:
         except ChainUnavailable:
             raise
         except Exception as error:
-            raise ChainUnavailable(
-                f"the RPC node gave no answer ({type(error).__name__})"
-            ) from error
+            raise _no_answer(error) from error
 
     async def check(self, chain_id: int) -> None:
         """Return if the node answers for this chain, else raise ``ChainUnavailable``."""
         try:
             found = await self._web3.eth.chain_id
         except Exception as error:
-            raise ChainUnavailable(
-                f"the RPC node gave no answer ({type(error).__name__})"
-            ) from error
+            raise _no_answer(error) from error
         if found != chain_id:
             raise ChainUnavailable(f"the RPC node serves chain {found}, not {chain_id}")
 
@@ -96,20 +96,34 @@ class ChainReader:
 
     async def _fate(self, transfer: Transfer, sent: str | None) -> Fate:
         head = await self._web3.eth.get_block("latest")
-        token = self._web3.eth.contract(Web3.to_checksum_address(transfer.asset), abi=_STATE_ABI)
-        used = await token.functions.authorizationState(
-            Web3.to_checksum_address(transfer.payer), bytes.fromhex(transfer.nonce[2:])
-        ).call(block_identifier=head["number"])
+        used = await self._is_used(transfer, head["number"])
         if not used and head["timestamp"] >= transfer.valid_before:
             return Fate("void")
         if not used:
             return Fate("reverted" if sent and await self._has_failed(sent) else "open")
-        used_in = await self._used_in(transfer, head["number"])
-        if used_in is None:
-            return Fate("void")  # cancelled by its signer, or spent on something earlier
-        receipt = await self._web3.eth.get_transaction_receipt(used_in)
+        spent = await self._spent(transfer, head["number"])
+        if spent is not None:
+            return await self._of_spent(transfer, spent)
+        # Spent on something earlier; or just now, and the node that was asked for logs is behind.
+        long_since = await self._is_used(transfer, max(0, head["number"] - LOGS_LAG))
+        return Fate("void" if long_since else "open")
+
+    async def _of_spent(self, transfer: Transfer, spent: LogReceipt) -> Fate:
+        block = await self._web3.eth.get_block(spent["blockNumber"])
+        cancelled = "0x" + bytes(spent["topics"][0]).hex() == AUTHORIZATION_CANCELED
+        if cancelled or block["timestamp"] < transfer.not_before:
+            return Fate("void")
+        tx_hash = HexStr("0x" + bytes(spent["transactionHash"]).hex())
+        receipt = await self._web3.eth.get_transaction_receipt(tx_hash)
         moved = any(_is_transfer(log, transfer) for log in receipt["logs"])
-        return Fate("moved", used_in) if moved else Fate("void")
+        return Fate("moved", tx_hash) if moved else Fate("void")
+
+    async def _is_used(self, transfer: Transfer, block: int) -> bool:
+        token = self._web3.eth.contract(Web3.to_checksum_address(transfer.asset), abi=_STATE_ABI)
+        state = token.functions.authorizationState(
+            Web3.to_checksum_address(transfer.payer), bytes.fromhex(transfer.nonce[2:])
+        )
+        return bool(await state.call(block_identifier=BlockNumber(block)))
 
     async def _has_failed(self, tx_hash: str) -> bool:
         try:
@@ -118,8 +132,8 @@ class ChainReader:
             return False
         return receipt["status"] == 0
 
-    async def _used_in(self, transfer: Transfer, head: int) -> HexStr | None:
-        """The transaction that used the nonce, looked for back to ``not_before``."""
+    async def _spent(self, transfer: Transfer, head: int) -> LogReceipt | None:
+        """The log of the nonce's use or cancellation, looked for back to ``not_before``."""
         newest = head
         for _ in range(MAX_WINDOWS):
             oldest = max(0, newest - LOG_WINDOW + 1)
@@ -128,17 +142,14 @@ class ChainReader:
                 "fromBlock": oldest,
                 "toBlock": newest,
                 "topics": [
-                    HexStr(AUTHORIZATION_USED),
+                    [HexStr(AUTHORIZATION_USED), HexStr(AUTHORIZATION_CANCELED)],
                     HexStr("0x" + transfer.payer[2:].rjust(64, "0")),
                     HexStr(transfer.nonce),
                 ],
             }
             logs = await self._web3.eth.get_logs(query)
             if logs:
-                block = await self._web3.eth.get_block(logs[0]["blockNumber"])
-                if block["timestamp"] < transfer.not_before:
-                    return None
-                return HexStr("0x" + bytes(logs[0]["transactionHash"]).hex())
+                return logs[0]
             block = await self._web3.eth.get_block(oldest)
             if oldest == 0 or block["timestamp"] < transfer.not_before:
                 return None

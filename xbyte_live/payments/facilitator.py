@@ -1,7 +1,7 @@
 """Adapter: remote x402 facilitators over HTTP, asked in order (x402 v2 7)."""
 
 import asyncio
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,22 +9,54 @@ from typing import Any, Protocol
 import httpx
 
 from xbyte_live.errors import FacilitatorError, FacilitatorMisbehaved, FacilitatorUnavailable
+from xbyte_live.payments.wire import read_json
 
 MAX_ANSWER = 256 * 1024
-TURNED_AWAY = frozenset({400, 401, 403, 404, 405, 413, 415, 422, 429})  # without being acted on
+CONNECT_WAIT = 5.0  # seconds; less than an answer may take, so that the next one is asked in time
+REDIRECTED = frozenset({301, 302, 307, 308})  # not 303, which comes after the deed
+TURNED_AWAY = frozenset({401, 403, 404, 405, 406, 413, 415, 429})  # without being acted on
 
-# Codes a facilitator may give although its transaction is, or may yet be, on the chain.
-AMBIGUOUS_CODES = frozenset(
+# The codes x402 facilitators give before they send anything. With any other one (such as
+# `invalid_exact_evm_transaction_failed`, which also stands for a receipt that did not come) a
+# transaction may be on its way, and only the chain can tell.
+REFUSALS = frozenset(
     {
-        "transaction_failed",
-        "settlement_pending",
-        "unexpected_settle_error",
-        "unexpected_error",
-        "invalid_transaction_state",
-        "invalid_exact_evm_nonce_already_used",
-        "invalid_exact_evm_transfer_event_mismatch",
+        "asset_not_deployed_contract",
+        "eip6492_factory_not_allowed",
+        "insufficient_balance",
+        "insufficient_funds",
+        "invalid_exact_evm_authorization_value",
+        "invalid_exact_evm_eip3009_not_supported",
+        "invalid_exact_evm_failed_to_check_deployment",
+        "invalid_exact_evm_failed_to_check_nonce",
+        "invalid_exact_evm_failed_to_get_asset_info",
+        "invalid_exact_evm_failed_to_get_balance",
+        "invalid_exact_evm_failed_to_get_network_config",
+        "invalid_exact_evm_failed_to_parse_signature",
+        "invalid_exact_evm_failed_to_verify_signature",
+        "invalid_exact_evm_insufficient_balance",
+        "invalid_exact_evm_missing_eip712_domain",
+        "invalid_exact_evm_network_mismatch",
+        "invalid_exact_evm_recipient_mismatch",
+        "invalid_exact_evm_required_amount",
+        "invalid_exact_evm_scheme",
+        "invalid_exact_evm_signature",
+        "invalid_exact_evm_signature_format",
+        "invalid_exact_evm_token_name_mismatch",
+        "invalid_exact_evm_token_version_mismatch",
+        "invalid_exact_evm_transaction_simulation_failed",
+        "invalid_network",
+        "invalid_payment_requirements",
+        "invalid_scheme",
+        "invalid_x402_version",
+        "missing_eip712_domain",
+        "network_mismatch",
+        "smart_wallet_deployment_failed",
+        "unsupported_scheme",
     }
 )
+_REFUSED_PAYLOAD = "invalid_exact_evm_payload_"  # all that begin so are about its fields
+_TX_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +130,31 @@ class RemoteFacilitator:
     def __init__(self, urls: Sequence[str], *, timeout: float) -> None:
         self._urls = tuple(url.rstrip("/") for url in urls)
         self._timeout = timeout
-        self._http = httpx.AsyncClient(timeout=timeout, follow_redirects=False)
+        connect = min(CONNECT_WAIT, timeout / 2)
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(timeout, connect=connect, pool=connect),
+            headers={"accept-encoding": "identity"},  # nothing small that unpacks to much
+            follow_redirects=False,
+        )
 
     async def verify(self, payment: SignedPayment) -> Verdict:
         """Ask each facilitator in turn until one answers in the x402 form."""
         failure: FacilitatorError = FacilitatorUnavailable("no facilitator could be reached")
         for url in self._urls:
             try:
-                answer = _object(await self._post(url, "verify", payment), "verify")
+                response = await self._post(url, "verify", payment)
+                answer = _object(response, "verify", any_status=True)
             except httpx.HTTPError:
                 continue
             except FacilitatorError as error:
                 failure = error
                 continue
-            if isinstance(answer.get("isValid"), bool):
-                return Verdict(answer["isValid"], _code(answer.get("invalidReason")))
-            failure = FacilitatorMisbehaved("a facilitator's verify answer has no isValid")
+            valid = answer.get("isValid")
+            if valid is False or (valid is True and response.status_code == 200):
+                return Verdict(valid, _code(answer.get("invalidReason")))
+            failure = FacilitatorMisbehaved(
+                f"a facilitator answered verify with status {response.status_code} and no verdict"
+            )
         raise failure
 
     async def settle(self, payment: SignedPayment) -> Outcome:
@@ -128,7 +169,7 @@ class RemoteFacilitator:
                 return Unknown(f"the facilitator did not answer ({type(error).__name__})")
             except FacilitatorMisbehaved as error:
                 return Unknown(str(error))
-            if response.is_redirect:
+            if response.status_code in REDIRECTED:
                 failure = FacilitatorMisbehaved("a facilitator answered with a redirect")
                 continue
             outcome = _settle_outcome(response)
@@ -143,14 +184,13 @@ class RemoteFacilitator:
         """Return when some facilitator lists what it supports."""
         failure: FacilitatorError = FacilitatorUnavailable("no facilitator could be reached")
         for url in self._urls:
+            request = self._http.build_request("GET", f"{url}/supported")
             try:
-                response = await self._http.get(f"{url}/supported")
-            except httpx.HTTPError:
-                continue
-            try:
-                if isinstance(_object(response, "supported").get("kinds"), list):
+                if isinstance(_object(await self._send(request), "supported").get("kinds"), list):
                     return
                 failure = FacilitatorMisbehaved("a facilitator's supported answer has no kinds")
+            except httpx.HTTPError:
+                continue
             except FacilitatorError as error:
                 failure = error
         raise failure
@@ -160,13 +200,15 @@ class RemoteFacilitator:
         await self._http.aclose()
 
     async def _post(self, url: str, operation: str, payment: SignedPayment) -> httpx.Response:
-        """Post and read at most ``MAX_ANSWER`` bytes, all within the timeout."""
         body = {
             "x402Version": payment.version,
             "paymentPayload": payment.document,
             "paymentRequirements": payment.requirements,
         }
-        request = self._http.build_request("POST", f"{url}/{operation}", json=body)
+        return await self._send(self._http.build_request("POST", f"{url}/{operation}", json=body))
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send, and read at most ``MAX_ANSWER`` bytes, all within the timeout."""
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._read(await self._http.send(request, stream=True))
@@ -176,7 +218,7 @@ class RemoteFacilitator:
     async def _read(self, response: httpx.Response) -> httpx.Response:
         data = bytearray()
         try:
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 data += chunk
                 if len(data) > MAX_ANSWER:
                     raise FacilitatorMisbehaved("a facilitator's answer is too long")
@@ -189,14 +231,14 @@ class RemoteFacilitator:
 
 def read_settle_answer(answer: dict[str, Any]) -> Outcome:
     """What a settle answer in the x402 form (v2 7.2) says about the money."""
-    tx_hash = answer.get("transaction")
-    tx_hash = tx_hash if isinstance(tx_hash, str) else ""
+    sent = answer.get("transaction")
+    tx_hash = sent if isinstance(sent, str) and _TX_HASH.fullmatch(sent) else None
     if answer["success"]:
         return Settled(tx_hash) if tx_hash else Unknown("settled without a transaction")
     code = _code(answer.get("errorReason")) or "unexpected_settle_error"
-    if tx_hash or code in AMBIGUOUS_CODES:
-        return Unknown(code, tx_hash or None)
-    return Refused(code)
+    if not sent and (code in REFUSALS or code.startswith(_REFUSED_PAYLOAD)):
+        return Refused(code)
+    return Unknown(code, tx_hash)
 
 
 def _settle_outcome(response: httpx.Response) -> Outcome | None:
@@ -205,7 +247,9 @@ def _settle_outcome(response: httpx.Response) -> Outcome | None:
         answer = _object(response, "settle", any_status=True)
     except FacilitatorMisbehaved:
         answer = {}
-    if isinstance(answer.get("success"), bool):
+    if answer.get("success") is False or (
+        answer.get("success") is True and response.status_code == 200
+    ):
         return read_settle_answer(answer)
     if response.status_code in TURNED_AWAY:
         return None
@@ -220,8 +264,8 @@ def _object(
             f"a facilitator answered {operation} with status {response.status_code}"
         )
     try:
-        answer = json.loads(response.content)
-    except (ValueError, RecursionError):
+        answer = read_json(response.content)
+    except ValueError:
         answer = None
     if not isinstance(answer, dict):
         raise FacilitatorMisbehaved(f"a facilitator's {operation} answer is no JSON object")

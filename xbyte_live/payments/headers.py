@@ -1,13 +1,13 @@
 """Pure: x402 payment headers to values and back, for hostile input (x402 v2 transport HTTP)."""
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from xbyte_live.errors import PaymentMalformed
+from xbyte_live.payments.wire import read_json
 
 PAYMENT_SIGNATURE = "PAYMENT-SIGNATURE"
 PAYMENT_RESPONSE = "PAYMENT-RESPONSE"
@@ -76,8 +76,8 @@ def response_headers(
 def _document(value: str) -> dict[str, Any]:
     try:
         text = base64.b64decode(value.strip(), validate=True)
-        document = json.loads(text, parse_constant=_no_constant)
-    except (binascii.Error, ValueError, RecursionError):
+        document = read_json(text)
+    except ValueError:
         raise PaymentMalformed("the payment header is not base64 of a JSON document") from None
     if not isinstance(document, dict):
         raise PaymentMalformed("the payment is not a JSON object")
@@ -89,20 +89,16 @@ def _payment(document: dict[str, Any]) -> Payment:
     payload = document.get("payload")
     if not isinstance(payload, dict):
         raise PaymentMalformed("the payment has no payload object")
-    if version not in (1, 2) or isinstance(version, bool):
+    if type(version) is not int or version not in (1, 2):
         raise PaymentMalformed("x402Version must be 1 or 2")
     accepted = document.get("accepted") if version == 2 else None
     if version == 2 and not isinstance(accepted, dict):
         raise PaymentMalformed("a version 2 payment names what it accepted")
-    terms = accepted or document
+    terms = document if accepted is None else accepted
     scheme, network = terms.get("scheme"), terms.get("network")
     if not isinstance(scheme, str) or not isinstance(network, str):
         raise PaymentMalformed("the payment names no scheme and network")
     return Payment(version, scheme, network, accepted, payload)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(name)
 
 
 def _encode(value: dict[str, Any]) -> str:

@@ -1,16 +1,15 @@
 """Adapter: the x402 SDK's facilitator in this process, paying gas with our own key."""
 
 import asyncio
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 from x402.mechanisms.evm.exact.facilitator import ExactEvmScheme, ExactEvmSchemeConfig
 from x402.mechanisms.evm.exact.v1.facilitator import ExactEvmSchemeV1, ExactEvmSchemeV1Config
-from x402.mechanisms.evm.signers import FacilitatorWeb3Signer
 from x402.schemas import PaymentPayload, PaymentRequirements, SettleResponse, VerifyResponse
 from x402.schemas.v1 import PaymentPayloadV1, PaymentRequirementsV1
 
@@ -23,49 +22,7 @@ from xbyte_live.payments.facilitator import (
     Verdict,
     read_settle_answer,
 )
-
-
-class OneSender(FacilitatorWeb3Signer):
-    """The SDK's signer, sending one transaction at a time so that nonces have no gaps.
-
-    The SDK reserves a nonce before it builds a transaction; if building or sending fails the
-    reserved number would be skipped for good and every later transaction would wait for it.
-    """
-
-    def __init__(self, key: str, rpc_url: str, *, confirmation_timeout: float) -> None:
-        super().__init__(key, rpc_url, confirmation_timeout_seconds=confirmation_timeout)
-        self._sending = threading.Lock()
-
-    def write_contract(self, *args: Any, **kwargs: Any) -> str:
-        """Send a contract call; returns its transaction hash."""
-        with self._sending:
-            try:
-                return super().write_contract(*args, **kwargs)
-            except BaseException:
-                self._forget_reserved_nonce()
-                raise
-
-    def send_transaction(self, to: str, data: bytes) -> str:
-        """Send call data; returns its transaction hash."""
-        with self._sending:
-            try:
-                return super().send_transaction(to, data)
-            except BaseException:
-                self._forget_reserved_nonce()
-                raise
-
-    def block_number(self) -> int:
-        """The newest block the node knows."""
-        return int(self._w3.eth.block_number)
-
-    def gas_balance(self) -> int:
-        """Wei the gas key holds."""
-        return int(self._w3.eth.get_balance(self._account.address))
-
-    def _forget_reserved_nonce(self) -> None:
-        with self._nonce_lock:
-            self._next_nonce = None
-
+from xbyte_live.payments.sender import OneSender
 
 # The SDK gives these for a bad payment and for a node that does not answer alike.
 _MAYBE_NO_NODE = frozenset(
@@ -125,9 +82,11 @@ class LocalFacilitator:
     async def settle(self, payment: SignedPayment) -> Outcome:
         """Simulate, send and wait; anything that fails after that began is ``Unknown``."""
         try:
-            answer = await self._run(self._settle, payment)
+            settle = self._settling(payment)
         except (ValidationError, KeyError):
             return Refused("invalid_payload")
+        try:
+            answer = await self._run(settle)
         except Exception as error:
             return Unknown(f"settling failed ({type(error).__name__})")
         if answer.error_reason in _MAYBE_NO_NODE:
@@ -175,11 +134,12 @@ class LocalFacilitator:
             return schemes.v1.verify(*_v1(payment))
         return schemes.v2.verify(*_v2(payment))
 
-    def _settle(self, payment: SignedPayment) -> SettleResponse:
+    def _settling(self, payment: SignedPayment) -> Callable[[], SettleResponse]:
+        """The call that settles; raises for a payment that cannot be read, before it is made."""
         schemes = self._schemes[self._network_of(payment)]
         if payment.version == 1:
-            return schemes.v1.settle(*_v1(payment))
-        return schemes.v2.settle(*_v2(payment))
+            return partial(schemes.v1.settle, *_v1(payment))
+        return partial(schemes.v2.settle, *_v2(payment))
 
 
 def _v1(payment: SignedPayment) -> tuple[PaymentPayloadV1, PaymentRequirementsV1]:
