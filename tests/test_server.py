@@ -15,6 +15,17 @@ from x402.http.utils import decode_payment_required_header, decode_payment_respo
 from x402.mechanisms.evm.exact import register_exact_evm_client
 
 from tests.support.chain import ETHER, SharedDevnet
+from tests.support.facilitator_double import (
+    Endless,
+    HangUp,
+    Held,
+    Reply,
+    as_json,
+    facilitator_double,
+    redirect,
+    refusal,
+    rubbish,
+)
 from tests.support.paying import payment_headers
 from tests.support.server import SIZE, Server, a_server
 from xbyte_live.devnet.chain import Devnet
@@ -25,15 +36,24 @@ AMOUNT = PRICE.amount_for(SIZE)
 FUNDS = 50_000_000
 
 
-class WithoutV2(httpx.AsyncBaseTransport):
-    """Hides the version 2 header, so that the SDK's client pays by the version 1 body."""
+class Wire(httpx.AsyncBaseTransport):
+    """What lies under the SDK's client: remembers the payments it sends.
 
-    def __init__(self) -> None:
+    Without ``v2`` it hides the version 2 header, so that the client pays by the version 1 body.
+    """
+
+    def __init__(self, *, v2: bool = True) -> None:
+        self.payments: list[dict[str, str]] = []
+        self._v2 = v2
         self._inner = httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        for name in ("PAYMENT-SIGNATURE", "X-PAYMENT"):
+            if name in request.headers:
+                self.payments.append({name: request.headers[name]})
         response = await self._inner.handle_async_request(request)
-        response.headers.pop("PAYMENT-REQUIRED", None)
+        if not self._v2:
+            response.headers.pop("PAYMENT-REQUIRED", None)
         return response
 
     async def aclose(self) -> None:
@@ -83,7 +103,8 @@ async def test_the_official_client_pays_exactly_the_price(
             offer = decode_payment_required_header(asked.headers["PAYMENT-REQUIRED"])
             assert [a.amount for a in offer.accepts] == [str(AMOUNT)]
             assert int(asked.headers["content-length"]) < 2000
-        async with official_client(payer) as http:
+        wire = Wire()
+        async with official_client(payer, wire) as http:
             paid = await http.get(url)
         assert paid.status_code == 200
         assert paid.headers["etag"] == f'"{hashlib.sha256(paid.content).hexdigest()}"'
@@ -93,7 +114,7 @@ async def test_the_official_client_pays_exactly_the_price(
         assert devnet.usdc_balance(payee) == AMOUNT
         assert devnet.usdc_balance(payer.address) == FUNDS - AMOUNT
         async with httpx.AsyncClient() as http:  # the same payment again, and for something else
-            header = {"PAYMENT-SIGNATURE": paid.request.headers["PAYMENT-SIGNATURE"]}
+            [header] = wire.payments
             again = await http.get(url, headers=header)
             assert (again.status_code, again.content) == (200, paid.content)
             other = await http.get(url, headers=header | {"Range": "bytes=0-99"})
@@ -107,7 +128,7 @@ async def test_a_version_1_client_pays(
     payer = devnet.new_account(usdc=FUNDS)
     async with (
         a_server(tmp_path, devnet.rpc_url, payee, gas) as server,
-        official_client(payer, WithoutV2()) as http,
+        official_client(payer, Wire(v2=False)) as http,
     ):
         paid = await http.get(f"{server.url}/objects/bytes", headers={"Range": "bytes=10-1033"})
         assert paid.status_code == 206
@@ -190,7 +211,7 @@ async def test_a_price_change_between_quote_and_payment(
         url = f"{server.url}/objects/bytes"
         quoted = await offer_of(http, url)
         await run_cli(server, "price", "bytes", "2")
-        await until_offered(http, url, 2 * AMOUNT)
+        await until_offered(http, url, Price(2_000_000).amount_for(SIZE))
         paid = await http.get(url, headers=payment_headers(payer, quoted))
         assert paid.status_code == 200
         assert devnet.usdc_balance(payee) == AMOUNT
@@ -273,6 +294,47 @@ async def test_a_chain_that_does_not_answer_is_503_and_never_bytes(tmp_path: Pat
             assert len(answer.content) < 1000
             assert (await http.get(f"{server.url}/readyz")).status_code == 503
             assert (await http.get(f"{server.url}/objects/bytes/pricing.json")).status_code == 200
+
+
+async def test_a_facilitator_that_fails_in_every_way_never_opens_anything(
+    tmp_path: Path, devnet: SharedDevnet, payee: str
+) -> None:
+    payer = devnet.new_account(usdc=FUNDS)
+    faults = [
+        (rubbish(), 503),
+        (redirect("http://127.0.0.1:9/settle"), 502),
+        (HangUp(), 503),
+        (HangUp(b"HTTP/1.1 200 x\r\ncontent-length: 99\r\n\r\n{"), 503),
+        (Reply(500), 503),
+        (Reply(429), 503),
+        (Held(), 503),
+        (Endless(), 503),
+        (refusal("invalid_exact_evm_insufficient_balance"), 402),
+        (as_json({"success": "yes", "transaction": "0x" + "1" * 64}), 503),
+    ]
+    async with facilitator_double() as double:
+        settings = {"facilitators": double.url, "facilitator_timeout": "2", "settle_wait": "3"}
+        async with (
+            a_server(tmp_path, devnet.rpc_url, payee, "", **settings) as server,
+            httpx.AsyncClient(timeout=60) as http,
+        ):
+            url = f"{server.url}/objects/bytes"
+            for number, (fault, status) in enumerate(faults):
+                part = {"Range": f"bytes={number * 100}-{number * 100 + 99}"}
+                asked = await http.get(url, headers=part)
+                offer = json.loads(base64.b64decode(asked.headers["PAYMENT-REQUIRED"]))
+                paying = payment_headers(payer, offer["accepts"][0])
+                double.next("settle", fault)
+                answer = await http.get(url, headers=part | paying)
+                assert (number, answer.status_code) == (number, status)
+                assert "retry-after" in answer.headers or status != 503
+                assert "PAYMENT-RESPONSE" not in answer.headers
+                if status != 402:
+                    assert "PAYMENT-REQUIRED" not in answer.headers  # never asked to sign again
+                assert answer.headers["content-type"].startswith("application/json")
+                if isinstance(fault, Held):
+                    fault.release.set()
+            assert devnet.usdc_balance(payee) == 0
 
 
 async def accounts(net: Devnet) -> tuple[LocalAccount, str, str]:

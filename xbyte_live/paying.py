@@ -1,6 +1,7 @@
 """Wiring: the commands that pay and keep a wallet, with what they show."""
 
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -179,7 +180,7 @@ def _password(*, confirm: bool) -> str:
     given = os.environ.get(PASSWORD_ENV)
     if given is not None:
         return given
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise ConfigError(f"the wallet's password is asked on a terminal; or set {PASSWORD_ENV}")
     return str(
         click.prompt("Wallet password", hide_input=True, confirmation_prompt=confirm, err=True)

@@ -1,6 +1,5 @@
 """Real databases for tests: a SQLite file, or a database of its own in a PostgreSQL server."""
 
-import secrets
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +11,8 @@ import psycopg
 import pytest
 
 from xbyte_live.db.engine import Database
+
+_TESTED = "tested"
 
 
 @contextmanager
@@ -37,17 +38,23 @@ def postgres_server() -> Iterator[Any]:
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
+            connection.execute(f"CREATE DATABASE {_TESTED}")
         yield server
 
 
 @pytest.fixture
 def postgres_url(postgres_server: Any) -> Iterator[str]:
-    """An empty PostgreSQL database."""
-    name = f"test_{secrets.token_hex(8)}"
-    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield postgres_server.get_uri(database=name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    """An empty PostgreSQL database; emptied again, which is quicker than making one a test."""
+    url = postgres_server.get_uri(database=_TESTED)
+    yield url
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+        connection.execute(f"ALTER DATABASE {_TESTED} RESET ALL")
 
 
 @pytest.fixture

@@ -87,28 +87,45 @@ def offered(gate: Gate, sale: Sale, version: int = 2) -> dict[str, Any]:
     return dict(json.loads(base64.b64decode(challenge.headers["PAYMENT-REQUIRED"]))["accepts"][0])
 
 
-def payment_headers(
+def v2_document(
     account: LocalAccount, requirements: dict[str, Any], **how: Any
-) -> dict[str, str]:
-    """The request header of a v2 payment for these requirements."""
+) -> dict[str, Any]:
+    """A v2 payment for these requirements."""
     payload = sign(account, requirements, **how)
-    return v2_header({"x402Version": 2, "accepted": requirements, "payload": payload})
+    return {"x402Version": 2, "accepted": requirements, "payload": payload}
 
 
-def v2_header(document: dict[str, Any]) -> dict[str, str]:
-    """A v2 payment document as its request header."""
-    return {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(document).encode()).decode()}
-
-
-def v1_headers(account: LocalAccount, requirements: dict[str, Any], **how: Any) -> dict[str, str]:
-    """The request header of a v1 payment for these requirements."""
-    document = {
+def v1_document(
+    account: LocalAccount, requirements: dict[str, Any], **how: Any
+) -> dict[str, Any]:
+    """A v1 payment for these requirements."""
+    return {
         "x402Version": 1,
         "scheme": requirements["scheme"],
         "network": requirements["network"],
         "payload": sign(account, requirements, **how),
     }
-    return {"X-PAYMENT": base64.b64encode(json.dumps(document).encode()).decode()}
+
+
+def payment_headers(
+    account: LocalAccount, requirements: dict[str, Any], **how: Any
+) -> dict[str, str]:
+    """The request header of a v2 payment for these requirements."""
+    return v2_header(v2_document(account, requirements, **how))
+
+
+def v2_header(document: dict[str, Any]) -> dict[str, str]:
+    """A v2 payment document as its request header."""
+    return {"PAYMENT-SIGNATURE": _encoded(document)}
+
+
+def v1_headers(account: LocalAccount, requirements: dict[str, Any], **how: Any) -> dict[str, str]:
+    """The request header of a v1 payment for these requirements."""
+    return {"X-PAYMENT": _encoded(v1_document(account, requirements, **how))}
+
+
+def _encoded(document: dict[str, Any]) -> str:
+    return base64.b64encode(json.dumps(document).encode()).decode()
 
 
 @dataclass(slots=True)
