@@ -68,6 +68,8 @@ class MemoryCatalog:
 
     async def retired_segment(self, slug: str, rendition: str, msn: int) -> Segment | None:
         self._look()
+        if not 0 <= msn < 2**63:
+            raise OverflowError("no database holds that number")
         return self.retired.get((slug, rendition, msn))
 
     def _look(self) -> None:

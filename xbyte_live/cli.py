@@ -109,7 +109,6 @@ def serve(settings: Settings) -> None:
 def terms_options(command: Command) -> Command:
     """The options that say on which terms a file goes on sale."""
     for option in (
-        click.option("--price", help="Dollars per MB (1,048,576 bytes); 0 is free."),
         click.option("--pay-to", help="The payee's address, if not the server's."),
         click.option(
             "--rewatch",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from xbyte_live.config import Settings
 from xbyte_live.display import print_json, print_table
-from xbyte_live.errors import XByteError
+from xbyte_live.errors import ChainUnavailable, XByteError
 from xbyte_live.payments.keys import is_address
 from xbyte_live.payments.methods import payment_methods
 from xbyte_live.service import build_chains, build_facilitator, open_shelf
@@ -92,6 +92,8 @@ async def _chain(settings: Settings) -> str:
     try:
         for method in methods:
             await chains[method.asset.network].check(method.asset.chain_id)
+    except ChainUnavailable as error:
+        raise XByteError(f"{error}; check the network, or set rpc_urls=NETWORK=URL") from None
     finally:
         for chain in chains.values():
             await chain.close()

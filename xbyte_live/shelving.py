@@ -42,7 +42,6 @@ async def package_all(
     name: str | None,
     preview: int,
     no_transcode: bool,
-    price: str | None,
     pay_to: str | None,
     rewatch: Rewatch,
     replace_old: bool,
@@ -54,7 +53,7 @@ async def package_all(
         raise ConfigError(f"no media files were found in {sources[0]}")
     if len(files) > 1 and (slug or name):
         raise ConfigError("--slug and --title name one item; give a single file with them")
-    terms = replace(_terms(settings, price, pay_to, rewatch), preview_us=preview * 1_000_000)
+    terms = replace(_terms(settings, pay_to, rewatch), preview_us=preview * 1_000_000)
     options = PackageOptions(
         segment_target_us=settings.segment_target * 1_000_000, transcode=not no_transcode
     )
@@ -89,7 +88,6 @@ async def add_object(
     slug: str | None,
     name: str | None,
     content_type: str | None,
-    price: str | None,
     pay_to: str | None,
     rewatch: Rewatch,
     replace_old: bool,
@@ -100,7 +98,7 @@ async def add_object(
         item = await Intake(shelf.catalog, shelf.store).object(
             file,
             check_slug(slug) if slug else slug_of(file.stem),
-            _terms(settings, price, pay_to, rewatch),
+            _terms(settings, pay_to, rewatch),
             name=name,
             content_type=content_type,
             replace_old=replace_old,
@@ -168,9 +166,8 @@ def _media_files(sources: Sequence[Path]) -> Iterator[Path]:
                 yield file
 
 
-def _terms(settings: Settings, price: str | None, pay_to: str | None, rewatch: Rewatch) -> Terms:
-    per_mib = settings.default_price if price is None else Price.parse(price)
-    return Terms(per_mib, _payee(pay_to), rewatch=rewatch)
+def _terms(settings: Settings, pay_to: str | None, rewatch: Rewatch) -> Terms:
+    return Terms(settings.default_price, _payee(pay_to), rewatch=rewatch)
 
 
 def _payee(pay_to: str | None) -> str | None:
@@ -197,7 +194,8 @@ def _report(results: Sequence[_Result], *, as_json: bool) -> None:
         for note in result.notes:
             warn(f"{result.source.name}: {note}")
         if result.error:
-            warn(f"Error: {result.source.name}: {result.error}")
+            named = result.error.startswith(f"{result.source.name}:")
+            warn(f"Error: {'' if named else result.source.name + ': '}{result.error}")
 
 
 def _show(items: Sequence[Item], *, as_json: bool) -> None:

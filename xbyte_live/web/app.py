@@ -1,0 +1,119 @@
+"""Wiring: the route table over its collaborators."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from xbyte_live.catalog import Catalog
+from xbyte_live.config import Settings
+from xbyte_live.errors import XByteError
+from xbyte_live.ledger import Ledger
+from xbyte_live.payments.gate import Gate
+from xbyte_live.store.base import Store
+from xbyte_live.store.cache import SegmentCache
+from xbyte_live.web.cors import Cors
+from xbyte_live.web.debts import Debts
+from xbyte_live.web.edge import Edge
+from xbyte_live.web.finding import Finder
+from xbyte_live.web.health import Readiness
+from xbyte_live.web.listing import Listing
+from xbyte_live.web.metrics import CONTENT_TYPE, Metrics
+from xbyte_live.web.playback import Playback
+from xbyte_live.web.playlists import Playlists
+from xbyte_live.web.replies import NO_STORE, fault_of, fault_reply, json_reply, problem
+
+_HEADER_ROOM = 16384  # bytes of request headers beside the payment
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(
+    *,
+    settings: Settings,
+    catalog: Catalog,
+    store: Store,
+    cache: SegmentCache,
+    gate: Gate,
+    ledger: Ledger,
+    metrics: Metrics,
+    readiness: Readiness,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """The HTTP side as one ASGI application that starts and stops nothing (design section 6)."""
+    finder = Finder(catalog, limit=settings.item_cache)
+    playback = Playback(
+        settings=settings,
+        finder=finder,
+        store=store,
+        cache=cache,
+        gate=gate,
+        metrics=metrics,
+        clock=clock,
+    )
+    playlists = Playlists(settings=settings, finder=finder, clock=clock)
+    listing = Listing(
+        settings=settings, catalog=catalog, finder=finder, cache=cache, gate=gate, clock=clock
+    )
+    debts = Debts(settings=settings, ledger=ledger, gate=gate)
+
+    async def healthz(_: Request) -> Response:
+        return json_reply({"status": "ok"}, NO_STORE)
+
+    async def readyz(_: Request) -> Response:
+        problems = await readiness.problems()
+        verdict = {"status": "not ready", "problems": problems} if problems else {"status": "ready"}
+        return json_reply(verdict, NO_STORE, 503 if problems else 200)
+
+    async def measurements(_: Request) -> Response:
+        return Response(await metrics.render(), 200, {**NO_STORE, "content-type": CONTENT_TYPE})
+
+    app = Starlette(
+        routes=[
+            Route("/hls/{slug}/{rendition}/{msn}.ts", playback.segment),
+            Route("/hls/{slug}/{rendition}/index.m3u8", playlists.media),
+            Route("/hls/{slug}/index.m3u8", playlists.multivariant),
+            Route("/hls/{slug}/pricing.json", listing.title_pricing),
+            Route("/hls/{slug}/poster.jpg", listing.poster),
+            Route("/objects/{slug}", playback.object),
+            Route("/objects/{slug}/pricing.json", listing.object_pricing),
+            Route("/debts/{payer}", debts.answer),
+            Route("/api/v1/catalog", listing.catalog),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", measurements),
+        ],
+        middleware=[
+            Middleware(
+                Edge,
+                cors=Cors(settings.cors_origins),
+                metrics=metrics,
+                max_header_bytes=_HEADER_ROOM + settings.max_payment_header,
+            )
+        ],
+        exception_handlers={HTTPException: _refused_by_router, XByteError: _fault},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _refused_by_router(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 405:
+        return problem(
+            405, "method_not_allowed", "this URL answers GET and HEAD", {"allow": "GET, HEAD"}
+        )
+    return problem(404, "not_found", "nothing is here; /api/v1/catalog lists what there is")
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    fault = fault_of(error)
+    if fault.status >= 500:
+        _log.warning("%s answered %d %s: %s", request.url.path, fault.status, fault.code, error)
+    return fault_reply(error)

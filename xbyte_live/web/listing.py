@@ -1,0 +1,148 @@
+"""Adapter: what is for sale and for how much, free for everyone."""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from xbyte_live.catalog import Catalog
+from xbyte_live.config import Settings
+from xbyte_live.errors import ItemNotFound
+from xbyte_live.models import Item, Title
+from xbyte_live.money import MIB
+from xbyte_live.payments.gate import Gate
+from xbyte_live.payments.requirements import PaymentMethod
+from xbyte_live.pricing import Quote
+from xbyte_live.store.cache import SegmentCache
+from xbyte_live.web.finding import Finder, quotes_at
+from xbyte_live.web.playlists import playlist_max_age
+from xbyte_live.web.ranges import names_tag
+from xbyte_live.web.replies import JSON, not_modified
+
+_POSTER_AGE = 300  # seconds; a title's poster changes when the title is replaced
+_CATALOG_AGE = 1.0  # seconds the list is kept, however often it is asked for
+
+
+class Listing:
+    """Answers that say what there is: the catalog, price lists and posters."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        catalog: Catalog,
+        finder: Finder,
+        cache: SegmentCache,
+        gate: Gate,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._finder = finder
+        self._cache = cache
+        self._gate = gate
+        self._clock = clock
+        self._base = settings.public_url.rstrip("/")
+        self._max_age = playlist_max_age(settings)
+        self._list = b""
+        self._listed_at = float("-inf")
+        self._listing = asyncio.Lock()
+
+    async def catalog(self, request: Request) -> Response:
+        """``GET /api/v1/catalog``: every item; URLs are relative unless ``public_url`` is set."""
+        async with self._listing:
+            if not 0 <= self._clock() - self._listed_at < _CATALOG_AGE:
+                items = [self._summary(item) for item in await self._catalog.items()]
+                self._list = _json({"items": items})
+                self._listed_at = self._clock()
+        return _reply(request, self._list, JSON, self._max_age)
+
+    async def title_pricing(self, request: Request) -> Response:
+        """``GET /hls/{slug}/pricing.json``."""
+        title = await self._finder.title(request.path_params["slug"])
+        return _reply(request, _json(self._pricing(title)), JSON, self._max_age)
+
+    async def object_pricing(self, request: Request) -> Response:
+        """``GET /objects/{slug}/pricing.json``."""
+        item = await self._finder.object(request.path_params["slug"])
+        return _reply(request, _json(self._pricing(item)), JSON, self._max_age)
+
+    async def poster(self, request: Request) -> Response:
+        """``GET /hls/{slug}/poster.jpg``."""
+        title = await self._finder.title(request.path_params["slug"])
+        if title.poster is None:
+            raise ItemNotFound("this item has no poster")
+        return _reply(request, await self._cache.get(title.poster), "image/jpeg", _POSTER_AGE)
+
+    def _summary(self, item: Item) -> dict[str, Any]:
+        quote = quotes_at(item, MIB, self._settings, self._clock())[0]
+        found: dict[str, Any] = {
+            "slug": item.slug,
+            "name": item.name,
+            "price_per_mb": str(quote.price),
+            "rewatch": item.rewatch,
+        }
+        if isinstance(item, Title):
+            base = f"{self._base}/hls/{item.slug}"
+            found |= {
+                "kind": "title",
+                "duration_seconds": item.duration_us / 1e6,
+                "preview_seconds": item.preview_us / 1e6,
+                "url": f"{base}/index.m3u8",
+                "pricing_url": f"{base}/pricing.json",
+                "poster_url": f"{base}/poster.jpg" if item.poster else None,
+            }
+        else:
+            base = f"{self._base}/objects/{item.slug}"
+            found |= {
+                "kind": "object",
+                "size": item.size,
+                "content_type": item.content_type,
+                "url": base,
+                "pricing_url": f"{base}/pricing.json",
+            }
+        return found
+
+    def _pricing(self, item: Item) -> dict[str, Any]:
+        methods = self._gate.methods
+        quote = quotes_at(item, MIB, self._settings, self._clock())[0]
+        return {
+            **self._summary(item),
+            "bytes_per_mb": MIB,
+            "quote_ttl_seconds": self._settings.quote_ttl,
+            "pay_to": quote.pay_to,
+            "asset": methods[0].asset.address,
+            "networks": list(dict.fromkeys(method.asset.network for method in methods)),
+            "schemes": list(dict.fromkeys(method.scheme for method in methods)),
+            "payment_methods": [_method(method, quote) for method in methods],
+        }
+
+
+def _method(method: PaymentMethod, quote: Quote) -> dict[str, Any]:
+    return {
+        "scheme": method.scheme,
+        "network": method.asset.network,
+        "asset": method.asset.address,
+        "symbol": method.asset.symbol,
+        "decimals": method.asset.decimals,
+        "amount_per_mb": str(quote.price.amount_for(quote.size)),
+    }
+
+
+def _reply(request: Request, body: bytes, media_type: str, max_age: int) -> Response:
+    headers = {
+        "cache-control": f"public, max-age={max_age}",
+        "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
+    }
+    if names_tag(request.headers.get("if-none-match"), headers["etag"]):
+        return not_modified(headers)
+    return Response(body, 200, headers, media_type)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
