@@ -105,6 +105,28 @@ class Object:
 Item = Title | Object
 
 
+@dataclass(frozen=True, slots=True)
+class Import:
+    """The right to publish ``slug``; its files are numbered from ``first_msn`` on.
+
+    Stored bytes of the slug with a number from there on belong to this import alone.
+    """
+
+    id: int
+    slug: str
+    first_msn: int
+
+    @property
+    def object_key(self) -> str:
+        """Where the bytes of an object go."""
+        return f"{self.slug}/object/{self.first_msn}"
+
+    @property
+    def poster_key(self) -> str:
+        """Where the poster of a title goes."""
+        return f"{self.slug}/poster/{self.first_msn}.jpg"
+
+
 def check_slug(slug: str) -> str:
     """Return ``slug`` if it can name an item, else raise ``ItemError`` saying what can."""
     if _SLUG.fullmatch(slug) is None:

@@ -132,6 +132,7 @@ def our_settings(data_dir: Path, facilitator: str) -> Any:
             "exact_policy": "optimistic",
             "exposure_cap": "1000000",
             "new_payer_cap": "1000000",
+            "settle_queue": "1000000",
         },
     )
 

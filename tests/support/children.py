@@ -21,9 +21,10 @@ ROOT = Path(__file__).parents[2]
 
 
 async def spawn(work: Callable[..., Awaitable[None]], *args: str) -> asyncio.subprocess.Process:
-    """Start one of the works below in a process of its own, its output in a pipe."""
+    """Start one of the works below in a process of its own, with pipes to talk."""
     command = (sys.executable, "-m", "tests.support.children", work.__name__, *args)
-    return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=pipe, stdout=pipe)
 
 
 async def run(work: Callable[..., Awaitable[None]], *args: str) -> list[str]:
@@ -77,15 +78,13 @@ def add_row(db: Connection, name: str) -> None:
 
 
 async def count_up(url: str, times: str) -> None:
-    """Add one to the counter of ``start_counter`` so many times, 20 at a time."""
+    """Say so when ready, wait for a line, then raise the counter so many times, one by one."""
     database = Database(url)
     await database.start()
-
-    async def worker() -> None:
-        for _ in range(int(times) // 20):
-            await database.write(add_one)
-
-    await asyncio.gather(*(worker() for _ in range(20)))
+    say("ready")
+    sys.stdin.readline()
+    for _ in range(int(times)):
+        await database.write(add_one)
     await database.stop()
 
 
@@ -130,13 +129,17 @@ async def put_without_room(root: str) -> None:
 
 
 async def put_until_killed(root: str) -> None:
-    """Store values that tell their own length under three keys, saying when each is there."""
+    """Store values that tell their own length under a few keys, saying when each is there."""
     store = DiskStore(Path(root))
-    size = 1
-    while True:
-        size = size * 7919 % 1_000_003
-        await store.put(f"slug/source/{size % 3}.ts", size.to_bytes(4, "big") * size)
-        say("stored")
+
+    async def writer(number: int) -> None:
+        size = number + 1
+        while True:
+            size = size * 7919 % 1_000_003
+            await store.put(f"slug/source/{number % 3}.ts", size.to_bytes(4, "big") * size)
+            say("stored")
+
+    await asyncio.gather(*(writer(number) for number in range(6)))
 
 
 async def import_until_killed(url: str, root: str) -> None:

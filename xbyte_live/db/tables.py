@@ -107,6 +107,13 @@ imports = Table(
     Column("heartbeat_at", Float, nullable=False),  # older than the lease: died half-way
 )
 
+leftovers = Table(  # stored posters and objects that nothing names any more
+    "leftovers",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("retired_at", Float, nullable=False),
+)
+
 charges = Table(
     "charges",
     metadata,

@@ -1,0 +1,235 @@
+"""Adapter: the catalog's SQL, each piece a function of a connection; run by ``catalog`` alone."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
+
+from xbyte_live.db.imports_sql import end_import, lost
+from xbyte_live.db.rows import (
+    OFFER_COLUMNS,
+    RENDITION_COLUMNS,
+    SEGMENT_COLUMNS,
+    item_of,
+    offer_of,
+    rendition_of,
+    rendition_values,
+    segment_values,
+)
+from xbyte_live.db.tables import items, leftovers, offers, renditions, segments
+from xbyte_live.errors import ItemNotFound
+from xbyte_live.models import Import, Item, Offer, Rendition, Segment, segment_key
+from xbyte_live.money import Price
+
+_OFFERS_READ = 1000  # of one item: many more than can hold within a quote's time
+_KEYS_READ = 1000
+_SEGMENT_KEY = re.compile(r"([^/]+)/([^/]+)/([0-9]+)\.ts")
+_ON_SALE = items.c.removed_at.is_(None)
+_LISTED = segments.c.retired_at.is_(None)
+_UNSET = {
+    "removed_at": None,
+    "preview_us": 0,
+    "duration_us": None,
+    "poster": None,
+    "size": None,
+    "content_type": None,
+    "sha256": None,
+    "key": None,
+}
+
+
+def version_of(db: Connection, slug: str) -> int | None:
+    """The version of the item on sale under ``slug``."""
+    return db.execute(select(items.c.version).where(items.c.slug == slug, _ON_SALE)).scalar()
+
+
+def load_item(db: Connection, slug: str) -> tuple[Item, int]:
+    """The item on sale under ``slug`` with all its parts, and its version."""
+    row = _on_sale(db, slug)
+    parts = []
+    for rendition in db.execute(_renditions().where(renditions.c.item_id == row.id)).all():
+        rows = db.execute(
+            select(*SEGMENT_COLUMNS)
+            .where(segments.c.item_id == row.id, segments.c.rendition == rendition.name, _LISTED)
+            .order_by(segments.c.msn)
+        )
+        parts.append(rendition_of(rendition, rows))
+    terms = db.execute(_offers().where(offers.c.item_id == row.id).limit(_OFFERS_READ))
+    return item_of(row, parts, [offer_of(offer) for offer in terms]), row.version
+
+
+def list_items(db: Connection) -> list[Item]:
+    """Everything on sale, the oldest first; renditions come without their segments."""
+    parts: dict[int, list[Rendition]] = {}
+    for rendition in db.execute(_renditions().join(items).where(_ON_SALE)):
+        parts.setdefault(rendition.item_id, []).append(rendition_of(rendition, ()))
+    terms: dict[int, list[Offer]] = {}
+    for offer in db.execute(_offers().join(items).where(_ON_SALE)):
+        terms.setdefault(offer.item_id, []).append(offer_of(offer))
+    rows = db.execute(select(items).where(_ON_SALE).order_by(items.c.created_at, items.c.id))
+    return [item_of(row, parts.get(row.id, []), terms[row.id]) for row in rows]
+
+
+def retired_segment(
+    db: Connection, slug: str, rendition: str, msn: int, since: float
+) -> Segment | None:
+    """A segment that left its playlist after ``since``."""
+    row = db.execute(
+        select(*SEGMENT_COLUMNS)
+        .join(items)
+        .where(items.c.slug == slug, segments.c.rendition == rendition, segments.c.msn == msn)
+        .where(segments.c.retired_at > since)
+    ).first()
+    return Segment(*row) if row else None
+
+
+def publish(
+    db: Connection,
+    import_: Import,
+    values: Mapping[str, Any],
+    parts: Sequence[Rendition],
+    price: Price,
+    pay_to: str | None,
+    now: float,
+) -> None:
+    """Put an item on sale in place of what the slug named; raises ``ItemError`` if it was lost."""
+    if not end_import(db, import_):
+        raise lost(import_)
+    numbered = {**values, "next_msn": _next_msn(import_, parts)}
+    row = db.execute(select(items).where(items.c.slug == import_.slug).with_for_update()).first()
+    if row is None:
+        new = insert(items).values(slug=import_.slug, created_at=now, version=1, **numbered)
+        item_id = db.execute(new.returning(items.c.id)).scalar_one()
+    else:
+        item_id = row.id
+        named = [key for name in ("key", "poster") if (key := values.get(name))]
+        _retire(db, row, now, still_named=named)
+        db.execute(delete(leftovers).where(leftovers.c.key.in_(named)))
+        again = {} if row.removed_at is None else {"created_at": now}
+        _change(db, row, {**_UNSET, **numbered, **again})
+    for part in parts:
+        db.execute(insert(renditions), rendition_values(item_id, part))
+        if part.segments:
+            db.execute(insert(segments), segment_values(item_id, part))
+    _add_offer(db, item_id, price, pay_to, now)
+
+
+def set_terms(
+    db: Connection,
+    slug: str,
+    price: Price | None,
+    pay_to: str | None,
+    others: Mapping[str, Any],
+    now: float,
+) -> None:
+    """Change what is not ``None``; raises ``ItemNotFound``."""
+    row = _on_sale(db, slug, lock=True)
+    newest = offer_of(db.execute(_offers().where(offers.c.item_id == row.id).limit(1)).one())
+    payee = newest.pay_to if pay_to is None else pay_to or None
+    offered = _add_offer(db, row.id, newest.price if price is None else price, payee, now)
+    changes = {k: v for k, v in others.items() if v is not None and v != getattr(row, k)}
+    if offered or changes:
+        _change(db, row, changes)
+
+
+def remove(db: Connection, slug: str, now: float) -> None:
+    """Take an item off sale; raises ``ItemNotFound``."""
+    row = _on_sale(db, slug, lock=True)
+    _retire(db, row, now, still_named=())
+    _change(db, row, {"removed_at": now, "key": None, "poster": None})
+
+
+def expired_keys(db: Connection, until: float) -> list[str]:
+    """Store keys retired at ``until`` or before, some of them if there are many."""
+    columns = (items.c.slug, segments.c.rendition, segments.c.msn)
+    gone = select(*columns).join_from(segments, items).where(segments.c.retired_at <= until)
+    other = select(leftovers.c.key).where(leftovers.c.retired_at <= until)
+    keys = [segment_key(*row) for row in db.execute(gone.limit(_KEYS_READ))]
+    return keys + list(db.execute(other.limit(_KEYS_READ)).scalars())
+
+
+def forget(db: Connection, keys: Collection[str]) -> None:
+    """Drop the rows of retired bytes."""
+    db.execute(
+        delete(leftovers).where(leftovers.c.key == bindparam("gone")),
+        [{"gone": key} for key in keys],
+    )
+    item_id = select(items.c.id).where(items.c.slug == bindparam("of_slug")).scalar_subquery()
+    numbers = [number for key in keys if (number := _segment_of(key))]
+    if numbers:
+        db.execute(
+            delete(segments)
+            .where(segments.c.item_id == item_id, segments.c.rendition == bindparam("of_rendition"))
+            .where(segments.c.msn == bindparam("of_msn"), segments.c.retired_at.is_not(None)),
+            numbers,
+        )
+
+
+def _segment_of(key: str) -> dict[str, Any] | None:
+    match = _SEGMENT_KEY.fullmatch(key)
+    if match is None:
+        return None
+    slug, rendition, msn = match.groups()
+    return {"of_slug": slug, "of_rendition": rendition, "of_msn": int(msn)}
+
+
+def _renditions() -> Select[Any]:
+    order = (renditions.c.bandwidth.desc(), renditions.c.name)
+    return select(renditions.c.item_id, *RENDITION_COLUMNS).order_by(*order)
+
+
+def _offers() -> Select[Any]:
+    order = (offers.c.since.desc(), offers.c.id.desc())
+    return select(offers.c.item_id, *OFFER_COLUMNS).order_by(*order)
+
+
+def _on_sale(db: Connection, slug: str, *, lock: bool = False) -> Row[Any]:
+    query = select(items).where(items.c.slug == slug, _ON_SALE)
+    row = db.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise not_found(slug)
+    return row
+
+
+def _next_msn(import_: Import, parts: Sequence[Rendition]) -> int:
+    numbers = [segment.msn for part in parts for segment in part.segments]
+    for part in parts:
+        segment_key(import_.slug, part.name, import_.first_msn)  # raises if it can have no key
+    if min(numbers, default=import_.first_msn) < import_.first_msn:
+        raise ValueError(f"segments of this import are numbered from {import_.first_msn} on")
+    return max(numbers, default=import_.first_msn) + 1
+
+
+def _change(db: Connection, row: Row[Any], values: Mapping[str, Any]) -> None:
+    """Change an item so that every process sees that it changed."""
+    changed = update(items).where(items.c.id == row.id)
+    db.execute(changed.values(version=row.version + 1, **values))
+
+
+def _retire(db: Connection, row: Row[Any], now: float, still_named: Collection[str]) -> None:
+    """Take everything off an item; the stored bytes stay until they expire."""
+    db.execute(update(segments).where(segments.c.item_id == row.id, _LISTED).values(retired_at=now))
+    db.execute(delete(renditions).where(renditions.c.item_id == row.id))
+    for key in {row.key, row.poster} - {None, *still_named}:
+        db.execute(insert(leftovers).values(key=key, retired_at=now))
+
+
+def _add_offer(db: Connection, item_id: int, price: Price, pay_to: str | None, now: float) -> bool:
+    """Append an offer, unless it says what the newest one does."""
+    row = db.execute(_offers().where(offers.c.item_id == item_id).limit(1)).first()
+    newest = offer_of(row) if row else None
+    if newest and (newest.price, newest.pay_to) == (price, pay_to):
+        return False
+    since = max(now, newest.since) if newest else now  # another node's clock may be ahead
+    db.execute(
+        insert(offers).values(
+            item_id=item_id, price_per_mib=price.per_mib, pay_to=pay_to, since=since
+        )
+    )
+    return True
+
+
+def not_found(slug: str) -> ItemNotFound:
+    """What to raise for a slug with nothing on sale."""
+    return ItemNotFound(f"there is no item {slug!r}; `xbyte-live list` shows what there is")

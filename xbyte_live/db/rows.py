@@ -1,0 +1,106 @@
+"""Pure: the catalog's rows as values of the product, and back."""
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from itertools import starmap
+from typing import Any
+
+from sqlalchemy import Row
+
+from xbyte_live.db.tables import offers, renditions, segments
+from xbyte_live.models import Item, Object, Offer, Rendition, Segment, Title
+from xbyte_live.money import Price
+
+SEGMENT_COLUMNS = (  # in the order of the fields of Segment, so that thousands convert quickly
+    segments.c.msn,
+    segments.c.size,
+    segments.c.start_us,
+    segments.c.duration_us,
+    segments.c.sha256,
+    segments.c.discontinuity,
+    segments.c.program_date_time_us,
+)
+RENDITION_COLUMNS = tuple(column for column in renditions.c if column.name != "item_id")
+OFFER_COLUMNS = (offers.c.price_per_mib, offers.c.pay_to, offers.c.since)
+
+
+def item_of(row: Row[Any], found_renditions: Sequence[Rendition], terms: Sequence[Offer]) -> Item:
+    """The item of a row of ``items``; ``terms`` are newest first."""
+    if row.kind == "object":
+        return Object(
+            slug=row.slug,
+            name=row.name,
+            created_at=row.created_at,
+            size=row.size,
+            content_type=row.content_type,
+            sha256=row.sha256,
+            key=row.key,
+            offers=tuple(terms),
+            rewatch=row.rewatch,
+        )
+    return Title(
+        slug=row.slug,
+        name=row.name,
+        created_at=row.created_at,
+        duration_us=row.duration_us,
+        renditions=tuple(found_renditions),
+        offers=tuple(terms),
+        preview_us=row.preview_us,
+        rewatch=row.rewatch,
+        poster=row.poster,
+    )
+
+
+def rendition_of(row: Row[Any], segment_rows: Iterable[Sequence[Any]]) -> Rendition:
+    """The rendition of a row with ``RENDITION_COLUMNS``, and its rows of ``SEGMENT_COLUMNS``."""
+    return Rendition(
+        name=row.name,
+        codecs=row.codecs,
+        bandwidth=row.bandwidth,
+        average_bandwidth=row.average_bandwidth,
+        target_duration_s=row.target_duration_s,
+        independent_segments=row.independent_segments,
+        segments=tuple(starmap(Segment, segment_rows)),
+        width=row.width,
+        height=row.height,
+        frame_rate=Fraction(row.frame_rate) if row.frame_rate else None,
+    )
+
+
+def offer_of(row: Row[Any]) -> Offer:
+    """The offer of a row with ``OFFER_COLUMNS``."""
+    return Offer(Price(row.price_per_mib), row.pay_to, row.since)
+
+
+def rendition_values(item_id: int, rendition: Rendition) -> dict[str, Any]:
+    """A row of ``renditions``."""
+    return {
+        "item_id": item_id,
+        "name": rendition.name,
+        "codecs": rendition.codecs,
+        "bandwidth": rendition.bandwidth,
+        "average_bandwidth": rendition.average_bandwidth,
+        "target_duration_s": rendition.target_duration_s,
+        "independent_segments": rendition.independent_segments,
+        "width": rendition.width,
+        "height": rendition.height,
+        "frame_rate": str(rendition.frame_rate) if rendition.frame_rate else None,
+    }
+
+
+def segment_values(item_id: int, rendition: Rendition) -> list[dict[str, Any]]:
+    """The rows of ``segments`` of a rendition."""
+    return [
+        {
+            "item_id": item_id,
+            "rendition": rendition.name,
+            "msn": segment.msn,
+            "size": segment.size,
+            "start_us": segment.start_us,
+            "duration_us": segment.duration_us,
+            "sha256": segment.sha256,
+            "discontinuity": segment.discontinuity,
+            "program_date_time_us": segment.program_date_time_us,
+        }
+        for segment in rendition.segments
+    ]

@@ -1,0 +1,79 @@
+"""Adapter: items in memory, as the database had them a moment ago."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from xbyte_live.models import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An item as it was when its row had ``version``."""
+
+    item: Item
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    snapshot: Snapshot
+    checked_at: float
+
+
+class Snapshots:
+    """The latest known item of each slug, at most ``limit`` of them, the longest unused dropped.
+
+    ``load`` gives the snapshot of a slug, the one it is handed if that is still right, or
+    ``None``. It is asked at most every ``refresh`` seconds a slug, once however many wait.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str, Snapshot | None], Awaitable[Snapshot | None]],
+        *,
+        limit: int,
+        refresh: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._load = load
+        self._limit = limit
+        self._refresh = refresh
+        self._clock = clock
+        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._looking: dict[str, asyncio.Task[Item | None]] = {}
+
+    async def get(self, slug: str) -> Item | None:
+        """The item, at most ``refresh`` seconds old; the same object while nothing changed."""
+        held = self._held.get(slug)
+        if held is not None and 0 <= self._clock() - held.checked_at < self._refresh:
+            self._held.move_to_end(slug)
+            return held.snapshot.item
+        looking = self._looking.get(slug)
+        if looking is None:
+            looking = self._looking[slug] = asyncio.create_task(self.renew(slug))
+            looking.add_done_callback(lambda task: self._looked(slug, task))
+        return await asyncio.shield(looking)  # a caller that gives up leaves it to the others
+
+    async def renew(self, slug: str) -> Item | None:
+        """The item as it is in the database now."""
+        started = self._clock()
+        held = self._held.get(slug)
+        found = await self._load(slug, held.snapshot if held else None)
+        if found is None:
+            self._held.pop(slug, None)
+            return None
+        newest = self._held.get(slug)
+        if newest is not None and newest.snapshot.version > found.version:
+            return newest.snapshot.item  # a later look was quicker
+        self._held[slug] = _Held(found, started)
+        self._held.move_to_end(slug)
+        if len(self._held) > self._limit:
+            self._held.popitem(last=False)
+        return found.item
+
+    def _looked(self, slug: str, task: asyncio.Task[Item | None]) -> None:
+        del self._looking[slug]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; if nobody did, it is no news
