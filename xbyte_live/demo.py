@@ -1,0 +1,176 @@
+"""Wiring: the whole path on one machine: chain, samples, wallet, server."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xbyte_live.config import Secret, Settings
+from xbyte_live.devnet.accounts import BANNER, GAS, PAYEE, PAYER
+from xbyte_live.devnet.chain import Devnet
+from xbyte_live.devnet.footage import SAMPLES, Sample, make_footage
+from xbyte_live.display import on_terminal, progress_bar
+from xbyte_live.errors import ConfigError
+from xbyte_live.intake import Intake, Terms
+from xbyte_live.media.packager import PackageOptions
+from xbyte_live.models import Title
+from xbyte_live.money import PRICE_DECIMALS, format_decimal
+from xbyte_live.service import HttpServer, open_service, open_shelf, public_url
+
+PAYER_FUNDS = 100_000_000  # the demo wallet is filled up to $100 of test USDC
+
+
+async def run_demo(data_dir: Path, *, port: int, rpc_port: int) -> None:
+    """Start everything, say what to try, and serve until interrupted.
+
+    ``demo.json`` appears in ``data_dir`` once everything answers. A second start uses what the
+    first one made. Raises ``ConfigError`` for a bad folder or port, ``DevnetError``.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise ConfigError(f"the folder {data_dir} cannot be made; choose another") from None
+    described = data_dir / "demo.json"
+    described.unlink(missing_ok=True)
+    click.echo("starting a local chain …")
+    async with Devnet(data_dir / "chain", rpc_port=rpc_port) as devnet:
+        settings = _settings(data_dir, devnet, port)
+        await _fill_wallet(devnet)
+        titles = await _titles(settings)
+        async with open_service(settings) as app:
+            server = HttpServer(app, settings)
+            serving = asyncio.create_task(server.run())
+            await _first(serving, server.ready.wait())
+            if not serving.done():
+                _describe(described, settings, devnet, titles)
+                _tell(settings, titles)
+            try:
+                await _first(serving, devnet.ended())
+            finally:
+                described.unlink(missing_ok=True)
+                server.should_exit = True
+                await asyncio.gather(serving, return_exceptions=True)
+
+
+async def run_devnet(data_dir: Path, *, rpc_port: int, chain_id: int) -> None:
+    """Run the local chain alone until interrupted."""
+    async with Devnet(data_dir, rpc_port=rpc_port, chain_id=chain_id) as devnet:
+        click.echo(BANNER)
+        click.echo(f"RPC    {devnet.rpc_url}  ({devnet.network})")
+        click.echo(f"USDC   {devnet.asset.address}")
+        for role, account in (("payer", PAYER), ("payee", PAYEE), ("gas", GAS)):
+            click.echo(f"{role:6} {account.address}  key {account.key}")
+        await devnet.ended()
+
+
+def _settings(data_dir: Path, devnet: Devnet, port: int) -> Settings:
+    return Settings(
+        data_dir=data_dir,
+        port=port,
+        pay_to=PAYEE.address,
+        networks=(devnet.network,),
+        rpc_urls=(f"{devnet.network}={devnet.rpc_url}",),
+        gas_key=Secret(GAS.key),
+        log_level="warning",
+    )
+
+
+async def _fill_wallet(devnet: Devnet) -> None:
+    missing = PAYER_FUNDS - await devnet.chain.usdc_balance(PAYER.address)
+    if missing > 0:
+        await devnet.chain.fund(PAYER.address, usdc=missing)
+
+
+async def _titles(settings: Settings) -> list[Title]:
+    """The sample titles, made and packaged where they are not there yet."""
+    async with open_shelf(settings) as shelf:
+        there = {sample.slug: await shelf.catalog.item(sample.slug) for sample in SAMPLES}
+        wanted = [sample for sample in SAMPLES if there[sample.slug] is None]
+        if wanted:
+            click.echo(f"making {len(wanted)} sample titles, a minute each …")
+        intake = Intake(shelf.catalog, shelf.store)
+        with progress_bar(quiet=not wanted) as bars:
+
+            async def make(sample: Sample) -> None:
+                task = bars.add_task(sample.name, total=2.0)
+                path = settings.data_dir / sample.file_name
+
+                def made(done: float) -> None:
+                    bars.update(task, completed=done)
+
+                def packaged(done: float) -> None:
+                    bars.update(task, completed=1 + done)
+
+                try:
+                    await asyncio.to_thread(make_footage, sample, path, progress=made)
+                    terms = Terms(settings.default_price)
+                    options = PackageOptions()
+                    await intake.title(path, sample.slug, terms, options, progress=packaged)
+                finally:
+                    path.unlink(missing_ok=True)
+
+            await asyncio.gather(*(make(sample) for sample in wanted))
+        found = [await shelf.catalog.item(sample.slug) for sample in SAMPLES]
+    return [item for item in found if isinstance(item, Title)]
+
+
+def _describe(path: Path, settings: Settings, devnet: Devnet, titles: list[Title]) -> None:
+    url = public_url(settings)
+    document: dict[str, Any] = {
+        "http_url": url,
+        "rpc_url": devnet.rpc_url,
+        "chain_id": devnet.asset.chain_id,
+        "network": devnet.network,
+        "asset": devnet.asset.address,
+        "pay_to": PAYEE.address,
+        "payer_key": PAYER.key,
+        "items": [
+            {
+                "slug": title.slug,
+                "kind": "title",
+                "name": title.name,
+                "url": f"{url}/hls/{title.slug}/index.m3u8",
+                "renditions": [rendition.name for rendition in title.renditions],
+            }
+            for title in titles
+        ],
+    }
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    draft.replace(path)
+
+
+def _tell(settings: Settings, titles: list[Title]) -> None:
+    url = public_url(settings)
+    bold = (lambda text: click.style(text, bold=True)) if on_terminal() else str
+    click.echo()
+    click.echo(bold(f"xByte Live is on {url}"))
+    click.echo(f"{BANNER}\n")
+    click.echo(f"for sale at ${settings.price} per MB (1,048,576 bytes):")
+    for title in titles:
+        segments = title.renditions[0].segments
+        cost = sum(title.offers[0].price.amount_for(s.size) for s in segments)
+        whole = format_decimal(cost, PRICE_DECIMALS)
+        click.echo(f"  {url}/hls/{title.slug}/index.m3u8   ${whole} for all {len(segments)}")
+    first = titles[0]
+    segment = f"{first.renditions[0].name}/{first.renditions[0].segments[0].msn}.ts"
+    click.echo("\nask for a segment, and be asked for money:")
+    click.echo(f"  curl -si {url}/hls/{first.slug}/{segment} | head -4")
+    click.echo("pay, with the demo wallet:")
+    click.echo(f"  XBYTE_WALLET_KEY={PAYER.key} xbyte-live pay {url}/hls/{first.slug}/index.m3u8")
+    click.echo("\nCtrl-C ends it.")
+
+
+async def _first(*work: Any) -> None:
+    """Wait for whichever ends first; what it raises is raised."""
+    tasks = [asyncio.ensure_future(job) for job in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*tasks[1:], return_exceptions=True)
