@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 
 from xbyte_live.errors import (
     ChainUnavailable,
-    FacilitatorError,
     PaymentRefused,
     StoreError,
     XByteError,
@@ -55,6 +54,7 @@ class MemoryCatalog:
     def __init__(self, *items: Item) -> None:
         self.by_slug: dict[str, Item] = {item.slug: item for item in items}
         self.retired: dict[tuple[str, str, int], Segment] = {}
+        self.removed: dict[str, Item] = {}
         self.broken: XByteError | None = None
         self.looks = 0
 
@@ -65,6 +65,10 @@ class MemoryCatalog:
     async def items(self) -> list[Item]:
         self._look()
         return list(self.by_slug.values())
+
+    async def removed_item(self, slug: str) -> Item | None:
+        self._look()
+        return self.removed.get(slug)
 
     async def retired_segment(self, slug: str, rendition: str, msn: int) -> Segment | None:
         self._look()
@@ -150,7 +154,7 @@ class FakeFacilitator:
 
     def __init__(self, chain: FakeChain) -> None:
         self.chain = chain
-        self.script: list[FacilitatorError | Outcome | str] = []
+        self.script: list[Exception | Outcome | str] = []
         self.settled: list[str] = []
         self.verdict = Verdict(True)
         self.gate = asyncio.Event()
@@ -165,7 +169,7 @@ class FakeFacilitator:
         await self.gate.wait()
         nonce = payment.document["payload"]["authorization"]["nonce"]
         step = self.script.pop(0) if self.script else None
-        if isinstance(step, FacilitatorError):
+        if isinstance(step, Exception):
             raise step
         if isinstance(step, Settled | Refused | Unknown):
             return step

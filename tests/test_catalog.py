@@ -63,8 +63,7 @@ async def test_a_title_is_read_as_it_was_published(
         created_at=clock.now,
         duration_us=30_000_000,
         renditions=tuple(parts),
-        offers=(Offer(Price(1000), PAYEE, clock.now),),
-        preview_us=9,
+        offers=(Offer(Price(1000), PAYEE, clock.now, preview_us=9),),
         rewatch="free",
         poster="plasma/poster/0.jpg",
     )
@@ -317,12 +316,28 @@ async def test_the_same_terms_are_no_new_offer(catalog: Catalog) -> None:
     assert await catalog.set_terms("plasma", price=None, pay_to=None) is title
 
 
-async def test_preview_and_rewatch_change_without_an_offer(catalog: Catalog) -> None:
+async def test_rewatch_changes_without_an_offer(catalog: Catalog) -> None:
     title = await add_title(catalog)
-    item = await catalog.set_terms(
-        "plasma", price=None, pay_to=None, preview_us=12_000_000, rewatch="free"
-    )
-    assert item == replace(title, preview_us=12_000_000, rewatch="free")
+    item = await catalog.set_terms("plasma", price=None, pay_to=None, rewatch="free")
+    assert item == replace(title, rewatch="free")
+
+
+async def test_another_preview_is_another_offer(catalog: Catalog, clock: Clock) -> None:
+    title = await add_title(catalog)
+    clock.now += 1
+    item = await catalog.set_terms("plasma", price=None, pay_to=None, preview_us=12_000_000)
+    [before] = title.offers
+    assert item.offers == (replace(before, since=clock.now, preview_us=12_000_000), before)
+
+
+async def test_what_is_removed_can_be_found_for_a_grace(catalog: Catalog, clock: Clock) -> None:
+    title = await add_title(catalog)
+    assert await catalog.removed_item("plasma") is None
+    await catalog.remove("plasma")
+    assert await catalog.item("plasma") is None
+    assert await catalog.removed_item("plasma") == replace(title, renditions=())
+    clock.now += 301
+    assert await catalog.removed_item("plasma") is None
 
 
 async def test_an_offer_never_comes_before_the_one_it_follows(

@@ -196,6 +196,36 @@ async def test_segments_that_start_within_the_preview_are_free(site: Site) -> No
     assert statuses == [200, 200, 402]
 
 
+async def test_a_preview_that_was_made_shorter_holds_as_long_as_a_quote(site: Site) -> None:
+    old = Offer(Price(1_000_000), PAYEE, NOW - 999, preview_us=7_000_000)
+    site.add_title(a_title(offers=(replace(old, since=NOW, preview_us=0), old)))
+    url = "/hls/plasma/source/1.ts"
+    async with site.client() as client:
+        within = await client.get(url)
+        site.now = NOW + 60
+        after = await client.get(url)
+    assert (within.status_code, after.status_code) == (200, 402)
+
+
+async def test_what_is_off_sale_opens_only_for_what_was_paid_before(site: Site) -> None:
+    title = a_title()
+    site.add_title(title)
+    segment = title.renditions[0].segments[2]
+    site.catalog.by_slug.clear()
+    site.catalog.removed["plasma"] = replace(title, renditions=())
+    site.catalog.retired["plasma", "source", 2] = segment
+    async with site.client() as client:
+        assert (await client.get(URL)).status_code == 410
+        assert (await client.head(URL, headers=PAID)).status_code == 410
+        assert site.gate.asked == []
+        assert (await client.get(URL, headers=PAID)).status_code == 200
+        assert [sale.retry_only for sale in site.gate.asked] == [True]
+        site.gate.verdict = PaymentRefused("not_for_sale")
+        assert (await client.get(URL, headers=PAID)).status_code == 410
+        assert (await client.get("/hls/plasma/index.m3u8")).status_code == 404
+        assert (await client.get("/hls/plasma/source/007.ts", headers=PAID)).status_code == 404
+
+
 async def test_a_raised_price_breaks_no_quote_within_its_time(site: Site) -> None:
     old, new = Offer(Price(1_000_000), PAYEE, NOW - 999), Offer(Price(5_000_000), PAYEE, NOW)
     site.add_title(a_title(offers=(new, old)))

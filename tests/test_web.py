@@ -424,7 +424,7 @@ async def test_what_the_catalog_and_the_disk_hold_is_what_is_served(
             site.now = clock.now
             assert (await client.get("/hls/plasma/source/3.ts")).status_code == 200
             await catalog.remove("plasma")
-            assert (await client.get("/hls/plasma/source/3.ts")).status_code == 404
+            assert (await client.get("/hls/plasma/source/3.ts")).status_code == 410
             assert (await client.get("/api/v1/catalog")).json() == {"items": []}
     finally:
         await database.stop()

@@ -18,6 +18,7 @@ from xbyte_live.models import (
     Import,
     Item,
     Object,
+    Offer,
     Rendition,
     Rewatch,
     Segment,
@@ -75,6 +76,11 @@ class Catalog:
             lambda db: sql.retired_segment(db, slug, rendition, msn, since)
         )
 
+    async def removed_item(self, slug: str) -> Item | None:
+        """What was taken off sale less than ``grace`` seconds ago, without its renditions."""
+        since = self._clock() - self._grace
+        return await self._database.read(lambda db: sql.removed_item(db, slug, since))
+
     async def begin_import(self, slug: str, *, replace: bool) -> Import:
         """Take the slug for one import, which must call ``heartbeat`` within ``lease`` seconds.
 
@@ -127,10 +133,10 @@ class Catalog:
             "name": _clean(name) or import_.slug,
             "duration_us": duration_us,
             "poster": poster,
-            "preview_us": preview_us,
             "rewatch": rewatch,
         }
-        title = await self._publish(import_, values, renditions, price, pay_to)
+        terms = Offer(price, pay_to, self._clock(), preview_us)
+        title = await self._publish(import_, values, renditions, terms)
         if not isinstance(title, Title):  # replaced by somebody since
             raise sql.not_found(import_.slug)
         return title
@@ -164,7 +170,8 @@ class Catalog:
             "key": key,
             "rewatch": rewatch,
         }
-        published = await self._publish(import_, values, (), price, pay_to)
+        terms = Offer(price, pay_to, self._clock())
+        published = await self._publish(import_, values, (), terms)
         if not isinstance(published, Object):
             raise sql.not_found(import_.slug)
         return published
@@ -180,13 +187,12 @@ class Catalog:
     ) -> Item:
         """Change what is not ``None``; an empty ``pay_to`` means the server's default payee.
 
-        A new price or payee is a new offer. Raises ``ItemNotFound``.
+        A new price, payee or preview is a new offer. Raises ``ItemNotFound``.
         """
         check_slug(slug)
-        others = {"preview_us": preview_us, "rewatch": rewatch}
 
         def work(db: Connection) -> None:
-            sql.set_terms(db, slug, price, pay_to, others, self._clock())
+            sql.set_terms(db, slug, price, pay_to, preview_us, rewatch, self._clock())
 
         await self._database.write(work)
         return await self._renewed(slug)
@@ -215,11 +221,10 @@ class Catalog:
         import_: Import,
         values: Mapping[str, Any],
         parts: Sequence[Rendition],
-        price: Price,
-        pay_to: str | None,
+        terms: Offer,
     ) -> Item:
         def work(db: Connection) -> None:
-            sql.publish(db, import_, values, parts, price, pay_to, self._clock())
+            sql.publish(db, import_, values, parts, terms)
 
         await self._database.write(work)
         return await self._renewed(import_.slug)

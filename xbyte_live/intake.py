@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import mimetypes
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xbyte_live.catalog import Catalog
-from xbyte_live.errors import MediaError
+from xbyte_live.errors import DatabaseUnavailable, ItemError, MediaError
 from xbyte_live.housekeeping import abandon, discard
 from xbyte_live.media.packager import Packaged, PackageOptions, package
 from xbyte_live.models import Import, Object, Rendition, Rewatch, Title, segment_key
@@ -21,6 +22,8 @@ HEARTBEAT_EVERY = 10.0  # seconds
 READ_SIZE = 2**20
 
 Progress = Callable[[float], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class Intake:
 
     @asynccontextmanager
     async def _import(self, slug: str, replace_old: bool) -> AsyncIterator[Import]:
-        """An import that is alive while its body runs, and is undone if the body fails."""
+        """An import that is kept alive while its body runs, and is undone if the body fails."""
         import_ = await self._catalog.begin_import(slug, replace=replace_old)
         beating = asyncio.create_task(self._keep_alive(import_))
         try:
@@ -126,9 +129,15 @@ class Intake:
             beating.cancel()
 
     async def _keep_alive(self, import_: Import) -> None:
+        """Beat until cancelled or the slug is lost, which publishing then refuses."""
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY)
-            await self._catalog.heartbeat(import_)
+            try:
+                await self._catalog.heartbeat(import_)
+            except DatabaseUnavailable as error:
+                log.warning("the import of %s could not say that it lives: %s", import_.slug, error)
+            except ItemError:
+                return
 
     async def _package(
         self, source: Path, import_: Import, options: PackageOptions, progress: Progress

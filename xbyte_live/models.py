@@ -61,11 +61,15 @@ class Rendition:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The terms of an item from ``since`` (Unix seconds) on; the newest one is in force."""
+    """The terms of an item from ``since`` (Unix seconds) on; the newest one is in force.
+
+    What starts within the first ``preview_us`` of a title is free.
+    """
 
     price: Price
     pay_to: str | None
     since: float
+    preview_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,13 @@ class Title:
     duration_us: int
     renditions: tuple[Rendition, ...]
     offers: tuple[Offer, ...]
-    preview_us: int = 0
     rewatch: Rewatch = "paid"
     poster: str | None = None
+
+    @property
+    def preview_us(self) -> int:
+        """How much of its beginning is free now."""
+        return self.offers[0].preview_us
 
     def rendition(self, name: str) -> Rendition | None:
         """The rendition of that name, if any."""

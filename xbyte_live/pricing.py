@@ -17,13 +17,19 @@ class Quote:
 
 
 def quotes_for(
-    size: int, offers: Sequence[Offer], *, default_pay_to: str, now: float, quote_ttl: float
+    size: int,
+    offers: Sequence[Offer],
+    *,
+    default_pay_to: str,
+    now: float,
+    quote_ttl: float,
+    segment: Segment | None = None,
 ) -> tuple[Quote, ...]:
     """The quotes that hold at ``now``, the one in force first (money rule 8).
 
     ``offers`` are newest first. An older offer still holds while some playlist or 402 that
     named it may be younger than ``quote_ttl`` seconds, that is until ``quote_ttl`` after its
-    successor came into force.
+    successor came into force. A ``segment`` within an offer's preview is free by it.
     """
     held: list[Quote] = []
     successor_since: float | None = None
@@ -32,11 +38,18 @@ def quotes_for(
             continue
         if successor_since is not None and successor_since + quote_ttl <= now:
             break
-        quote = Quote(size, offer.price, offer.pay_to or default_pay_to)
+        free = segment is not None and in_preview(segment, offer.preview_us)
+        price = Price(0) if free else offer.price
+        quote = Quote(size, price, offer.pay_to or default_pay_to)
         if quote not in held:
             held.append(quote)
         successor_since = offer.since
     return tuple(held)
+
+
+def in_force(offers: Sequence[Offer], now: float) -> Offer:
+    """The newest offer made by ``now``; the very first one if all are by a clock ahead of ours."""
+    return next((offer for offer in offers if offer.since <= now), offers[-1])
 
 
 def in_preview(segment: Segment, preview_us: int) -> bool:

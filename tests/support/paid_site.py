@@ -69,9 +69,10 @@ class Shop:
     versions: tuple[int, ...] = (2, 1)
     change: Callable[[dict[str, Any]], Any] = lambda document: document  # the 402's document
     raw_402: tuple[dict[str, str], bytes] | None = None
-    lie_about_length: int = 0
+    lie_about_range: int = 0
     held: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
+    refused: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
     def reset(self) -> None:
@@ -195,6 +196,7 @@ class Shop:
         if kind == "503":
             return Response("pending", 503, wait)
         if kind == "refuse":
+            self.refused.set()
             return self._ask(amount, argument, resource)
         if kind == "redirect":
             return Response(None, 307, {"location": argument})
@@ -255,7 +257,7 @@ class Shop:
     ) -> Response:
         headers = {"content-type": "video/mp2t", "etag": f'"{len(data)}-{data[:1].hex()}"'}
         if byte_range:
-            headers["content-range"] = f"bytes {start}-{start + len(part) - 1}/{len(data)}"
+            headers["content-range"] = _content_range(start + self.lie_about_range, part, data)
         if payment is not None:
             name = "PAYMENT-RESPONSE" if payment["x402Version"] == 2 else "X-PAYMENT-RESPONSE"
             headers[name] = encoded(
@@ -266,8 +268,6 @@ class Shop:
                     "payer": payment["payload"]["authorization"]["from"],
                 }
             )
-        if self.lie_about_length:
-            part += bytes(self.lie_about_length)
         return Response(part, 206 if byte_range else 200, headers)
 
 
@@ -395,6 +395,10 @@ def _payment(request: Request) -> tuple[dict[str, Any] | None, int | None]:
             assert document["x402Version"] == version
             return document, version
     return None, None
+
+
+def _content_range(start: int, part: bytes, data: bytes) -> str:
+    return f"bytes {start}-{start + len(part) - 1}/{len(data)}"
 
 
 def _range(header: str | None, size: int) -> tuple[int, int]:

@@ -41,6 +41,7 @@ def a_title(
     count: int = 5,
     first: int = 0,
     size: int = 4000,
+    preview_us: int = 0,
     **changes: Any,
 ) -> Title:
     """A title of six-second segments, each ``size`` bytes, at a dollar per MB."""
@@ -72,7 +73,7 @@ def a_title(
         created_at=NOW - 3600,
         duration_us=count * 6_000_000,
         renditions=(rendition,),
-        offers=(Offer(Price(price), PAYEE, NOW - 3600),),
+        offers=(Offer(Price(price), PAYEE, NOW - 3600, preview_us),),
     )
     return replace(title, **changes)
 

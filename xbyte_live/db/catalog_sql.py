@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
@@ -19,7 +20,7 @@ from xbyte_live.db.rows import (
 )
 from xbyte_live.db.tables import items, leftovers, offers, renditions, segments
 from xbyte_live.errors import ItemNotFound
-from xbyte_live.models import Import, Item, Offer, Rendition, Segment, segment_key
+from xbyte_live.models import Import, Item, Offer, Rendition, Rewatch, Segment, segment_key
 from xbyte_live.money import Price
 
 _OFFERS_READ = 1000  # of one item: many more than can hold within a quote's time
@@ -29,7 +30,6 @@ _ON_SALE = items.c.removed_at.is_(None)
 _LISTED = segments.c.retired_at.is_(None)
 _UNSET = {
     "removed_at": None,
-    "preview_us": 0,
     "duration_us": None,
     "poster": None,
     "size": None,
@@ -57,6 +57,16 @@ def load_item(db: Connection, slug: str) -> tuple[Item, int]:
         parts.append(rendition_of(rendition, rows))
     terms = db.execute(_offers().where(offers.c.item_id == row.id).limit(_OFFERS_READ))
     return item_of(row, parts, [offer_of(offer) for offer in terms]), row.version
+
+
+def removed_item(db: Connection, slug: str, since: float) -> Item | None:
+    """The item that was taken off sale after ``since``, without its renditions."""
+    query = select(items).where(items.c.slug == slug, items.c.removed_at > since)
+    row = db.execute(query).first()
+    if row is None:
+        return None
+    terms = db.execute(_offers().where(offers.c.item_id == row.id).limit(_OFFERS_READ))
+    return item_of(row, (), [offer_of(offer) for offer in terms])
 
 
 def list_items(db: Connection) -> list[Item]:
@@ -89,13 +99,12 @@ def publish(
     import_: Import,
     values: Mapping[str, Any],
     parts: Sequence[Rendition],
-    price: Price,
-    pay_to: str | None,
-    now: float,
+    terms: Offer,
 ) -> None:
     """Put an item on sale in place of what the slug named; raises ``ItemError`` if it was lost."""
     if not end_import(db, import_):
         raise lost(import_)
+    now = terms.since
     numbered = {**values, "next_msn": _next_msn(import_, parts)}
     row = db.execute(select(items).where(items.c.slug == import_.slug).with_for_update()).first()
     if row is None:
@@ -104,7 +113,8 @@ def publish(
     else:
         item_id = row.id
         named = [key for name in ("key", "poster") if (key := values.get(name))]
-        _retire(db, row, now, still_named=named)
+        if row.removed_at is None:
+            _retire(db, row, now, still_named=named)
         db.execute(delete(leftovers).where(leftovers.c.key.in_(named)))
         again = {} if row.removed_at is None else {"created_at": now}
         _change(db, row, {**_UNSET, **numbered, **again})
@@ -112,7 +122,7 @@ def publish(
         db.execute(insert(renditions), rendition_values(item_id, part))
         if part.segments:
             db.execute(insert(segments), segment_values(item_id, part))
-    _add_offer(db, item_id, price, pay_to, now)
+    _add_offer(db, item_id, terms)
 
 
 def set_terms(
@@ -120,24 +130,30 @@ def set_terms(
     slug: str,
     price: Price | None,
     pay_to: str | None,
-    others: Mapping[str, Any],
+    preview_us: int | None,
+    rewatch: Rewatch | None,
     now: float,
 ) -> None:
     """Change what is not ``None``; raises ``ItemNotFound``."""
     row = _on_sale(db, slug, lock=True)
     newest = offer_of(db.execute(_offers().where(offers.c.item_id == row.id).limit(1)).one())
-    payee = newest.pay_to if pay_to is None else pay_to or None
-    offered = _add_offer(db, row.id, newest.price if price is None else price, payee, now)
-    changes = {k: v for k, v in others.items() if v is not None and v != getattr(row, k)}
-    if offered or changes:
-        _change(db, row, changes)
+    terms = Offer(
+        price=newest.price if price is None else price,
+        pay_to=newest.pay_to if pay_to is None else pay_to or None,
+        since=now,
+        preview_us=newest.preview_us if preview_us is None else preview_us,
+    )
+    offered = _add_offer(db, row.id, terms)
+    again = rewatch or row.rewatch
+    if offered or again != row.rewatch:
+        _change(db, row, {"rewatch": again})
 
 
 def remove(db: Connection, slug: str, now: float) -> None:
     """Take an item off sale; raises ``ItemNotFound``."""
     row = _on_sale(db, slug, lock=True)
     _retire(db, row, now, still_named=())
-    _change(db, row, {"removed_at": now, "key": None, "poster": None})
+    _change(db, row, {"removed_at": now})
 
 
 def expired_keys(db: Connection, until: float) -> list[str]:
@@ -215,16 +231,20 @@ def _retire(db: Connection, row: Row[Any], now: float, still_named: Collection[s
         db.execute(insert(leftovers).values(key=key, retired_at=now))
 
 
-def _add_offer(db: Connection, item_id: int, price: Price, pay_to: str | None, now: float) -> bool:
+def _add_offer(db: Connection, item_id: int, terms: Offer) -> bool:
     """Append an offer, unless it says what the newest one does."""
     row = db.execute(_offers().where(offers.c.item_id == item_id).limit(1)).first()
     newest = offer_of(row) if row else None
-    if newest and (newest.price, newest.pay_to) == (price, pay_to):
+    if newest and replace(newest, since=terms.since) == terms:
         return False
-    since = max(now, newest.since) if newest else now  # another node's clock may be ahead
+    since = max(terms.since, newest.since) if newest else terms.since  # some clock may be ahead
     db.execute(
         insert(offers).values(
-            item_id=item_id, price_per_mib=price.per_mib, pay_to=pay_to, since=since
+            item_id=item_id,
+            price_per_mib=terms.price.per_mib,
+            pay_to=terms.pay_to,
+            preview_us=terms.preview_us,
+            since=since,
         )
     )
     return True

@@ -21,7 +21,7 @@ SEGMENT_COLUMNS = (  # in the order of the fields of Segment, so that thousands 
     segments.c.program_date_time_us,
 )
 RENDITION_COLUMNS = tuple(column for column in renditions.c if column.name != "item_id")
-OFFER_COLUMNS = (offers.c.price_per_mib, offers.c.pay_to, offers.c.since)
+OFFER_COLUMNS = (offers.c.price_per_mib, offers.c.pay_to, offers.c.since, offers.c.preview_us)
 
 
 def item_of(row: Row[Any], found_renditions: Sequence[Rendition], terms: Sequence[Offer]) -> Item:
@@ -45,7 +45,6 @@ def item_of(row: Row[Any], found_renditions: Sequence[Rendition], terms: Sequenc
         duration_us=row.duration_us,
         renditions=tuple(found_renditions),
         offers=tuple(terms),
-        preview_us=row.preview_us,
         rewatch=row.rewatch,
         poster=row.poster,
     )
@@ -69,7 +68,7 @@ def rendition_of(row: Row[Any], segment_rows: Iterable[Sequence[Any]]) -> Rendit
 
 def offer_of(row: Row[Any]) -> Offer:
     """The offer of a row with ``OFFER_COLUMNS``."""
-    return Offer(Price(row.price_per_mib), row.pay_to, row.since)
+    return Offer(Price(row.price_per_mib), row.pay_to, row.since, row.preview_us)
 
 
 def rendition_values(item_id: int, rendition: Rendition) -> dict[str, Any]:

@@ -44,7 +44,6 @@ items = Table(
     Column("version", BigInteger, nullable=False),  # goes up with every change to the item
     Column("removed_at", Float),  # the row stays, so that no segment URL is ever used again
     Column("next_msn", BigInteger, nullable=False, server_default="0"),
-    Column("preview_us", BigInteger, nullable=False, server_default="0"),
     Column("rewatch", String(8), nullable=False, server_default="paid"),
     Column("duration_us", BigInteger),
     Column("poster", Text),
@@ -94,6 +93,7 @@ offers = Table(
     Column("item_id", ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
     Column("price_per_mib", BigInteger, nullable=False),
     Column("pay_to", String(42)),
+    Column("preview_us", BigInteger, nullable=False, server_default="0"),
     Column("since", Float, nullable=False),
     Index(None, "item_id", "since"),
 )

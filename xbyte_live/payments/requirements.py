@@ -19,7 +19,8 @@ class Sale:
 
     ``resource`` names the bytes for good (path, and range if any); ``quotes`` has the one in
     force first and the older ones that still hold behind it; ``settle_first`` forbids
-    delivering before the money has moved, whatever the policy.
+    delivering before the money has moved, whatever the policy; ``retry_only`` takes nothing but
+    payments that were charged for it before.
     """
 
     resource: str
@@ -31,6 +32,7 @@ class Sale:
     mime_type: str
     rewatch_free: bool = False
     settle_first: bool = False
+    retry_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemError, ItemGone, ItemNotFound
 from xbyte_live.models import Item, Object, Segment, Title, check_slug, segment_key
-from xbyte_live.pricing import Quote, in_preview, quotes_for
+from xbyte_live.pricing import Quote, quotes_for
 from xbyte_live.web.replies import Header, raw_headers, uploaded_headers
 
 _MSN = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -26,7 +26,8 @@ _GONE = "this segment has left the playlist and is no longer kept"
 class Found(NamedTuple):
     """Stored bytes that a URL names, and the headers that describe them.
 
-    ``identity`` names the bytes for good; ``lasting`` says that their path does too.
+    ``identity`` names the bytes for good; ``lasting`` says that their path does too. What is
+    ``withdrawn`` is off sale, and there only for who has paid for it already.
     """
 
     item: Item
@@ -38,8 +39,9 @@ class Found(NamedTuple):
     description: str
     content_type: str
     headers: Sequence[Header]
-    preview: bool
     lasting: bool
+    segment: Segment | None = None
+    withdrawn: bool = False
 
 
 class Finder:
@@ -74,7 +76,11 @@ class Finder:
         A number is written in one way only: without leading zeros, in ASCII digits. Raises
         ``ItemNotFound``, or ``ItemGone`` for a number below the first one listed.
         """
-        title = await self.title(slug)
+        title = await self._item(slug)
+        if title is None:
+            return await self._withdrawn_segment(slug, rendition, msn)
+        if not isinstance(title, Title):
+            raise ItemNotFound(_NO_ITEM)
         known = self._known_of(title)
         found = known.get((rendition, msn))
         if found is None:
@@ -86,7 +92,10 @@ class Finder:
 
     async def object_bytes(self, slug: str) -> Found:
         """The bytes of the object of that name; raises ``ItemNotFound``."""
-        item = await self.object(slug)
+        on_sale = await self._item(slug)
+        item = on_sale or await self._catalog.removed_item(slug)
+        if not isinstance(item, Object):
+            raise ItemNotFound(_NO_ITEM)
         path = f"/objects/{slug}"
         headers = uploaded_headers(item.content_type, item.name)
         return Found(
@@ -99,8 +108,8 @@ class Finder:
             description=item.name,
             content_type=headers["content-type"],
             headers=raw_headers(headers),
-            preview=False,
             lasting=False,
+            withdrawn=on_sale is None,
         )
 
     async def _item(self, slug: str) -> Item | None:
@@ -108,6 +117,14 @@ class Finder:
             return await self._catalog.item(check_slug(slug))
         except ItemError:
             raise ItemNotFound(_NO_ITEM) from None
+
+    async def _withdrawn_segment(self, slug: str, rendition: str, msn: str) -> Found:
+        title = await self._catalog.removed_item(slug)
+        if not isinstance(title, Title):
+            raise ItemNotFound(_NO_ITEM)
+        _listed(title, rendition, msn)  # raises for what no segment can be called
+        segment = await self._retired(title, rendition, msn)
+        return _found_segment(title, rendition, segment)._replace(withdrawn=True)
 
     async def _retired(self, title: Title, rendition: str, msn: str) -> Segment:
         retired = await self._catalog.retired_segment(title.slug, rendition, int(msn))
@@ -126,7 +143,9 @@ class Finder:
         return known[1]
 
 
-def quotes_at(item: Item, size: int, settings: Settings, now: float) -> tuple[Quote, ...]:
+def quotes_at(
+    item: Item, size: int, settings: Settings, now: float, segment: Segment | None = None
+) -> tuple[Quote, ...]:
     """The quotes for ``size`` bytes of an item that hold at ``now``; never none.
 
     An item whose first offer another node has just made, by a clock ahead of ours, is sold at
@@ -138,6 +157,7 @@ def quotes_at(item: Item, size: int, settings: Settings, now: float) -> tuple[Qu
         default_pay_to=settings.pay_to,
         now=max(now, item.offers[-1].since),
         quote_ttl=settings.quote_ttl,
+        segment=segment,
     )
 
 
@@ -170,6 +190,6 @@ def _found_segment(title: Title, rendition: str, segment: Segment) -> Found:
         description=f"{title.name}: segment {segment.msn} of {rendition}",
         content_type=_SEGMENT_TYPE,
         headers=_SEGMENT_HEADERS,
-        preview=in_preview(segment, title.preview_us),
         lasting=True,
+        segment=segment,
     )

@@ -17,7 +17,7 @@ from xbyte_live.models import Item, Title
 from xbyte_live.money import MIB
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.requirements import PaymentMethod
-from xbyte_live.pricing import Quote
+from xbyte_live.pricing import Quote, in_force
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.web.finding import Finder, quotes_at
 from xbyte_live.web.playlists import playlist_max_age
@@ -92,7 +92,7 @@ class Listing:
             found |= {
                 "kind": "title",
                 "duration_seconds": item.duration_us / 1e6,
-                "preview_seconds": item.preview_us / 1e6,
+                "preview_seconds": in_force(item.offers, self._clock()).preview_us / 1e6,
                 "url": f"{base}/index.m3u8",
                 "pricing_url": f"{base}/pricing.json",
                 "poster_url": f"{base}/poster.jpg" if item.poster else None,

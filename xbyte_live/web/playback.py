@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from xbyte_live.config import Settings
-from xbyte_live.errors import PaymentRefused, StoreError, XByteError
+from xbyte_live.errors import ItemGone, PaymentRefused, StoreError, XByteError
 from xbyte_live.payments.gate import Gate, Receipt, Sale
 from xbyte_live.payments.headers import PAYMENT_SIGNATURE, RECEIPT_HEADER, X_PAYMENT
 from xbyte_live.store.base import Store
@@ -36,6 +36,8 @@ _PAYMENT_HEADERS = frozenset(
 _DECISIVE = _PAYMENT_HEADERS | {b"if-none-match", b"if-range", b"range"}
 
 _Body = bytes | memoryview | AsyncIterator[bytes]
+
+_OFF_SALE = "this is off sale; only what was paid for it before is honoured, for a while"
 
 
 class _Terms(NamedTuple):
@@ -90,23 +92,28 @@ class Playback:
         terms = self._price(request, found, span)
         if known:
             return not_modified({"etag": found.etag, "cache-control": terms.cache_control})
+        unpaid = asked.keys().isdisjoint(_PAYMENT_HEADERS) or request.method == "HEAD"
+        if found.withdrawn and (unpaid or terms.sale is None):
+            raise ItemGone(_OFF_SALE)
         if terms.sale is None:
             body = b"" if request.method == "HEAD" else await self._open(found, span)
             return self._respond(found, span, terms, body, None)
-        if asked.keys().isdisjoint(_PAYMENT_HEADERS) or request.method == "HEAD":
+        if unpaid:
             return self._refuse(terms.sale, "payment_required")
         body = await self._open(found, span)
         try:
             receipt = await self._admit(request, terms.sale)
         except PaymentRefused as refusal:
+            if found.withdrawn:
+                raise ItemGone(_OFF_SALE) from None
             return self._refuse(terms.sale, refusal.code)
         return self._respond(found, span, terms, body, receipt)
 
     def _price(self, request: Request, found: Found, span: Span | None) -> _Terms:
         """What these bytes cost now; an older quote of nothing holds like any other (rule 8)."""
         size = span.size if span else found.size
-        quotes = quotes_at(found.item, size, self._settings, self._clock())
-        if found.preview or size == 0 or quotes[0].price.is_free:
+        quotes = quotes_at(found.item, size, self._settings, self._clock(), found.segment)
+        if size == 0 or quotes[0].price.is_free:
             return _Terms(None, _PUBLIC_FOREVER if found.lasting else self._public_while)
         rewatch_free = found.item.rewatch == "free"
         kept = _PRIVATE_FOREVER if rewatch_free and found.lasting else self._private_while
@@ -122,6 +129,7 @@ class Playback:
             description=f"{found.description}, bytes {part}" if part else found.description,
             mime_type=found.content_type,
             rewatch_free=rewatch_free,
+            retry_only=found.withdrawn,
         )
         return _Terms(sale, kept)
 

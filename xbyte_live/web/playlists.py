@@ -14,10 +14,9 @@ from starlette.responses import Response
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound
 from xbyte_live.media.playlist import media_playlist, multivariant_playlist
-from xbyte_live.models import Rendition, Title
-from xbyte_live.money import Price
-from xbyte_live.pricing import in_preview
-from xbyte_live.web.finding import Finder, quotes_at
+from xbyte_live.models import Offer, Rendition, Title
+from xbyte_live.pricing import in_force, in_preview
+from xbyte_live.web.finding import Finder
 from xbyte_live.web.ranges import accepts_gzip, names_tag
 from xbyte_live.web.replies import not_modified
 
@@ -32,7 +31,7 @@ class _Text:
     """One playlist and what it was rendered from."""
 
     title: Title
-    price: Price
+    offer: Offer
     plain: bytes
     packed: bytes | None
     etag: str
@@ -45,7 +44,7 @@ class _Text:
 class Playlists:
     """Answers for the playlists of titles, free for everyone.
 
-    A text is kept while its title and the price in force stay what they were; all texts
+    A text is kept while its title and the offer in force stay what they were; all texts
     together take at most an eighth of ``cache_bytes``. ``held`` is their bytes now, ``rendered``
     counts renderings.
     """
@@ -57,7 +56,6 @@ class Playlists:
         finder: Finder,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._settings = settings
         self._finder = finder
         self._clock = clock
         self._limit = settings.cache_bytes // _PLAYLIST_SHARE
@@ -81,21 +79,21 @@ class Playlists:
         return self._reply(request, await self._text(title, rendition))
 
     async def _text(self, title: Title, rendition: Rendition | None) -> _Text:
-        price = quotes_at(title, 0, self._settings, self._clock())[0].price
+        offer = in_force(title.offers, self._clock())
         key = (title.slug, rendition.name if rendition else "")
-        found = self._kept(key, title, price)
+        found = self._kept(key, title, offer)
         if found is None:
             async with self._rendering:  # one at a time: rendering a long one takes a whole core
-                found = self._kept(key, title, price)
+                found = self._kept(key, title, offer)
                 if found is None:
                     self.rendered += 1
-                    found = await asyncio.to_thread(_render, title, rendition, price)
+                    found = await asyncio.to_thread(_render, title, rendition, offer)
                     self._keep(key, found)
         return found
 
-    def _kept(self, key: tuple[str, str], title: Title, price: Price) -> _Text | None:
+    def _kept(self, key: tuple[str, str], title: Title, offer: Offer) -> _Text | None:
         found = self._texts.get(key)
-        if found is None or found.title is not title or found.price != price:
+        if found is None or found.title is not title or found.offer is not offer:
             return None
         self._texts.move_to_end(key)
         return found
@@ -135,15 +133,15 @@ def playlist_max_age(settings: Settings) -> int:
     return max(1, settings.quote_ttl // 2)
 
 
-def _render(title: Title, rendition: Rendition | None, price: Price) -> _Text:
+def _render(title: Title, rendition: Rendition | None, offer: Offer) -> _Text:
     if rendition is None:
         text = multivariant_playlist(title.renditions)
     else:
         amounts = [
-            0 if in_preview(segment, title.preview_us) else price.amount_for(segment.size)
+            0 if in_preview(segment, offer.preview_us) else offer.price.amount_for(segment.size)
             for segment in rendition.segments
         ]
         text = media_playlist(rendition, amounts)
     plain = text.encode()
     packed = gzip.compress(plain, 6, mtime=0) if len(plain) > _WORTH_PACKING else None
-    return _Text(title, price, plain, packed, hashlib.sha256(plain).hexdigest()[:32])
+    return _Text(title, offer, plain, packed, hashlib.sha256(plain).hexdigest()[:32])

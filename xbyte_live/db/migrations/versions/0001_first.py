@@ -22,7 +22,6 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("removed_at", sa.Float()),
         sa.Column("next_msn", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("preview_us", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("rewatch", sa.String(8), server_default="paid", nullable=False),
         sa.Column("duration_us", sa.BigInteger()),
         sa.Column("poster", sa.Text()),
@@ -76,6 +75,7 @@ def upgrade() -> None:
         sa.Column("item_id", _Id, nullable=False),
         sa.Column("price_per_mib", sa.BigInteger(), nullable=False),
         sa.Column("pay_to", sa.String(42)),
+        sa.Column("preview_us", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("since", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(
             ["item_id"], ["items.id"], name=op.f("fk_offers_item_id"), ondelete="CASCADE"
