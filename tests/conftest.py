@@ -4,6 +4,11 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines are slow at times; what is tested is never how long an example takes.
+settings.register_profile("xbyte", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("xbyte")
 
 pytest_plugins = ["tests.support.chain", "tests.support.databases"]
 

@@ -393,6 +393,18 @@ async def test_an_undelivered_payment_is_never_sent_in_the_background(url: str) 
         assert await states(till) == {"failed": (1, 1000)}
 
 
+async def test_what_is_off_sale_takes_only_payments_that_were_charged_before(url: str) -> None:
+    async with a_till(url) as till:
+        sale, gone = a_sale(), a_sale(retry_only=True)
+        headers = till.pay(a_payer(), sale)
+        first = await till.gate.admit(headers, sale)
+        assert await till.gate.admit(headers, gone) == first
+        assert await refusal(till, till.pay(a_payer(), sale), gone) == "not_for_sale"
+        till.time.now += 121
+        assert await refusal(till, headers, gone) == USED
+        assert await states(till) == {"settled": (1, 1000)}
+
+
 async def test_a_receipt_opens_the_same_bytes_again_where_rewatching_is_free(url: str) -> None:
     async with a_till(url) as till:
         sale = a_sale(rewatch_free=True)

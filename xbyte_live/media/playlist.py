@@ -1,31 +1,58 @@
-"""Pure: playlists with prices in them, written and read (RFC 8216bis)."""
+"""Pure: HLS playlists with prices in them, written and read (RFC 8216bis 4).
+
+Writing is for our own viewers; reading is for the paying side and takes nothing on trust.
+"""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import m3u8
-from m3u8.model import M3U8, Segment, SessionData
+from m3u8.model import SessionData
+from m3u8.parser import save_segment_custom_value
 
 from xbyte_live.errors import MediaError
-from xbyte_live.models import Rendition
+from xbyte_live.models import Rendition, Segment
+from xbyte_live.money import MAX_AMOUNT
 
-VERSION = 6
 PRICING_DATA_ID = "live.xbyte.pricing"
-SEGMENT_TAG = "#EXT-X-XBYTE-SEGMENT"
-MAX_PLAYLIST = 8 * 2**20  # characters
-MAX_SEGMENTS = 100_000
+MAX_PLAYLIST_BYTES = 16 << 20
+MAX_SEGMENTS = 50_000
+MAX_VARIANTS = 200
+MAX_LINE = 4096
 
-_PRICED = re.compile(r"BYTES=([0-9]{1,19}),AMOUNT=([0-9]{1,19})")
+_VERSION = 3  # the first with fractions of a second in EXTINF
+_SEGMENT_TAG = "#EXT-X-XBYTE-SEGMENT"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_SECONDS = 86_400
+_MAX_SIZE = 2**53
+
+# only these lines of a stranger's playlist reach the parser
+_MEDIA_TAGS = frozenset(
+    {
+        "#EXTM3U", "#EXTINF", "#EXT-X-VERSION", "#EXT-X-TARGETDURATION", "#EXT-X-MEDIA-SEQUENCE",
+        "#EXT-X-PLAYLIST-TYPE", "#EXT-X-ENDLIST", "#EXT-X-DISCONTINUITY", "#EXT-X-GAP",
+        _SEGMENT_TAG,
+    }
+)  # fmt: skip
+_MULTIVARIANT_TAGS = frozenset({"#EXTM3U", "#EXT-X-VERSION", "#EXT-X-STREAM-INF"})
+_UNREADABLE_TAGS = frozenset(
+    {
+        "#EXT-X-KEY", "#EXT-X-MAP", "#EXT-X-BYTERANGE", "#EXT-X-SKIP", "#EXT-X-DEFINE",
+        "#EXT-X-I-FRAMES-ONLY",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class ListedSegment:
-    """One segment as a playlist lists it; ``size`` and ``amount`` where our tag stands."""
+    """A segment as a playlist lists it; ``amount`` is in atomic units, ``size`` in bytes.
+
+    Both are ``None`` where the playlist names no price.
+    """
 
     uri: str
     duration_us: int
@@ -35,7 +62,7 @@ class ListedSegment:
 
 @dataclass(frozen=True, slots=True)
 class MediaPlaylist:
-    """What a media playlist says; ``ended`` when no more segments will come."""
+    """A media playlist as it was read; ``ended`` says that no segment will follow."""
 
     segments: tuple[ListedSegment, ...]
     target_duration_s: int
@@ -45,7 +72,7 @@ class MediaPlaylist:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One entry of a multivariant playlist; bandwidths in bits/s."""
+    """One rendition a multivariant playlist offers; bandwidths in bits a second."""
 
     uri: str
     bandwidth: int
@@ -55,146 +82,169 @@ class Variant:
     height: int | None
 
 
-class _PricedSegment(Segment):  # type: ignore[misc]
-    """The library writes no tags of its users' own, so this one puts ours before the rest."""
+class _PricedSegment(m3u8.Segment):  # type: ignore[misc]
+    """A segment whose price stands before it.
 
-    def __init__(self, tag: str, **fields: Any) -> None:
-        super().__init__(**fields)
-        self._tag = tag
+    ``m3u8`` keeps custom tags it has read but writes none, so the tag is put in front here.
+    """
+
+    price_tag = ""
 
     def dumps(self, *args: Any, **kwargs: Any) -> str:
-        return f"{self._tag}\n{super().dumps(*args, **kwargs)}"
+        return f"{self.price_tag}\n{super().dumps(*args, **kwargs)}"
 
 
 def media_playlist(rendition: Rendition, amounts: Sequence[int], *, ended: bool = True) -> str:
-    """The media playlist of a rendition; ``amounts`` are atomic units, one for each segment.
+    """The media playlist of a rendition (8216bis 4.4.3).
 
-    Each segment stands behind ``#EXT-X-XBYTE-SEGMENT:BYTES=…,AMOUNT=…``, 0 for a free one.
+    ``amounts[i]`` is what ``rendition.segments[i]`` costs in atomic units, 0 for a free one.
     """
-    playlist = M3U8()
-    playlist.version = VERSION
+    segments = rendition.segments
+    playlist = m3u8.M3U8()
+    playlist.version = _VERSION
     playlist.target_duration = rendition.target_duration_s
-    playlist.media_sequence = rendition.segments[0].msn if rendition.segments else 0
-    playlist.playlist_type = "vod" if ended else None
+    # as text, since m3u8 leaves out a number that is zero
+    playlist.media_sequence = str(segments[0].msn if segments else 0)
     playlist.is_independent_segments = rendition.independent_segments
-    playlist.is_endlist = ended
-    for segment, amount in zip(rendition.segments, amounts, strict=True):
-        playlist.segments.append(
-            _PricedSegment(
-                f"{SEGMENT_TAG}:BYTES={segment.size},AMOUNT={amount}",
-                uri=f"{segment.msn}.ts",
-                duration=segment.duration_us / 1_000_000,
-                discontinuity=segment.discontinuity,
-                program_date_time=_date(segment.program_date_time_us),
-            )
-        )
+    if ended:
+        playlist.playlist_type = "VOD"
+        playlist.is_endlist = True
+    for segment, amount in zip(segments, amounts, strict=True):
+        playlist.segments.append(_priced_segment(segment, amount))
     return str(playlist.dumps(infspec="microseconds"))
 
 
 def multivariant_playlist(
     renditions: Sequence[Rendition], *, pricing_uri: str = "pricing.json"
 ) -> str:
-    """The multivariant playlist, the best rendition first, with where the prices are."""
-    playlist = M3U8()
-    playlist.version = VERSION
+    """The multivariant playlist of an item, with where its prices are (8216bis 4.4.6)."""
+    playlist = m3u8.M3U8()
+    playlist.version = _VERSION
+    playlist.is_independent_segments = bool(renditions) and all(
+        rendition.independent_segments for rendition in renditions
+    )
+    playlist.session_data.append(SessionData(PRICING_DATA_ID, uri=pricing_uri))
     playlist.is_variant = True
-    playlist.is_independent_segments = all(r.independent_segments for r in renditions)
-    playlist.session_data.append(SessionData(data_id=PRICING_DATA_ID, uri=pricing_uri))
-    for rendition in sorted(renditions, key=lambda r: r.bandwidth, reverse=True):
-        info: dict[str, Any] = {
-            "bandwidth": rendition.bandwidth,
-            "average_bandwidth": rendition.average_bandwidth,
-            "codecs": rendition.codecs,
-        }
-        if rendition.has_video:
-            info["resolution"] = f"{rendition.width}x{rendition.height}"
-        if rendition.frame_rate is not None:
-            info["frame_rate"] = float(rendition.frame_rate)
-        playlist.add_playlist(
-            m3u8.Playlist(f"{rendition.name}/index.m3u8", info, media=[], base_uri=None)
-        )
+    for rendition in renditions:
+        playlist.add_playlist(_variant(rendition))
     return str(playlist.dumps())
 
 
 def is_multivariant(text: str) -> bool:
-    """Whether a playlist lists variants rather than segments."""
-    return "#EXT-X-STREAM-INF" in text
+    """Whether a playlist lists renditions rather than segments."""
+    return re.search(r"^#EXT-X-STREAM-INF:", text, re.MULTILINE) is not None
 
 
 def read_media_playlist(text: str) -> MediaPlaylist:
-    """Read a foreign media playlist; raises ``MediaError`` if it is none or out of bounds."""
-    playlist = _load(text)
-    if playlist.is_variant or playlist.target_duration is None:
-        raise MediaError("this is no media playlist")
-    if len(playlist.segments) > MAX_SEGMENTS:
-        raise MediaError(f"this playlist lists more than {MAX_SEGMENTS} segments")
-    return MediaPlaylist(
-        segments=tuple(_listed(segment) for segment in playlist.segments),
-        target_duration_s=math.ceil(_seconds(playlist.target_duration)),
-        media_sequence=playlist.media_sequence or 0,
-        ended=bool(playlist.is_endlist),
-    )
+    """Read a media playlist, from whomever it came.
+
+    Raises ``MediaError`` for what is no media playlist, is too large, or needs more than whole
+    plain MPEG-TS files (encryption, initialization sections, byte ranges, skipped updates).
+    """
+    parsed = _parse(_known_lines(text, _MEDIA_TAGS))
+    listed = (segment for segment in parsed.segments if segment.uri and not segment.gap_tag)
+    segments = tuple(_listed(segment) for segment in listed)
+    target, sequence = parsed.target_duration, parsed.media_sequence or 0
+    if target is None or not 0 < target <= _MAX_SECONDS or not 0 <= sequence < 2**63:
+        raise MediaError("the playlist says no sensible target duration or sequence number")
+    return MediaPlaylist(segments, target, sequence, bool(parsed.is_endlist))
 
 
 def read_multivariant_playlist(text: str) -> tuple[Variant, ...]:
-    """Read a foreign multivariant playlist; raises ``MediaError`` if it is none."""
-    playlist = _load(text)
-    if not playlist.is_variant:
-        raise MediaError("this is no multivariant playlist")
-    variants = []
-    for entry in playlist.playlists:
-        info = entry.stream_info
-        width, height = info.resolution or (None, None)
-        variants.append(
-            Variant(
-                uri=str(entry.uri),
-                bandwidth=int(info.bandwidth or 0),
-                average_bandwidth=info.average_bandwidth,
-                codecs=info.codecs,
-                width=width,
-                height=height,
-            )
-        )
-    return tuple(variants)
+    """Read a multivariant playlist, from whomever it came; ``MediaError`` if it is none."""
+    parsed = _parse(_known_lines(text, _MULTIVARIANT_TAGS))
+    variants = tuple(_offered(playlist) for playlist in parsed.playlists)
+    if not variants or len(variants) > MAX_VARIANTS:
+        raise MediaError(f"the playlist lists no renditions, or more than {MAX_VARIANTS}")
+    return variants
 
 
-def _load(text: str) -> M3U8:
-    if len(text) > MAX_PLAYLIST:
-        raise MediaError("this playlist is too long")
-    if not text.lstrip("\ufeff").startswith("#EXTM3U"):
+def _priced_segment(segment: Segment, amount: int) -> _PricedSegment:
+    listed = _PricedSegment(uri=f"{segment.msn}.ts", duration=segment.duration_us / 1_000_000)
+    listed.price_tag = f"{_SEGMENT_TAG}:BYTES={segment.size},AMOUNT={amount}"
+    listed.discontinuity = segment.discontinuity
+    if segment.program_date_time_us is not None:
+        listed.program_date_time = _EPOCH + timedelta(microseconds=segment.program_date_time_us)
+    return listed
+
+
+def _variant(rendition: Rendition) -> m3u8.Playlist:
+    info: dict[str, object] = {
+        "bandwidth": rendition.bandwidth,
+        "average_bandwidth": rendition.average_bandwidth,
+        "codecs": rendition.codecs,
+    }
+    if rendition.width and rendition.height:
+        info["resolution"] = f"{rendition.width}x{rendition.height}"
+    if rendition.frame_rate:
+        info["frame_rate"] = float(rendition.frame_rate)
+    return m3u8.Playlist(f"{rendition.name}/index.m3u8", info, None, None)
+
+
+def _known_lines(text: str, tags: frozenset[str]) -> Iterator[str]:
+    """The lines that matter, each short and printable; ``MediaError`` for what we cannot play."""
+    if len(text) > MAX_PLAYLIST_BYTES:
+        raise MediaError(f"the playlist is larger than {MAX_PLAYLIST_BYTES >> 20} MB")
+    if not text.removeprefix("\ufeff").startswith("#EXTM3U"):
         raise MediaError("this is no HLS playlist")
+    resources = 0
+    for line in map(str.strip, text.removeprefix("\ufeff").split("\n")):
+        if line.startswith("#"):
+            tag = line.partition(":")[0]
+            if tag in _UNREADABLE_TAGS and line != "#EXT-X-KEY:METHOD=NONE":
+                raise MediaError(f"the playlist uses {tag[1:]}, which is not supported")
+            if tag not in tags:
+                continue
+        elif line:
+            resources += 1
+        if len(line) > MAX_LINE or not line.isprintable():
+            raise MediaError("the playlist has a line that is too long or not text")
+        if resources > MAX_SEGMENTS:
+            raise MediaError(f"the playlist lists more than {MAX_SEGMENTS} segments")
+        yield line
+
+
+def _parse(lines: Iterator[str]) -> m3u8.M3U8:
+    text = "\n".join(lines)
     try:
-        return m3u8.loads(text, custom_tags_parser=_read_tag)
-    except Exception:
-        raise MediaError("this playlist cannot be read") from None
+        return m3u8.loads(text, custom_tags_parser=_read_price)
+    except MediaError:
+        raise
+    except Exception:  # m3u8 lets escape whatever a malformed value happens to raise
+        raise MediaError("the playlist is malformed") from None
 
 
-def _read_tag(line: str, _: int, __: Any, state: dict[str, Any]) -> bool:
-    """Keep what our tag says for the segment that follows it."""
-    if not line.startswith(SEGMENT_TAG + ":"):
+def _read_price(line: str, lineno: int, data: object, state: dict[str, Any]) -> bool:
+    """Keep the price of the next segment; true for the tag that has it (see ``m3u8``)."""
+    tag, _, attributes = line.partition(":")
+    if tag != _SEGMENT_TAG:
         return False
-    match = _PRICED.fullmatch(line.removeprefix(SEGMENT_TAG + ":").strip())
-    if match is not None:
-        sold = {"size": int(match[1]), "amount": int(match[2])}
-        state.setdefault("segment", {}).setdefault("custom_parser_values", {}).update(sold)
+    values = dict(attribute.partition("=")[::2] for attribute in attributes.split(","))
+    save_segment_custom_value(state, "size", _whole(values.get("BYTES", ""), _MAX_SIZE))
+    save_segment_custom_value(state, "amount", _whole(values.get("AMOUNT", ""), MAX_AMOUNT))
     return True
 
 
-def _listed(segment: Any) -> ListedSegment:
-    sold = segment.custom_parser_values
-    return ListedSegment(
-        uri=str(segment.uri),
-        duration_us=round(_seconds(segment.duration or 0) * 1_000_000),
-        size=sold.get("size"),
-        amount=sold.get("amount"),
-    )
+def _whole(digits: str, most: int) -> int:
+    if re.fullmatch(r"[0-9]{1,19}", digits) is None or int(digits) > most:
+        raise MediaError(f"the playlist has a {_SEGMENT_TAG[1:]} that cannot be read")
+    return int(digits)
 
 
-def _seconds(value: float) -> float:
-    if not 0 <= value < 10**6:
-        raise MediaError("this playlist has an impossible duration")
-    return float(value)
+def _listed(segment: m3u8.Segment) -> ListedSegment:
+    duration = segment.duration
+    if duration is None or not math.isfinite(duration) or not 0 <= duration <= _MAX_SECONDS:
+        raise MediaError("the playlist has a segment without a sensible duration")
+    price = segment.custom_parser_values
+    micros = round(duration * 1_000_000)
+    return ListedSegment(segment.uri, micros, price.get("size"), price.get("amount"))
 
 
-def _date(unix_us: int | None) -> datetime | None:
-    return None if unix_us is None else _EPOCH + timedelta(microseconds=unix_us)
+def _offered(playlist: m3u8.Playlist) -> Variant:
+    info = playlist.stream_info
+    width, height = info.resolution or (None, None)
+    for value in (info.bandwidth, info.average_bandwidth, width, height):
+        if value is not None and not 0 < value <= _MAX_SIZE:
+            raise MediaError("the playlist has a rendition without sensible figures")
+    average, codecs = info.average_bandwidth, info.codecs
+    return Variant(playlist.uri, info.bandwidth, average, codecs, width, height)
