@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from xbyte_live.errors import (
     ChainUnavailable,
@@ -22,7 +23,8 @@ from xbyte_live.payments.facilitator import (
     Verdict,
 )
 from xbyte_live.payments.gate import Challenge, Receipt, Sale
-from xbyte_live.payments.requirements import SCHEME_EXACT, PaymentMethod, challenge
+from xbyte_live.payments.requirements import SCHEME_EXACT, PaymentMethod, challenge, terms
+from xbyte_live.pricing import Quote
 
 USDC = Asset("eip155:84532", "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "USDC", "2", 6, "USDC")
 
@@ -43,6 +45,9 @@ class FakeGate:
             raise PaymentRefused("payment_required")
         amount = sale.quotes[0].price.amount_for(sale.size)
         return Receipt({"PAYMENT-RESPONSE": "cmVjZWlwdA=="}, amount)
+
+    def terms(self, quote: Quote) -> list[dict[str, Any]]:
+        return terms(self.methods, quote, timeout=300)
 
     def challenge(self, sale: Sale, error: str) -> Challenge:
         return challenge(sale, self.methods, timeout=300, error=error)

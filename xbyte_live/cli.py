@@ -206,12 +206,14 @@ def remove(slugs: tuple[str, ...], settings: Settings) -> None:
 @click.option("--rendition", help="Which rendition of a playlist; else the best.")
 @click.option("--max-bandwidth", type=int, help="Most bits a second a rendition may have.")
 @click.option("--time-limit", type=float, help="Seconds after which a live stream is left.")
+@click.option("--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts.")
 @json_option
-def pay(url: str, **given: Any) -> None:
+@settings_options("assets")
+def pay(url: str, settings: Settings, **given: Any) -> None:
     """Buy a playlist, a watch page or an object into a file, within a budget."""
     from xbyte_live.paying import pay as buy
 
-    _run(buy(url, **given))
+    _run(buy(settings, url, **given))
 
 
 @main.group()

@@ -10,7 +10,7 @@ import click
 from xbyte_live.config import Secret, Settings
 from xbyte_live.devnet.accounts import BANNER, GAS, PAYEE, PAYER
 from xbyte_live.devnet.chain import Devnet
-from xbyte_live.devnet.footage import SAMPLES, Sample, make_footage
+from xbyte_live.devnet.footage import Kind, make_footage
 from xbyte_live.display import on_terminal, progress_bar
 from xbyte_live.errors import ConfigError
 from xbyte_live.intake import Intake, Terms
@@ -19,6 +19,7 @@ from xbyte_live.models import Title
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.service import HttpServer, open_service, open_shelf, public_url
 
+SAMPLES: dict[Kind, str] = {"magma": ".mp4", "orrery": ".mp4", "nocturne": ".m4a"}
 PAYER_FUNDS = 100_000_000  # the demo wallet is filled up to $100 of test USDC
 
 
@@ -86,33 +87,28 @@ async def _fill_wallet(devnet: Devnet) -> None:
 async def _titles(settings: Settings) -> list[Title]:
     """The sample titles, made and packaged where they are not there yet."""
     async with open_shelf(settings) as shelf:
-        there = {sample.slug: await shelf.catalog.item(sample.slug) for sample in SAMPLES}
-        wanted = [sample for sample in SAMPLES if there[sample.slug] is None]
+        wanted = [slug for slug in SAMPLES if await shelf.catalog.item(slug) is None]
         if wanted:
             click.echo(f"making {len(wanted)} sample titles, a minute each …")
         intake = Intake(shelf.catalog, shelf.store)
         with progress_bar(quiet=not wanted) as bars:
 
-            async def make(sample: Sample) -> None:
-                task = bars.add_task(sample.name, total=2.0)
-                path = settings.data_dir / sample.file_name
-
-                def made(done: float) -> None:
-                    bars.update(task, completed=done)
+            async def make(kind: Kind) -> None:
+                task = bars.add_task(f"making {kind}", total=None)
+                path = settings.data_dir / f"{kind}{SAMPLES[kind]}"
 
                 def packaged(done: float) -> None:
-                    bars.update(task, completed=1 + done)
+                    bars.update(task, description=f"packaging {kind}", total=1.0, completed=done)
 
                 try:
-                    await asyncio.to_thread(make_footage, sample, path, progress=made)
+                    await asyncio.to_thread(make_footage, path, kind)
                     terms = Terms(settings.default_price)
-                    options = PackageOptions()
-                    await intake.title(path, sample.slug, terms, options, progress=packaged)
+                    await intake.title(path, kind, terms, PackageOptions(), progress=packaged)
                 finally:
                     path.unlink(missing_ok=True)
 
-            await asyncio.gather(*(make(sample) for sample in wanted))
-        found = [await shelf.catalog.item(sample.slug) for sample in SAMPLES]
+            await asyncio.gather(*(make(kind) for kind in wanted))
+        found = [await shelf.catalog.item(slug) for slug in SAMPLES]
     return [item for item in found if isinstance(item, Title)]
 
 

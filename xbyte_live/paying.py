@@ -35,6 +35,7 @@ PASSWORD_ENV = "XBYTE_WALLET_PASSWORD"  # noqa: S105  the variable's name, not a
 
 
 async def pay(
+    settings: Settings,
     url: str,
     *,
     out: Path | None,
@@ -43,6 +44,7 @@ async def pay(
     rendition: str | None,
     max_bandwidth: int | None,
     time_limit: float | None,
+    allow_plain_http: bool,
     as_json: bool,
 ) -> None:
     """Buy what a URL offers into a file, and say what it cost."""
@@ -50,10 +52,12 @@ async def pay(
         parse_decimal(budget, PRICE_DECIMALS),
         max_price=None if max_price is None else Price.parse(max_price),
     )
-    payer = Payer(_account(), limits)
+    payer = Payer(_account(), limits, assets=(*settings.custom_assets, *KNOWN_ASSETS))
     target = out or Path(suggested_name(url))
     options = Options(
-        wanted=Wanted(rendition=rendition, max_bandwidth=max_bandwidth), time_limit=time_limit
+        wanted=Wanted(rendition=rendition, max_bandwidth=max_bandwidth),
+        time_limit=time_limit,
+        allow_plain_http=allow_plain_http,
     )
     with progress_bar(quiet=as_json, download=True) as bars:
         result = await download(url, target, payer, options=options, progress=_Shown(bars))

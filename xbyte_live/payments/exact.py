@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from xbyte_live.errors import FacilitatorUnavailable, PaymentPending, PaymentRefused
+from xbyte_live.errors import (
+    FacilitatorError,
+    FacilitatorUnavailable,
+    PaymentPending,
+    PaymentRefused,
+)
 from xbyte_live.ledger import Charge, Exposure, Ledger, NewCharge
 from xbyte_live.payments.eip3009 import (
     Authorization,
@@ -112,14 +117,18 @@ class Exact:
         """
         authorization = read_authorization(payment.payload)
         try:
+            if sale.retry_only:
+                raise PaymentRefused("not_for_sale", "this is off sale")
             new = await self._check(payment, authorization, sale)
-        except PaymentRefused:
+            if not self._settler.has_room:
+                raise FacilitatorUnavailable(
+                    "too many payments wait for the chain; try again shortly"
+                )
+        except (PaymentRefused, FacilitatorError):
             before = await self._charged_before(payment, authorization)
             if before is None:
                 raise
             return await self._again(before, authorization, sale)
-        if not self._settler.has_room:
-            raise FacilitatorUnavailable("too many payments wait for the chain; try again shortly")
         reserved = await self._ledger.reserve(
             new, exposure=self._exposure(new, sale), patience=self._settler.lease
         )

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from xbyte_live.errors import PaymentRefused
 from xbyte_live.ledger import Charge, Ledger
@@ -20,7 +21,9 @@ from xbyte_live.payments.requirements import (
     PaymentMethod,
     Sale,
     challenge,
+    terms,
 )
+from xbyte_live.pricing import Quote
 
 __all__ = ["Challenge", "Gate", "Receipt", "Sale"]
 
@@ -72,6 +75,10 @@ class Gate:
     def challenge(self, sale: Sale, error: str) -> Challenge:
         """The 402 that asks for this sale's amount, with an x402 error code."""
         return challenge(sale, self.methods, timeout=self._timeout, error=error)
+
+    def terms(self, quote: Quote) -> list[dict[str, Any]]:
+        """What every payment at this quote accepts, but for the amount, which is each sale's."""
+        return terms(self.methods, quote, timeout=self._timeout)
 
     def _receipt(self, charge: Charge, payment: Payment, sale: Sale) -> Receipt:
         headers = response_headers(

@@ -70,6 +70,12 @@ def requirements_v2(method: PaymentMethod, quote: Quote, timeout: int) -> dict[s
     }
 
 
+def terms(methods: Sequence[PaymentMethod], quote: Quote, *, timeout: int) -> list[dict[str, Any]]:
+    """The v2 requirements of every method without their amounts, to be published once."""
+    shared = [requirements_v2(method, quote, timeout) for method in methods]
+    return [{k: v for k, v in entry.items() if k != "amount"} for entry in shared]
+
+
 def requirements_v1(
     method: PaymentMethod, quote: Quote, timeout: int, sale: Sale
 ) -> dict[str, Any]:

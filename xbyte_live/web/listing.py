@@ -119,6 +119,7 @@ class Listing:
             "asset": methods[0].asset.address,
             "networks": list(dict.fromkeys(method.asset.network for method in methods)),
             "schemes": list(dict.fromkeys(method.scheme for method in methods)),
+            "accepts": self._gate.terms(quote),
             "payment_methods": [_method(method, quote) for method in methods],
         }
 

@@ -1,0 +1,109 @@
+"""The demo as a person runs it: start, be asked for money, pay, count the money, end it."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import pytest
+
+from tests.support.server import free_port
+from xbyte_live.devnet.chain import Chain
+from xbyte_live.media.playlist import read_media_playlist
+
+ROOT = Path(__file__).parents[1]
+
+
+async def start(data_dir: Path) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
+    """Run the demo until it says that everything answers."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "xbyte_live.cli", "demo", "--data-dir", str(data_dir)),
+        *("--port", str(free_port()), "--rpc-port", str(free_port())),
+        stdout=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    async with asyncio.timeout(240):
+        while not (data_dir / "demo.json").exists():
+            assert process.returncode is None, "the demo ended by itself"
+            await asyncio.sleep(0.1)  # the file is what it promises, there is no event
+    return process, json.loads((data_dir / "demo.json").read_text())
+
+
+async def end(process: asyncio.subprocess.Process, data_dir: Path) -> None:
+    """Ctrl-C; nothing of its session may be left."""
+    session = os.getsid(process.pid)
+    process.send_signal(signal.SIGINT)
+    await asyncio.wait_for(process.wait(), 30)
+    assert not (data_dir / "demo.json").exists()
+    assert [pid for pid in running() if session_of(pid) == session] == []
+    assert not any(str(data_dir) in command_of(pid) for pid in running())
+
+
+def running() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.timeout(400)
+async def test_the_demo_sells_and_ends_well_and_starts_again(tmp_path: Path) -> None:
+    data_dir, out = tmp_path / "demo", tmp_path / "out.ts"
+    process, demo = await start(data_dir)
+    assert {"http_url", "rpc_url", "chain_id", "network", "asset", "pay_to", "payer_key"} < set(demo)
+    assert [item["kind"] for item in demo["items"]] == ["title"] * 3
+    video = demo["items"][0]
+    async with Chain(demo["rpc_url"]) as chain, httpx.AsyncClient() as http:
+        base = video["url"].removesuffix("index.m3u8") + video["renditions"][0]
+        playlist = read_media_playlist((await http.get(f"{base}/index.m3u8")).text)
+        assert 58e6 < sum(s.duration_us for s in playlist.segments) < 61e6
+        first = playlist.segments[0]
+        asked = await http.get(f"{base}/{first.uri}")
+        assert asked.status_code == 402
+        assert asked.json()["accepts"][0]["maxAmountRequired"] == str(first.amount)
+
+        before = await chain.usdc_balance(demo["pay_to"])
+        answer = await cli("pay", video["url"], "--out", str(out), "--json", key=demo["payer_key"])
+        cost = sum(s.amount or 0 for s in playlist.segments)
+        assert json.loads(answer)["cost"] == cost
+        assert await chain.usdc_balance(demo["pay_to"]) - before == cost
+    assert out.stat().st_size == sum(s.size or 0 for s in playlist.segments)
+    with av.open(str(out)) as paid:
+        frames = sum(1 for _ in paid.decode(video=0))
+    assert frames == 60 * 30
+    await end(process, data_dir)
+
+    process, again = await start(data_dir)
+    assert [item["slug"] for item in again["items"]] == [item["slug"] for item in demo["items"]]
+    async with Chain(again["rpc_url"]) as chain:
+        assert await chain.usdc_balance(demo["pay_to"]) - before == cost
+    await end(process, data_dir)
+
+
+async def cli(*args: str, key: str) -> str:
+    """Run `xbyte-live` with a wallet; its output, after it ended well."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "xbyte_live.cli", *args),
+        env=os.environ | {"XBYTE_WALLET_KEY": key},
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()
