@@ -129,7 +129,7 @@ IO_MODULES = frozenset(
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("db/*", "ledger", "catalog"),
     "alembic": ("db/*",),
-    "av": ("media/*", "devnet/footage"),
+    "av": ("media/*", "devnet/*"),
     "web3": ("payments/chain", "devnet/*"),
     "starlette": ("web/*", "service", "devnet/facilitator"),
     "uvicorn": ("service", "demo", "devnet/*"),

@@ -5,11 +5,13 @@ field's name in capitals), the TOML file, the default. Keys of wallets are read 
 environment or from an encrypted keystore file only.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from xbyte_live.errors import ConfigError, MoneyError
 from xbyte_live.money import PRICE_DECIMALS, Asset, Price, parse_decimal
@@ -20,19 +22,35 @@ MIB = 2**20
 Policy = Literal["settle_first", "optimistic"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+_NETWORK = re.compile(r"eip155:[1-9][0-9]{0,31}")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
 
 class Secret(str):
-    """Text that never shows itself: its ``repr`` is stars, so no log or error prints it."""
+    """Text that never shows itself: printed, formatted or logged it is stars."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "'***'" if self else "''"
+        return repr(str(self))
+
+    def __str__(self) -> str:
+        return "***" if self else ""
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return str.__str__(self)
 
 
-def setting(default: Any, about: str, *, flag: bool = True) -> Any:
-    """One row of ``Settings``; ``flag=False`` keeps it off the command line."""
-    return field(default=default, metadata={"about": about, "flag": flag})
+def setting(default: Any, about: str, *, flag: bool = True, shown: bool = True) -> Any:
+    """One row of ``Settings``; ``flag=False`` keeps it off the command line.
+
+    ``shown=False`` keeps the value, which may hold a password, out of the settings' ``repr``.
+    """
+    return field(default=default, repr=shown, metadata={"about": about, "flag": flag})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +59,7 @@ class Settings:
 
     data_dir: Path = setting(Path("xbyte-data"), "where the database and the segments are kept")
     database_url: str = setting(
-        "", "SQLAlchemy URL (SQLite or PostgreSQL); empty: SQLite in `data_dir`"
+        "", "SQLAlchemy URL (SQLite or PostgreSQL); empty: SQLite in `data_dir`", shown=False
     )
     host: str = setting("127.0.0.1", "address the HTTP server listens on")
     port: int = setting(8402, "port the HTTP server listens on")
@@ -57,7 +75,9 @@ class Settings:
         ("eip155:8453",), "CAIP-2 networks payments are taken on, the preferred one first"
     )
     rpc_urls: tuple[str, ...] = setting(
-        (), "RPC nodes as `NETWORK=URL`; known networks have a public one by default"
+        (),
+        "RPC nodes as `NETWORK=URL`; known networks have a public one by default",
+        shown=False,
     )
     assets: tuple[str, ...] = setting(
         (),
@@ -117,11 +137,17 @@ class Settings:
         if not self.networks:
             raise ConfigError("networks must name at least one network, such as eip155:8453")
         for network in self.networks:
-            if not network.removeprefix("eip155:").isdecimal() or ":" not in network:
+            if _NETWORK.fullmatch(network) is None:
                 raise ConfigError(f"networks: {network!r} is not of the form eip155:CHAIN_ID")
-        for url in (*self.facilitators, *self.rpc_by_network.values()):
-            if not url.startswith(("http://", "https://")):
-                raise ConfigError(f"facilitators and rpc_urls take http(s) URLs, not {url!r}")
+        if self.pay_to and _ADDRESS.fullmatch(self.pay_to) is None:
+            raise ConfigError("pay_to must be an address: 0x and 40 hex digits")
+        for name, urls in {
+            "public_url": [self.public_url] if self.public_url else [],
+            "facilitators": self.facilitators,
+            "rpc_urls": self.rpc_by_network.values(),
+        }.items():
+            if not all(map(_is_http, urls)):  # not shown: such URLs often hold a key
+                raise ConfigError(f"{name} takes http:// or https:// URLs with a host")
         self.custom_assets  # noqa: B018  a malformed asset is reported here, not at first use
 
     @property
@@ -148,8 +174,8 @@ class Settings:
         urls = dict(PUBLIC_RPC_URLS)
         for entry in self.rpc_urls:
             network, _, url = entry.partition("=")
-            if not url:
-                raise ConfigError(f"rpc_urls: {entry!r} is not of the form NETWORK=URL")
+            if _NETWORK.fullmatch(network) is None:
+                raise ConfigError("rpc_urls takes NETWORK=URL, such as eip155:8453=https://…")
             urls[network] = url
         return urls
 
@@ -160,6 +186,8 @@ class Settings:
         for entry in self.assets:
             try:
                 network, address, name, version, decimals, symbol = entry.split("/")
+                if not (_NETWORK.fullmatch(network) and _ADDRESS.fullmatch(address)):
+                    raise ValueError("no eip155:CHAIN_ID network or no 0x address")
                 found.append(Asset(network, address, name, version, int(decimals), symbol))
             except (ValueError, MoneyError) as error:
                 raise ConfigError(
@@ -224,13 +252,13 @@ def load_settings(
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
     values: dict[str, Any] = {}
     for row in setting_rows():
+        if row.kind is Secret and row.name in from_file:
+            raise ConfigError(f"{row.name} may not stand in a file; set {row.env} instead")
         if row.name in given:
             values[row.name] = _read(row, given.pop(row.name))
         elif row.env in environ:
             values[row.name] = _read(row, environ[row.env])
         elif row.name in from_file:
-            if row.kind is Secret:
-                raise ConfigError(f"{row.name} may not stand in a file; set {row.env} instead")
             values[row.name] = _read(row, from_file.pop(row.name))
         from_file.pop(row.name, None)
     for unknown in (*given, *from_file):
@@ -269,6 +297,14 @@ def _read(row: SettingRow, value: Any) -> Any:
     if isinstance(value, str | Path):
         return kind(value)
     raise ConfigError(f"{row.name} takes text")
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _shown(default: Any) -> str:

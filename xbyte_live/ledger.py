@@ -21,9 +21,9 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     Table,
-    Update,
     and_,
     case,
+    delete,
     func,
     or_,
     select,
@@ -169,18 +169,16 @@ class Ledger:
     async def settle(self, charge: Charge, tx_hash: str) -> Charge:
         """Record that the money moved, in which transaction; true whatever was believed before.
 
-        A charge for a debt makes good, in the same transaction, what its payer owed its payee.
+        A charge for a debt makes good, in the same transaction, what the debtor owed its payee,
+        whoever paid: the oldest first, and no more than was paid.
         """
         values = {"state": "settled", "tx_hash": tx_hash, "settled_at": self._clock()}
         not_settled = charges.c.state != "settled"
-        made_good = update(charges).where(
-            _owed_by(charge.payer), charges.c.pay_to == charge.pay_to, charges.c.id < charge.id
-        )
         return await self._finish(
             charge,
             not_settled,
             {**values, "error": None, "in_doubt": False},
-            made_good.values(made_good_by=charge.id) if is_debt(charge.resource) else None,
+            _make_good if is_debt(charge.resource) else None,
         )
 
     async def fail(self, charge: Charge, error: str) -> Charge:
@@ -214,6 +212,11 @@ class Ledger:
             lambda db: [_charge(row) for row in db.execute(query).mappings()]
         )
 
+    async def queued(self) -> int:
+        """Charges whose bytes may have left and whose settlement is still to come."""
+        query = select(func.count()).where(charges.c.state == "queued")
+        return await self._database.read(lambda db: int(db.execute(query).scalar_one()))
+
     async def debts(self, payer: str) -> list[Debt]:
         """What this payer owes to each payee, the oldest debt first."""
         query = (
@@ -235,12 +238,31 @@ class Ledger:
             lambda db: [Totals(state, n, int(amount)) for state, n, amount in db.execute(query)]
         )
 
+    async def forget_refused(self, *, age: float, limit: int = 1000) -> int:
+        """Delete up to ``limit`` charges older than ``age`` seconds that came to nothing.
+
+        No byte left for them and no money moved, so they are only room that anybody with a key
+        and no money can take up. Returns how many there were.
+        """
+        came_to_nothing = select(charges.c.id).where(
+            charges.c.state == "failed",
+            charges.c.delivered.is_(False),
+            charges.c.in_doubt.is_(False),
+            charges.c.created_at < self._clock() - age,
+        )
+        statement = delete(charges).where(charges.c.id.in_(came_to_nothing.limit(limit)))
+        return await self._database.write(lambda db: db.execute(statement).rowcount)
+
     async def secret(self, name: str) -> bytes:
         """32 random bytes kept under a name, made by whoever asks first."""
         return await self._database.write(lambda db: _secret(db, name))
 
     async def _finish(
-        self, charge: Charge, where: Any, values: dict[str, Any], also: Update | None = None
+        self,
+        charge: Charge,
+        where: Any,
+        values: dict[str, Any],
+        also: Callable[[Connection, Charge], None] | None = None,
     ) -> Charge:
         statement = (
             update(charges)
@@ -249,9 +271,9 @@ class Ledger:
         )
 
         def work(db: Connection) -> Charge:
-            db.execute(statement)
-            if also is not None:
-                db.execute(also)
+            changed = db.execute(statement).rowcount
+            if changed and also is not None:
+                also(db, charge)
             return _require(db, charge.id)
 
         return await self._database.write(work)
@@ -268,7 +290,7 @@ def _reserve(
         if owed := _debt(db, new.payer):
             return Reservation(_find(db, identity), owed=owed)
         optimistic = _fits(db, new, exposure)
-    created = _insert_new(
+    made = _insert_new(
         db,
         charges,
         {
@@ -280,10 +302,12 @@ def _reserve(
             "next_attempt_at": None if optimistic else now + patience,
         },
     )
+    if made is not None:
+        return Reservation(_charge(made), created=True)
     found = _find(db, identity)
     if found is None:
-        raise AssertionError("a charge that was just reserved is not in the ledger")
-    return Reservation(found, created)
+        raise AssertionError("a charge that is in the ledger is not to be found there")
+    return Reservation(found)
 
 
 def _fits(db: Connection, new: NewCharge, exposure: Exposure) -> bool:
@@ -306,7 +330,7 @@ def _begin_attempt(db: Connection, charge_id: int, lease: float, now: float) -> 
         charges.c.state != "settled",
         or_(charges.c.lease_until.is_(None), charges.c.lease_until <= now),
     )
-    before = _find(db, free)
+    before = _find(db, free, lock=True)
     taken = db.execute(
         update(charges)
         .where(free)
@@ -341,6 +365,20 @@ def _owed_by(payer: str) -> Any:
     )
 
 
+def _make_good(db: Connection, paid: Charge) -> None:
+    debtor = paid.resource.removeprefix(_DEBTS).partition("/")[0]
+    owed = and_(_owed_by(debtor), charges.c.pay_to == paid.pay_to, charges.c.id < paid.id)
+    left, covered = paid.amount, 0
+    for charge_id, amount in db.execute(
+        select(charges.c.id, charges.c.amount).where(owed).order_by(charges.c.id)
+    ):
+        left -= amount
+        if left < 0:
+            break
+        covered = charge_id
+    db.execute(update(charges).where(owed, charges.c.id <= covered).values(made_good_by=paid.id))
+
+
 def _identity(network: str, asset: str, payer: str, nonce: str) -> Any:
     return and_(
         charges.c.network == network,
@@ -350,8 +388,9 @@ def _identity(network: str, asset: str, payer: str, nonce: str) -> Any:
     )
 
 
-def _find(db: Connection, where: Any) -> Charge | None:
-    row = db.execute(select(charges).where(where)).mappings().first()
+def _find(db: Connection, where: Any, *, lock: bool = False) -> Charge | None:
+    query = select(charges).where(where)
+    row = db.execute(query.with_for_update() if lock else query).mappings().first()
     return _charge(row) if row is not None else None
 
 
@@ -367,11 +406,11 @@ def _secret(db: Connection, name: str) -> bytes:
     return bytes(db.execute(select(secrets.c.value).where(secrets.c.name == name)).scalar_one())
 
 
-def _insert_new(db: Connection, table: Table, values: dict[str, Any]) -> bool:
-    """Insert a row unless its key is taken; whether this call inserted it."""
+def _insert_new(db: Connection, table: Table, values: dict[str, Any]) -> RowMapping | None:
+    """Insert a row unless its key is taken; the row if this call inserted it."""
     dialect = postgresql if db.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(values).on_conflict_do_nothing()
-    return db.execute(statement).rowcount == 1
+    statement = dialect.insert(table).values(values).on_conflict_do_nothing().returning(table)
+    return db.execute(statement).mappings().first()
 
 
 def _columns(new: NewCharge) -> dict[str, Any]:

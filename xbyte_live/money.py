@@ -14,7 +14,7 @@ MIB = 2**20
 PRICE_DECIMALS = 6
 MAX_AMOUNT = 2**63 - 1  # what both databases hold in one integer column
 
-_DECIMAL = re.compile(r"(?P<whole>\d{1,18})(?:\.(?P<fraction>\d{1,18}))?")
+_DECIMAL = re.compile(r"(?P<whole>[0-9]{1,18})(?:\.(?P<fraction>[0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def parse_decimal(text: str, decimals: int) -> int:
     fraction = (match["fraction"] or "").rstrip("0")
     if len(fraction) > decimals:
         raise MoneyError(f"{text[:40]!r} is finer than {decimals} decimals allow")
-    return int(match["whole"]) * 10**decimals + int(fraction.ljust(decimals, "0") or 0)
+    return int(match["whole"] + fraction.ljust(decimals, "0"))
 
 
 def format_decimal(amount: int, decimals: int) -> str:

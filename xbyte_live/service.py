@@ -35,6 +35,7 @@ from xbyte_live.web.health import Readiness, store_check
 from xbyte_live.web.metrics import Levels, Metrics
 
 SWEEP_EVERY = 60.0  # seconds
+FORGET_AFTER = 86_400.0  # seconds a payment that came to nothing is remembered
 LEASE_MARGIN = 10.0
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
             metrics=Metrics(levels=lambda: _levels(cache, shelf.database, ledger)),
             readiness=_readiness(shelf, ledger, facilitator),
         )
-        async with _background(settlement.run(), _sweeping(shelf)):
+        async with _background(settlement.run(), _sweeping(shelf, ledger)):
             yield app
 
 
@@ -234,10 +235,11 @@ async def _levels(cache: SegmentCache, database: Database, ledger: Ledger) -> Le
     )
 
 
-async def _sweeping(shelf: Shelf) -> None:
+async def _sweeping(shelf: Shelf, ledger: Ledger) -> None:
     while True:
         try:
             await sweep(shelf.catalog, shelf.store)
+            await ledger.forget_refused(age=FORGET_AFTER)
         except Exception:
             log.exception("clearing up old segments failed; it is tried again")
         await asyncio.sleep(SWEEP_EVERY)

@@ -61,6 +61,7 @@ class Settlement:
         self._queue = queue
         self._interval = interval
         self._clock = clock
+        self._backlog = 0  # charges in the ledger that wait, when last looked
         self._under_way: dict[int, asyncio.Task[Charge]] = {}
         self._wake = asyncio.Event()
         self.lease = lease
@@ -68,7 +69,7 @@ class Settlement:
     @property
     def has_room(self) -> bool:
         """Whether one more payment may wait for the chain."""
-        return len(self._under_way) < self._queue
+        return len(self._under_way) + self._backlog < self._queue
 
     async def settle(self, charge: Charge) -> Charge:
         """Try once to bring a charge to the chain; parallel callers share one attempt.
@@ -92,18 +93,24 @@ class Settlement:
         """Settle what is due, for ever; what fails is logged and tried again later."""
         while True:
             self._wake.clear()
-            try:
-                due = await self._ledger.due(self._parallel)
-            except XByteError as error:
-                log.error("settlement cannot read the ledger: %s", error)
-                due = []
-            await asyncio.gather(*(self._settle_due(charge) for charge in due))
-            if len(due) < self._parallel:
+            due = await self._look()
+            went_well = await asyncio.gather(*(self._settle_due(charge) for charge in due))
+            if len(due) < self._parallel or not all(went_well):
                 await self._rest()
 
     async def drain(self) -> None:
         """Wait for the attempts under way to end."""
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    async def _look(self) -> list[Charge]:
+        try:
+            self._backlog = await self._ledger.queued()
+            return await self._ledger.due(self._parallel)
+        except XByteError as error:
+            log.error("settlement cannot read the ledger: %s", error)
+        except Exception:
+            log.exception("settlement cannot read the ledger")
+        return []
 
     async def _rest(self) -> None:
         try:
@@ -118,10 +125,11 @@ class Settlement:
         if error is not None:
             log.warning("charge %d is not settled: %s", charge_id, error)
 
-    async def _settle_due(self, charge: Charge) -> None:
+    async def _settle_due(self, charge: Charge) -> bool:
         """Send what was delivered; for what was not, only learn what became of it.
 
-        Nobody is charged in the background for bytes that nobody asks for any more.
+        Nobody is charged in the background for bytes that nobody asks for any more. Returns
+        whether that was possible: one charge that is not must not end the work on the others.
         """
         try:
             if charge.delivered:
@@ -132,6 +140,11 @@ class Settlement:
                 await self._postpone(charge, charge.error or "outcome_unknown", in_doubt=True)
         except XByteError as error:
             log.warning("charge %d stays open: %s", charge.id, error)
+            return False
+        except Exception:
+            log.exception("charge %d stays open", charge.id)
+            return False
+        return True
 
     async def _attempt(self, charge: Charge) -> Charge:
         async with self._slots:
@@ -150,6 +163,9 @@ class Settlement:
         except FacilitatorError as error:
             await self._not_sent(charge, error)
             raise
+        except Exception:  # unforeseen, so nobody knows how far it came
+            log.exception("charge %d: settling failed", charge.id)
+            outcome = Unknown("unexpected_error")
         match outcome:
             case Settled(tx_hash):
                 log.info("charge %d settled in %s", charge.id, tx_hash)
