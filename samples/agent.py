@@ -1,6 +1,6 @@
 """Buy exactly the bytes an agent needs, within a budget: one range of an object.
 
-    PAYER_KEY=0x… python samples/agent.py http://127.0.0.1:8402/objects/dataset 0 65535
+PAYER_KEY=0x… python samples/agent.py http://127.0.0.1:8402/objects/dataset 0 65535
 """
 
 import asyncio
@@ -13,14 +13,13 @@ from eth_account import Account
 from xbyte_live.client.budget import Budget, dollars
 from xbyte_live.client.payer import Payer
 from xbyte_live.client.transport import RECEIPT, PayingTransport
-from xbyte_live.money import Price
 
 BUDGET = 50_000  # millionths of a dollar: five cents in all
 
 
 async def buy(url: str, first: int, last: int) -> bytes:
     """Bytes ``first`` to ``last`` of ``url``; raises ``BudgetExceeded`` before paying too much."""
-    budget = Budget(BUDGET, max_price=Price.parse("0.01"))
+    budget = Budget(BUDGET)
     payer = Payer(Account.from_key(os.environ["PAYER_KEY"]), budget)
     async with httpx.AsyncClient(transport=PayingTransport(payer), timeout=60) as http:
         answer = await http.get(url, headers={"Range": f"bytes={first}-{last}"})

@@ -1,7 +1,7 @@
 """Buy one segment with the official x402 client for Python, unmodified.
 
-    pip install 'x402[evm,httpx]'
-    PAYER_KEY=0x… python samples/official_client.py http://127.0.0.1:8402/hls/magma/source/0.ts out.ts
+pip install 'x402[evm,httpx]'
+PAYER_KEY=0x… python samples/official_client.py http://127.0.0.1:8402/hls/aurora/source/0.ts out.ts
 """
 
 import asyncio

@@ -50,7 +50,7 @@ def test_objects_come_and_go(env: dict[str, str], tmp_path: Path) -> None:
     assert "data-set" in good(env, "list")
     assert bad(env, "add", str(file)).count("data-set") == 1
     [changed] = json.loads(good(env, "price", "data-set", "0.5", "--pay-to", PAYEE, "--json"))
-    assert (changed["price_per_mib"], changed["pay_to"]) == ("0.5", PAYEE)
+    assert (changed["price_per_mb"], changed["pay_to"]) == ("0.5", PAYEE)
     good(env, "add", str(file), "--replace", "--rewatch", "free")
     good(env, "remove", "data-set")
     assert json.loads(good(env, "list", "--json")) == []

@@ -66,7 +66,9 @@ def command_of(pid: int) -> str:
 async def test_the_demo_sells_and_ends_well_and_starts_again(tmp_path: Path) -> None:
     data_dir, out = tmp_path / "demo", tmp_path / "out.ts"
     process, demo = await start(data_dir)
-    assert {"http_url", "rpc_url", "chain_id", "network", "asset", "pay_to", "payer_key"} < set(demo)
+    assert {"http_url", "rpc_url", "chain_id", "network", "asset", "pay_to", "payer_key"} < set(
+        demo
+    )
     assert [item["kind"] for item in demo["items"]] == ["title"] * 3
     video = demo["items"][0]
     async with Chain(demo["rpc_url"]) as chain, httpx.AsyncClient() as http:

@@ -24,7 +24,7 @@ from xbyte_live.errors import (
     PaymentPending,
     PaymentRefused,
 )
-from xbyte_live.ledger import Exposure
+from xbyte_live.ledger import Exposure, debt_resource
 from xbyte_live.money import Price
 from xbyte_live.payments.facilitator import Refused, Unknown
 from xbyte_live.pricing import Quote
@@ -367,15 +367,76 @@ async def test_a_debtor_is_refused_until_it_has_made_good(url: str) -> None:
         await till.gate.admit(till.pay(payer, second), second)
 
 
-async def test_presenting_a_failed_payment_again_tries_it_again(url: str) -> None:
+async def test_a_delivery_is_paid_once_whether_as_a_debt_or_by_its_own_payment(url: str) -> None:
     async with a_till(url, exposure=OPTIMISTIC) as till:
         payer, sale = a_payer(), a_sale()
         headers = till.pay(payer, sale)
         await till.gate.admit(headers, sale)
         till.facilitator.script = [Refused("invalid_exact_evm_insufficient_balance")]
         await settle_all_due(till)
-        assert (await till.gate.admit(headers, sale)).amount == 1000
-        assert await till.ledger.debts(payer.address.lower()) == []
+        assert await refusal(till, headers, sale) == "payer_owes"
+        [debt] = await till.ledger.debts(payer.address.lower())
+        owed = a_sale(debt_resource(payer.address.lower(), debt.pay_to), settle_first=True)
+        await till.gate.admit(till.pay(payer, owed), owed)
+        assert (await till.gate.admit(headers, sale)).amount == 1000  # its bytes are paid for
+        assert len(till.facilitator.settled) == 1
+
+
+async def test_a_debt_paid_while_another_one_fails_still_counts(url: str) -> None:
+    async with a_till(url, exposure=OPTIMISTIC) as till:
+        payer, dear, cheap = a_payer(), a_sale("/dear", price=2000), a_sale("/cheap")
+        address = payer.address.lower()
+        await till.gate.admit(till.pay(payer, dear), dear)
+        await till.gate.admit(till.pay(payer, cheap), cheap)
+        first, second = await till.ledger.due(2)
+        await till.ledger.fail(second, "insufficient")
+        [debt] = await till.ledger.debts(address)
+        owed = a_sale(debt_resource(address, debt.pay_to), price=debt.amount, settle_first=True)
+        await till.ledger.fail(first, "insufficient")
+        await till.gate.admit(till.pay(payer, owed), owed)
+        assert [d.amount for d in await till.ledger.debts(address)] == [2000]
+
+
+async def test_a_debtor_is_refused_however_soon_its_payment_expires(url: str) -> None:
+    async with a_till(url, exposure=OPTIMISTIC) as till:
+        payer, first, second = a_payer(), a_sale("/1"), a_sale("/2")
+        await till.gate.admit(till.pay(payer, first), first)
+        till.facilitator.script = [Refused("invalid_exact_evm_insufficient_balance")]
+        await settle_all_due(till)
+        soon = till.pay(payer, second, valid_for=60)
+        assert await refusal(till, soon, second) == "payer_owes"
+
+
+async def test_a_payment_that_came_to_nothing_is_no_option_on_an_old_price(url: str) -> None:
+    async with a_till(url) as till:
+        sale, payer = a_sale(), a_payer()
+        headers = till.pay(payer, sale, valid_for=10**7)
+        till.facilitator.script = [Refused("invalid_exact_evm_insufficient_balance")]
+        await refusal(till, headers, sale)
+        till.time.now += 10**6
+        assert await refusal(till, headers, a_sale(price=10**6)) == "invalid_payment_requirements"
+        assert await refusal(till, headers, a_sale(retry_only=True)) == "not_for_sale"
+        assert till.facilitator.settled == []
+
+
+async def test_the_retry_window_begins_when_the_bytes_are_first_had(url: str) -> None:
+    async with a_till(url) as till:
+        sale = a_sale()
+        headers = till.pay(a_payer(), sale)
+        till.chain.answers = False
+        till.facilitator.script = ["moved, silent"]
+        with pytest.raises(PaymentPending):
+            await till.gate.admit(headers, sale)
+        till.chain.answers = True
+        till.time.now += 30
+        await settle_all_due(till)
+        assert await states(till) == {"settled": (1, 1000)}
+        till.time.now += 3600
+        first = await till.gate.admit(headers, sale)
+        till.time.now += 119
+        assert await till.gate.admit(headers, sale) == first
+        till.time.now += 2
+        assert await refusal(till, headers, sale) == USED
 
 
 async def test_an_undelivered_payment_is_never_sent_in_the_background(url: str) -> None:
@@ -413,9 +474,13 @@ async def test_a_receipt_opens_the_same_bytes_again_where_rewatching_is_free(url
         token = answer["extensions"]["xbyte-receipt"]["receipt"]
         till.time.now += 10**6
         assert (await till.gate.admit({"XBYTE-RECEIPT": token}, sale)).amount == 0
+        part = a_sale("/hls/plasma/source/0.ts#bytes=0-9", rewatch_free=True)
+        assert (await till.gate.admit({"XBYTE-RECEIPT": token}, part)).amount == 0
         other = a_sale("/hls/plasma/source/1.ts", rewatch_free=True)
+        paying = {"XBYTE-RECEIPT": token} | till.pay(a_payer(), other)
+        assert (await till.gate.admit(paying, other)).amount == 1000
         assert await refusal(till, {"XBYTE-RECEIPT": token}, other) == "invalid_receipt"
-        assert await refusal(till, {"XBYTE-RECEIPT": token}, a_sale()) == "payment_required"
+        assert await refusal(till, {"XBYTE-RECEIPT": token}, a_sale()) == "invalid_receipt"
         for forged in (token[:-1] + "x", "1." + "0" * 64, "٣.x", "9" * 30 + ".x", "é.x"):
             assert await refusal(till, {"XBYTE-RECEIPT": forged}, sale) == "invalid_receipt"
 

@@ -132,7 +132,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "av": ("media/*", "devnet/*"),
     "web3": ("payments/chain", "devnet/*"),
     "starlette": ("web/*", "service", "devnet/facilitator"),
-    "uvicorn": ("service", "demo", "devnet/*"),
+    "uvicorn": ("service", "web/bounded", "devnet/*"),
     "m3u8": ("media/playlist",),
     "coincurve": ("payments/eip712", "client/*"),
 }

@@ -217,10 +217,10 @@ async def test_what_waits_for_the_chain_is_no_exposure(ledger: Ledger) -> None:
     await queued(ledger, 6)
 
 
-async def test_a_failed_delivery_that_is_tried_again_counts_as_open(ledger: Ledger) -> None:
-    await attempt(ledger, await failed(ledger, 1, amount=300))
-    second = await ledger.reserve(a_charge(2), exposure=LIMIT, patience=LEASE)
-    assert second.charge is not None and second.charge.state == "pending"
+async def test_a_failed_delivery_is_a_debt_and_never_tried_again(ledger: Ledger) -> None:
+    charge = await failed(ledger, 1)
+    assert charge.is_owed and not charge.came_to_nothing
+    assert await ledger.begin_attempt(charge.id, lease=LEASE) is None
 
 
 async def test_each_payer_has_a_cap_of_its_own(ledger: Ledger) -> None:
@@ -259,7 +259,7 @@ async def test_a_payer_at_several_processes_stays_within_the_cap(
 async def test_a_payer_that_owes_is_refused_and_told_what(ledger: Ledger) -> None:
     await failed(ledger, 1, amount=40)
     await failed(ledger, 2, amount=60, payer=OTHER_PAYER)
-    refused = await ledger.reserve(a_charge(3), exposure=LIMIT, patience=LEASE)
+    refused = await ledger.reserve(a_charge(3), exposure=LIMIT, patience=LEASE, refuse_debtors=True)
     assert refused == Reservation(None, owed=40)
     new = a_charge(3)
     assert await ledger.find(new.network, new.asset, new.payer, new.nonce) is None
@@ -268,7 +268,7 @@ async def test_a_payer_that_owes_is_refused_and_told_what(ledger: Ledger) -> Non
 async def test_a_payer_that_owes_still_finds_what_it_paid_for(ledger: Ledger) -> None:
     paid = await ledger.settle(await pending(ledger, 1), TX)
     await failed(ledger, 2)
-    again = await ledger.reserve(a_charge(1), exposure=LIMIT, patience=LEASE)
+    again = await ledger.reserve(a_charge(1), exposure=LIMIT, patience=LEASE, refuse_debtors=True)
     assert again == Reservation(paid, owed=100)
 
 
@@ -364,7 +364,7 @@ async def test_an_unsettled_payment_of_a_debt_makes_nothing_good(ledger: Ledger)
 
 async def test_a_delivery_that_settles_after_all_is_owed_no_more(ledger: Ledger) -> None:
     (charge,) = await owing(ledger, 5)
-    await ledger.settle(await attempt(ledger, charge), TX)
+    await ledger.settle(charge, TX)
     assert await ledger.debts(PAYER) == []
 
 
@@ -483,8 +483,10 @@ async def test_a_settled_charge_has_its_transaction_and_time(ledger: Ledger, clo
     clock.now += 5
     settled = await ledger.settle(begun, TX)
     assert (settled.state, settled.tx_hash, settled.settled_at) == ("settled", TX, NOW + 5)
-    assert settled.good_since == NOW + 5
-    assert settled == await now_of(ledger, begun)
+    served = await ledger.serve(settled)
+    clock.now += 9
+    assert (await ledger.serve(settled)).served_at == served.served_at == NOW + 5
+    assert served == await now_of(ledger, begun)
 
 
 async def test_what_settled_stays_settled(ledger: Ledger, clock: Clock) -> None:
@@ -721,7 +723,9 @@ class Model(RuleBasedStateMachine):
     def reserve(self, number: int, amount: int, waits: bool) -> Charge | None:
         exposure = None if waits else LIMIT
         new = a_charge(number, payer=self.payer, amount=amount)
-        made = self.run_(self.ledger.reserve(new, exposure=exposure, patience=LEASE))
+        made = self.run_(
+            self.ledger.reserve(new, exposure=exposure, patience=LEASE, refuse_debtors=not waits)
+        )
         before = self.by_number.get(number)
         owed = sum(row.amount for row in self.rows.values() if row.is_owed)
         if exposure and owed:
@@ -754,7 +758,8 @@ class Model(RuleBasedStateMachine):
         row = self.rows[charge.id]
         begun = self.run_(self.ledger.begin_attempt(charge.id, lease=lease))
         free = row.lease_until is None or row.lease_until <= self.clock.now
-        assert (begun is not None) == (free and row.state != "settled")
+        is_debt = row.state == "failed" and row.delivered
+        assert (begun is not None) == (free and row.state != "settled" and not is_debt)
         if begun is not None:
             assert begun.in_doubt == row.in_doubt
             row.attempts, row.lease_until, row.in_doubt = (

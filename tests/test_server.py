@@ -394,3 +394,21 @@ async def run_cli(server: Server, *args: str) -> str:
     output, _ = await process.communicate()
     assert process.returncode == 0
     return output.decode()
+
+
+async def test_a_request_whose_headers_never_end_is_cut_off(
+    tmp_path: Path, devnet: SharedDevnet, gas: str, payee: str
+) -> None:
+    async with a_server(tmp_path, devnet.rpc_url, payee, gas) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
+        sent = 0
+        with pytest.raises(ConnectionError):
+            while sent < 50_000_000:
+                writer.write(b"X-Long: " + b"a" * 8000 + b"\r\n")
+                await writer.drain()
+                sent += 8010
+        assert sent < 20_000_000  # what the sockets hold, not what the server keeps
+        writer.transport.abort()
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(f"{server.url}/healthz")).status_code == 200

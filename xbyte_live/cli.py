@@ -135,7 +135,13 @@ def terms_options(command: Command) -> Command:
 )
 @click.option("--slug", help="Name in URLs (for a single file); else from the file's name.")
 @click.option("--title", "name", help="Name people see (for a single file).")
-@click.option("--preview", default=0, show_default=True, help="Seconds at the start that are free.")
+@click.option(
+    "--preview",
+    default=0,
+    type=click.IntRange(0),
+    show_default=True,
+    help="Seconds at the start that are free.",
+)
 @click.option("--no-transcode", is_flag=True, help="Refuse what would have to be re-encoded.")
 @terms_options
 @json_option
@@ -177,7 +183,7 @@ def list_items(settings: Settings, as_json: bool) -> None:
 @click.argument("slug")
 @click.argument("price", required=False)
 @click.option("--pay-to", help="The payee's address.")
-@click.option("--preview", type=int, help="Seconds at the start that are free.")
+@click.option("--preview", type=click.IntRange(0), help="Seconds at the start that are free.")
 @click.option("--rewatch", type=click.Choice(["paid", "free"]), help="Sell again, or once.")
 @json_option
 @settings_options(*CATALOG_SETTINGS)
@@ -210,7 +216,7 @@ def remove(slugs: tuple[str, ...], settings: Settings) -> None:
 @json_option
 @settings_options("assets")
 def pay(url: str, settings: Settings, **given: Any) -> None:
-    """Buy a playlist, a watch page or an object into a file, within a budget."""
+    """Buy a playlist or an object into a file, within a budget."""
     from xbyte_live.paying import pay as buy
 
     _run(buy(settings, url, **given))

@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import multiprocessing
+import socket
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +14,15 @@ import click
 from xbyte_live.config import Secret, Settings
 from xbyte_live.devnet.accounts import BANNER, GAS, PAYEE, PAYER
 from xbyte_live.devnet.chain import Devnet
-from xbyte_live.devnet.footage import Kind, make_footage
+from xbyte_live.devnet.samples import SAMPLES, Sample, make_sample
 from xbyte_live.display import on_terminal, progress_bar
-from xbyte_live.errors import ConfigError
+from xbyte_live.errors import ConfigError, DevnetError
 from xbyte_live.intake import Intake, Terms
 from xbyte_live.media.packager import PackageOptions
 from xbyte_live.models import Title
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
-from xbyte_live.service import HttpServer, open_service, open_shelf, public_url
+from xbyte_live.service import HttpServer, listening, open_service, open_shelf, public_url
 
-SAMPLES: dict[Kind, str] = {"magma": ".mp4", "orrery": ".mp4", "nocturne": ".m4a"}
 PAYER_FUNDS = 100_000_000  # the demo wallet is filled up to $100 of test USDC
 
 
@@ -34,15 +37,22 @@ async def run_demo(data_dir: Path, *, port: int, rpc_port: int) -> None:
     except OSError:
         raise ConfigError(f"the folder {data_dir} cannot be made; choose another") from None
     described = data_dir / "demo.json"
-    described.unlink(missing_ok=True)
+    with listening(Settings(port=port)) as listener:
+        await _show(data_dir, described, listener, port=port, rpc_port=rpc_port)
+
+
+async def _show(
+    data_dir: Path, described: Path, listener: socket.socket, *, port: int, rpc_port: int
+) -> None:
     click.echo("starting a local chain …")
     async with Devnet(data_dir / "chain", rpc_port=rpc_port) as devnet:
+        described.unlink(missing_ok=True)
         settings = _settings(data_dir, devnet, port)
         await _fill_wallet(devnet)
         titles = await _titles(settings)
         async with open_service(settings) as app:
             server = HttpServer(app, settings)
-            serving = asyncio.create_task(server.run())
+            serving = asyncio.create_task(server.run(listener))
             await _first(serving, server.ready.wait())
             if not serving.done():
                 _describe(described, settings, devnet, titles)
@@ -87,29 +97,44 @@ async def _fill_wallet(devnet: Devnet) -> None:
 async def _titles(settings: Settings) -> list[Title]:
     """The sample titles, made and packaged where they are not there yet."""
     async with open_shelf(settings) as shelf:
-        wanted = [slug for slug in SAMPLES if await shelf.catalog.item(slug) is None]
+        wanted = [s for s in SAMPLES if await shelf.catalog.item(s.slug) is None]
         if wanted:
             click.echo(f"making {len(wanted)} sample titles, a minute each …")
         intake = Intake(shelf.catalog, shelf.store)
         with progress_bar(quiet=not wanted) as bars:
 
-            async def make(kind: Kind) -> None:
-                task = bars.add_task(f"making {kind}", total=None)
-                path = settings.data_dir / f"{kind}{SAMPLES[kind]}"
+            async def make(sample: Sample) -> None:
+                task = bars.add_task(f"making {sample.name}", total=None)
+                path = settings.data_dir / sample.file_name
 
                 def packaged(done: float) -> None:
-                    bars.update(task, description=f"packaging {kind}", total=1.0, completed=done)
+                    bars.update(task, description=f"packaging {sample.name}", completed=done)
 
                 try:
-                    await asyncio.to_thread(make_footage, path, kind)
+                    await _in_a_child(make_sample, sample, path)
                     terms = Terms(settings.default_price)
-                    await intake.title(path, kind, terms, PackageOptions(), progress=packaged)
+                    bars.update(task, total=1.0)
+                    await intake.title(
+                        path, sample.slug, terms, PackageOptions(), progress=packaged
+                    )
                 finally:
                     path.unlink(missing_ok=True)
 
-            await asyncio.gather(*(make(kind) for kind in wanted))
-        found = [await shelf.catalog.item(slug) for slug in SAMPLES]
+            await asyncio.gather(*(make(sample) for sample in wanted))
+        found = [await shelf.catalog.item(sample.slug) for sample in SAMPLES]
     return [item for item in found if isinstance(item, Title)]
+
+
+async def _in_a_child(work: Callable[..., None], *args: Any) -> None:
+    """Run long work in a process of its own, which is ended when we are."""
+    child = multiprocessing.get_context("spawn").Process(target=work, args=args, daemon=True)
+    child.start()
+    try:
+        await asyncio.to_thread(child.join)
+    finally:
+        child.kill()
+    if child.exitcode != 0:
+        raise DevnetError("a sample title could not be made; see above")
 
 
 def _describe(path: Path, settings: Settings, devnet: Devnet, titles: list[Title]) -> None:
@@ -155,8 +180,15 @@ def _tell(settings: Settings, titles: list[Title]) -> None:
     click.echo("\nask for a segment, and be asked for money:")
     click.echo(f"  curl -si {url}/hls/{first.slug}/{segment} | head -4")
     click.echo("pay, with the demo wallet:")
-    click.echo(f"  XBYTE_WALLET_KEY={PAYER.key} xbyte-live pay {url}/hls/{first.slug}/index.m3u8")
+    playlist = f"{url}/hls/{first.slug}/index.m3u8"
+    click.echo(f"  XBYTE_WALLET_KEY={PAYER.key} {_command()} pay {playlist}")
     click.echo("\nCtrl-C ends it.")
+
+
+def _command() -> str:
+    """How this program was called, so that what is printed can be pasted."""
+    called = sys.argv[0]
+    return called if Path(called).name == "xbyte-live" else "xbyte-live"
 
 
 async def _first(*work: Any) -> None:

@@ -75,7 +75,7 @@ async def _port(settings: Settings) -> str:
 async def _database(settings: Settings) -> str:
     async with open_shelf(settings) as shelf:
         items = await shelf.catalog.items()
-        return f"{shelf.database.dialect}, {len(items)} items for sale"
+        return f"{shelf.database.dialect}, {len(items)} for sale"
 
 
 async def _store(settings: Settings) -> str:

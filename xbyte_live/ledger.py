@@ -25,8 +25,10 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    not_,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -69,13 +71,20 @@ class Charge(NewCharge):
     error: str | None
     created_at: float
     settled_at: float | None
+    served_at: float | None
+    made_good_by: int | None
     attempts: int
     in_doubt: bool
 
     @property
-    def good_since(self) -> float:
-        """When its bytes could first be had, in Unix seconds."""
-        return self.settled_at or self.created_at
+    def came_to_nothing(self) -> bool:
+        """Whether no money moved for it and no byte left, so that it binds nobody."""
+        return self.state == "failed" and not self.delivered
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether its bytes left and nothing has paid for them."""
+        return self.state == "failed" and self.delivered and self.made_good_by is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +142,22 @@ class Ledger:
         self._clock = clock
 
     async def reserve(
-        self, new: NewCharge, *, exposure: Exposure | None, patience: float
+        self,
+        new: NewCharge,
+        *,
+        exposure: Exposure | None,
+        patience: float,
+        refuse_debtors: bool = False,
     ) -> Reservation:
         """Charge this authorization for this delivery, unless it was charged before (rule 3).
 
         With ``exposure`` the charge is ``queued`` and its bytes may leave at once, if what this
-        payer has not settled yet stays within its cap, and refused if it owes anything; else
-        it is ``pending``, and due for clearing up if it still is so after ``patience`` seconds.
+        payer has not settled yet stays within its cap; else it is ``pending``, and due for
+        clearing up if it still is so after ``patience`` seconds. With ``refuse_debtors`` a payer
+        that owes anything is not charged at all.
         """
         return await self._database.write(
-            lambda db: _reserve(db, new, exposure, patience, self._clock())
+            lambda db: _reserve(db, new, exposure, patience, refuse_debtors, self._clock())
         )
 
     async def find(self, network: str, asset: str, payer: str, nonce: str) -> Charge | None:
@@ -181,6 +196,11 @@ class Ledger:
             _make_good if is_debt(charge.resource) else None,
         )
 
+    async def serve(self, charge: Charge) -> Charge:
+        """Record that the bytes are handed over now, if they never were; the window starts here."""
+        never = charges.c.served_at.is_(None)
+        return await self._finish(charge, never, {"served_at": self._clock()}, keep_lease=True)
+
     async def fail(self, charge: Charge, error: str) -> Charge:
         """Record that the money did not move and no transaction is on its way."""
         values = {"state": "failed", "error": error[:128], "in_doubt": False}
@@ -212,6 +232,10 @@ class Ledger:
             lambda db: [_charge(row) for row in db.execute(query).mappings()]
         )
 
+    async def open_totals(self) -> list[Totals]:
+        """Count and sum of the charges that are not settled yet, by state; quick at any size."""
+        return await self._totals(charges.c.state.in_(("pending", "queued")))
+
     async def queued(self) -> int:
         """Charges whose bytes may have left and whose settlement is still to come."""
         query = select(func.count()).where(charges.c.state == "queued")
@@ -231,9 +255,11 @@ class Ledger:
 
     async def totals(self) -> list[Totals]:
         """Count and sum of the charges of each state."""
-        query = select(
-            charges.c.state, func.count(), func.coalesce(func.sum(charges.c.amount), 0)
-        ).group_by(charges.c.state)
+        return await self._totals(true())
+
+    async def _totals(self, where: Any) -> list[Totals]:
+        columns = (charges.c.state, func.count(), func.coalesce(func.sum(charges.c.amount), 0))
+        query = select(*columns).where(where).group_by(charges.c.state)
         return await self._database.read(
             lambda db: [Totals(state, n, int(amount)) for state, n, amount in db.execute(query)]
         )
@@ -263,12 +289,12 @@ class Ledger:
         where: Any,
         values: dict[str, Any],
         also: Callable[[Connection, Charge], None] | None = None,
+        *,
+        keep_lease: bool = False,
     ) -> Charge:
-        statement = (
-            update(charges)
-            .where(charges.c.id == charge.id, where)
-            .values(lease_until=None, **values)
-        )
+        if not keep_lease:
+            values = {**values, "lease_until": None}
+        statement = update(charges).where(charges.c.id == charge.id, where).values(values)
 
         def work(db: Connection) -> Charge:
             changed = db.execute(statement).rowcount
@@ -280,16 +306,19 @@ class Ledger:
 
 
 def _reserve(
-    db: Connection, new: NewCharge, exposure: Exposure | None, patience: float, now: float
+    db: Connection,
+    new: NewCharge,
+    exposure: Exposure | None,
+    patience: float,
+    refuse_debtors: bool,
+    now: float,
 ) -> Reservation:
     identity = _identity(new.network, new.asset, new.payer, new.nonce)
-    optimistic = False
-    if exposure is not None:
-        if db.dialect.name == "postgresql":  # one payer's parallel requests on several nodes
-            db.execute(select(func.pg_advisory_xact_lock(func.hashtext(new.payer))))
-        if owed := _debt(db, new.payer):
-            return Reservation(_find(db, identity), owed=owed)
-        optimistic = _fits(db, new, exposure)
+    if exposure is not None and db.dialect.name == "postgresql":  # one payer on several nodes
+        db.execute(select(func.pg_advisory_xact_lock(func.hashtext(new.payer))))
+    if refuse_debtors and (owed := _debt(db, new.payer)):
+        return Reservation(_find(db, identity), owed=owed)
+    optimistic = exposure is not None and _fits(db, new, exposure)
     made = _insert_new(
         db,
         charges,
@@ -299,6 +328,7 @@ def _reserve(
             "delivered": optimistic,
             "in_doubt": False,
             "created_at": now,
+            "served_at": now if optimistic else None,
             "next_attempt_at": None if optimistic else now + patience,
         },
     )
@@ -328,6 +358,7 @@ def _begin_attempt(db: Connection, charge_id: int, lease: float, now: float) -> 
     free = and_(
         charges.c.id == charge_id,
         charges.c.state != "settled",
+        not_(and_(charges.c.state == "failed", charges.c.delivered)),  # a debt is paid as such
         or_(charges.c.lease_until.is_(None), charges.c.lease_until <= now),
     )
     before = _find(db, free, lock=True)
@@ -368,15 +399,14 @@ def _owed_by(payer: str) -> Any:
 def _make_good(db: Connection, paid: Charge) -> None:
     debtor = paid.resource.removeprefix(_DEBTS).partition("/")[0]
     owed = and_(_owed_by(debtor), charges.c.pay_to == paid.pay_to, charges.c.id < paid.id)
-    left, covered = paid.amount, 0
+    left, covered = paid.amount, []
     for charge_id, amount in db.execute(
         select(charges.c.id, charges.c.amount).where(owed).order_by(charges.c.id)
     ):
-        left -= amount
-        if left < 0:
-            break
-        covered = charge_id
-    db.execute(update(charges).where(owed, charges.c.id <= covered).values(made_good_by=paid.id))
+        if amount <= left:  # one that failed since the debt was quoted may not fit
+            left -= amount
+            covered.append(charge_id)
+    db.execute(update(charges).where(charges.c.id.in_(covered)).values(made_good_by=paid.id))
 
 
 def _identity(network: str, asset: str, payer: str, nonce: str) -> Any:
@@ -453,6 +483,8 @@ def _charge(row: RowMapping) -> Charge:
         error=row["error"],
         created_at=row["created_at"],
         settled_at=row["settled_at"],
+        served_at=row["served_at"],
+        made_good_by=row["made_good_by"],
         attempts=row["attempts"],
         in_doubt=row["in_doubt"],
     )

@@ -20,6 +20,7 @@ from xbyte_live.client.signing import SignedPayment
 from xbyte_live.client.survey import Wanted
 from xbyte_live.client.terms import KNOWN_ASSETS, Receipt
 from xbyte_live.client.wallet import (
+    PASSWORD_ENV,
     account_of_environment,
     new_wallet,
     open_wallet,
@@ -30,8 +31,6 @@ from xbyte_live.config import Settings
 from xbyte_live.display import print_json, progress_bar, size, warn
 from xbyte_live.errors import ConfigError
 from xbyte_live.money import PRICE_DECIMALS, Asset, Price, format_decimal, parse_decimal
-
-PASSWORD_ENV = "XBYTE_WALLET_PASSWORD"  # noqa: S105  the variable's name, not a password
 
 
 async def pay(

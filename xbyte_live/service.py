@@ -31,12 +31,14 @@ from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.store.disk import DiskStore
 from xbyte_live.web.app import create_app
+from xbyte_live.web.bounded import BoundedHttp
 from xbyte_live.web.health import Readiness, store_check
 from xbyte_live.web.metrics import Levels, Metrics
 
 SWEEP_EVERY = 60.0  # seconds
 FORGET_AFTER = 86_400.0  # seconds a payment that came to nothing is remembered
 LEASE_MARGIN = 10.0
+HEAD_ROOM = 65_536  # bytes a request may have before its body, beside the payment
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,12 @@ class Shelf:
 @asynccontextmanager
 async def open_shelf(settings: Settings) -> AsyncIterator[Shelf]:
     """Open the database, catalog and store; no chain is touched."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder {settings.data_dir} cannot be used ({error.strerror}); set data_dir"
+        ) from None
     database = Database(settings.resolved_database_url, write_queue=settings.write_queue)
     await database.start()
     try:
@@ -118,9 +125,22 @@ async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal ends it."""
-    async with open_service(settings) as app:
-        log.info("serving on %s", public_url(settings))
-        await HttpServer(app, settings).run()
+    with listening(settings) as listener:
+        async with open_service(settings) as app:
+            log.info("serving on %s", public_url(settings))
+            await HttpServer(app, settings).run(listener)
+
+
+def listening(settings: Settings) -> socket.socket:
+    """The socket to serve on; raises ``ConfigError`` if the port is taken or not allowed."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"port {settings.port} on {settings.host} cannot be used ({error.strerror}); "
+            "choose another with --port"
+        ) from None
 
 
 def public_url(settings: Settings) -> str:
@@ -129,34 +149,26 @@ def public_url(settings: Settings) -> str:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn on the settings' host and port; ``ready`` is set once it answers."""
+    """uvicorn on a socket of ours; ``ready`` is set once it answers."""
 
     def __init__(self, app: Starlette, settings: Settings) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                host=settings.host,
-                port=settings.port,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
                 lifespan="off",
                 timeout_graceful_shutdown=settings.settle_wait,
-                h11_max_incomplete_event_size=4 * settings.max_payment_header,
+                http=BoundedHttp,
+                h11_max_incomplete_event_size=HEAD_ROOM + settings.max_payment_header,
             )
         )
         self.ready = asyncio.Event()
 
-    async def run(self) -> None:  # type: ignore[override]
-        """Answer requests until told to stop; raises ``ConfigError`` if the port is taken."""
-        try:
-            sockets = [self.config.bind_socket()]
-        except SystemExit:  # uvicorn's way to say that it could not bind
-            raise ConfigError(
-                f"port {self.config.port} on {self.config.host} is taken or not allowed; "
-                "choose another with --port"
-            ) from None
-        await self.serve(sockets)
+    async def run(self, listener: socket.socket) -> None:  # type: ignore[override]
+        """Answer requests until told to stop."""
+        await self.serve([listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start answering, then say so."""
@@ -213,7 +225,7 @@ def exact_policy(settings: Settings) -> ExactPolicy:
 
 def _readiness(shelf: Shelf, ledger: Ledger, facilitator: Facilitator) -> Readiness:
     async def database() -> str | None:
-        await ledger.totals()
+        await ledger.find("", "", "", "")  # one look at an index, whatever there is in it
         return None
 
     async def settling() -> str | None:
@@ -231,7 +243,7 @@ async def _levels(cache: SegmentCache, database: Database, ledger: Ledger) -> Le
         cache_misses=cache.misses,
         cache_bytes=cache.bytes,
         database_queue=database.waiting,
-        charges={total.state: total.count for total in await ledger.totals()},
+        charges={total.state: total.count for total in await ledger.open_totals()},
     )
 
 

@@ -63,6 +63,7 @@ class Settlement:
         self._clock = clock
         self._backlog = 0  # charges in the ledger that wait, when last looked
         self._under_way: dict[int, asyncio.Task[Charge]] = {}
+        self._begun: set[int] = set()
         self._wake = asyncio.Event()
         self.lease = lease
 
@@ -99,7 +100,10 @@ class Settlement:
                 await self._rest()
 
     async def drain(self) -> None:
-        """Wait for the attempts under way to end."""
+        """Wait for the attempts that have begun; the others are rows, and begin elsewhere."""
+        for charge_id, task in self._under_way.items():
+            if charge_id not in self._begun:
+                task.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
 
     async def _look(self) -> list[Charge]:
@@ -121,6 +125,7 @@ class Settlement:
 
     def _done(self, charge_id: int, task: asyncio.Task[Charge]) -> None:
         self._under_way.pop(charge_id, None)
+        self._begun.discard(charge_id)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.warning("charge %d is not settled: %s", charge_id, error)
@@ -148,6 +153,7 @@ class Settlement:
 
     async def _attempt(self, charge: Charge) -> Charge:
         async with self._slots:
+            self._begun.add(charge.id)
             taken = await self._ledger.begin_attempt(charge.id, lease=self.lease)
             if taken is None:  # settled meanwhile, or another process is at it
                 return await self._ledger.get(charge.id) or charge

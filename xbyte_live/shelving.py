@@ -226,7 +226,7 @@ def _described(item: Item) -> dict[str, Any]:
         "kind": "object" if isinstance(item, Object) else "title",
         "name": item.name,
         "bytes": _bytes_of(item),
-        "price_per_mib": str(offer.price),
+        "price_per_mb": str(offer.price),
         "pay_to": offer.pay_to,
         "cost": _cost_of(item),
         "rewatch": item.rewatch,

@@ -87,17 +87,13 @@ def offered(gate: Gate, sale: Sale, version: int = 2) -> dict[str, Any]:
     return dict(json.loads(base64.b64decode(challenge.headers["PAYMENT-REQUIRED"]))["accepts"][0])
 
 
-def v2_document(
-    account: LocalAccount, requirements: dict[str, Any], **how: Any
-) -> dict[str, Any]:
+def v2_document(account: LocalAccount, requirements: dict[str, Any], **how: Any) -> dict[str, Any]:
     """A v2 payment for these requirements."""
     payload = sign(account, requirements, **how)
     return {"x402Version": 2, "accepted": requirements, "payload": payload}
 
 
-def v1_document(
-    account: LocalAccount, requirements: dict[str, Any], **how: Any
-) -> dict[str, Any]:
+def v1_document(account: LocalAccount, requirements: dict[str, Any], **how: Any) -> dict[str, Any]:
     """A v1 payment for these requirements."""
     return {
         "x402Version": 1,

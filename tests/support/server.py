@@ -1,4 +1,4 @@
-"""The real server as a process of its own, on a real chain, to be paid, killed and started again."""
+"""The real server as a process of its own, on a real chain, to be paid, killed, started again."""
 
 import asyncio
 import os
@@ -78,9 +78,7 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(self.process.wait(), 40)
 
-    async def sell(
-        self, slug: str, data: bytes, price: int, *, rewatch: Rewatch = "paid"
-    ) -> None:
+    async def sell(self, slug: str, data: bytes, price: int, *, rewatch: Rewatch = "paid") -> None:
         """Put an object on sale, at so many millionths of a dollar per MB."""
         source = self.data_dir.parent / f"{slug}.bin"
         source.write_bytes(data)

@@ -138,6 +138,7 @@ charges = Table(
     Column("error", String(128)),
     Column("created_at", Float, nullable=False),
     Column("settled_at", Float),
+    Column("served_at", Float),  # when its bytes were first handed over
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_at", Float),
     Column("lease_until", Float),

@@ -19,12 +19,13 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from xbyte_live.errors import MediaError
-from xbyte_live.media.mpegts import CLOCK
+from xbyte_live.media.mpegts import CLOCK, PACKET
 
 TIME_BASE = Fraction(1, CLOCK)
 
 _BUFFER = 1 << 20
 _MAX_SEGMENT = 1 << 30
+_SERVICE_PID = 0x11
 _OPTIONS = {
     "segment_format": "mpegts",
     "individual_header_trailer": "0",
@@ -51,7 +52,17 @@ class _File:
 
     def close(self) -> None:
         # a marker, since an exception here would pass through C and could be lost
+        self._parts[:1] = map(_from_program_table, self._parts[:1])
         self._finished.append(b"".join(self._parts) if self._size <= _MAX_SEGMENT else b"")
+
+
+def _from_program_table(head: bytes) -> bytes:
+    """The head of a segment without the service description FFmpeg puts before the PAT.
+
+    No HLS player reads it, and PAT and PMT should be the first packets (RFC 8216bis 3.1.2).
+    """
+    pid = int.from_bytes(head[1:3], "big") & 0x1FFF
+    return head[PACKET:] if pid == _SERVICE_PID else head
 
 
 class SegmentMuxer:

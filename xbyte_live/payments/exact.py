@@ -12,7 +12,7 @@ from xbyte_live.errors import (
     PaymentPending,
     PaymentRefused,
 )
-from xbyte_live.ledger import Charge, Exposure, Ledger, NewCharge
+from xbyte_live.ledger import Charge, Exposure, Ledger, NewCharge, is_debt
 from xbyte_live.payments.eip3009 import (
     Authorization,
     plain_payload,
@@ -115,7 +115,10 @@ class Exact:
         Raises ``PaymentMalformed``, ``PaymentRefused`` with the x402 code, ``PaymentPending``
         while the outcome is not known, ``FacilitatorError`` and ``DatabaseUnavailable``.
         """
-        authorization = read_authorization(payment.payload)
+        charge = await self._charged(payment, read_authorization(payment.payload), sale)
+        return charge if charge.served_at is not None else await self._ledger.serve(charge)
+
+    async def _charged(self, payment: Payment, authorization: Authorization, sale: Sale) -> Charge:
         try:
             if sale.retry_only:
                 raise PaymentRefused("not_for_sale", "this is off sale")
@@ -126,18 +129,17 @@ class Exact:
                 )
         except (PaymentRefused, FacilitatorError):
             before = await self._charged_before(payment, authorization)
-            if before is None:
+            if before is None or before.came_to_nothing:
                 raise
             return await self._again(before, authorization, sale)
         reserved = await self._ledger.reserve(
-            new, exposure=self._exposure(new, sale), patience=self._settler.lease
+            new,
+            exposure=self._exposure(new, sale),
+            patience=self._settler.lease,
+            refuse_debtors=self._policy.exposure is not None and not is_debt(sale.resource),
         )
         if reserved.charge is None:
-            raise PaymentRefused(
-                "payer_owes",
-                f"{reserved.owed} units of earlier deliveries never settled; "
-                f"pay them at /debts/{authorization.payer} first",
-            )
+            raise _owes(authorization.payer)
         if not reserved.created:
             return await self._again(reserved.charge, authorization, sale)
         if reserved.charge.state == "queued":
@@ -229,12 +231,14 @@ class Exact:
         same_payment = read_authorization(charge.document["payload"]) == authorization
         if not same_payment or (charge.resource, charge.size) != (sale.resource, sale.size):
             raise PaymentRefused(USED, "this payment was used for something else")
-        if charge.state == "failed" or not (charge.delivered or charge.state == "settled"):
+        if charge.is_owed:
+            raise _owes(charge.payer)
+        if charge.came_to_nothing or not (charge.delivered or charge.state == "settled"):
             if not self._settler.has_room:
                 raise PaymentPending(RETRY_AFTER)
             return await self._settle(charge)
-        age = self._clock() - charge.good_since
-        if age > self._policy.retry_window:
+        served = charge.served_at
+        if served is not None and self._clock() - served > self._policy.retry_window:
             raise PaymentRefused(USED, "this payment was used; its retry window is over")
         return charge
 
@@ -249,6 +253,12 @@ class Exact:
         if charge.state == "failed":
             raise PaymentRefused(charge.error or "transaction_failed")
         raise PaymentPending(RETRY_AFTER)
+
+
+def _owes(payer: str) -> PaymentRefused:
+    return PaymentRefused(
+        "payer_owes", f"earlier deliveries never settled; pay them at /debts/{payer} first"
+    )
 
 
 def _pays(authorization: Authorization, requirements: dict[str, Any]) -> bool:

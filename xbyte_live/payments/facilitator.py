@@ -128,7 +128,7 @@ class RemoteFacilitator:
     """
 
     def __init__(self, urls: Sequence[str], *, timeout: float) -> None:
-        self._urls = tuple(url.rstrip("/") for url in urls)
+        self._urls = [url.rstrip("/") for url in urls]
         self._timeout = timeout
         connect = min(CONNECT_WAIT, timeout / 2)
         self._http = httpx.AsyncClient(
@@ -160,20 +160,24 @@ class RemoteFacilitator:
     async def settle(self, payment: SignedPayment) -> Outcome:
         """Ask in turn; once a request may have been acted on, its outcome is ``Unknown``."""
         failure: FacilitatorError = FacilitatorUnavailable("no facilitator could be reached")
-        for url in self._urls:
+        for url in tuple(self._urls):
             try:
                 response = await self._post(url, "settle", payment)
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
                 continue
             except httpx.HTTPError as error:
+                self._distrust(url)
                 return Unknown(f"the facilitator did not answer ({type(error).__name__})")
             except FacilitatorMisbehaved as error:
+                self._distrust(url)
                 return Unknown(str(error))
             if response.status_code in REDIRECTED:
                 failure = FacilitatorMisbehaved("a facilitator answered with a redirect")
                 continue
             outcome = _settle_outcome(response)
             if outcome is not None:
+                if response.status_code >= 500:
+                    self._distrust(url)
                 return outcome
             failure = FacilitatorUnavailable(
                 f"a facilitator declined with status {response.status_code}"
@@ -194,6 +198,11 @@ class RemoteFacilitator:
             except FacilitatorError as error:
                 failure = error
         raise failure
+
+    def _distrust(self, url: str) -> None:
+        """Ask the others first from now on; this payment's next attempt goes to one of them."""
+        self._urls.remove(url)
+        self._urls.append(url)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -62,11 +62,12 @@ class Gate:
         Raises ``PaymentRefused`` (``payment_required`` when there is none), ``PaymentMalformed``,
         ``PaymentPending``, ``FacilitatorError`` and ``DatabaseUnavailable``.
         """
-        if sale.rewatch_free and (token := headers.get(RECEIPT_HEADER)):
-            return await self._reopen(token, sale)
         payment = read_payment(headers, max_bytes=self._max_header)
+        token = headers.get(RECEIPT_HEADER)
+        if sale.rewatch_free and token and await self._opens(token, sale):
+            return Receipt({}, 0)
         if payment is None:
-            raise PaymentRefused("payment_required")
+            raise PaymentRefused("invalid_receipt" if token else "payment_required")
         if payment.scheme != SCHEME_EXACT:
             raise PaymentRefused("unsupported_scheme")
         charge = await self._exact.charge(payment, sale)
@@ -91,17 +92,18 @@ class Gate:
         )
         return Receipt(headers, charge.amount)
 
-    async def _reopen(self, token: str, sale: Sale) -> Receipt:
-        """The receipt of a first purchase opens the same bytes again (money rule 7)."""
+    async def _opens(self, token: str, sale: Sale) -> bool:
+        """Whether the receipt of a first purchase covers these bytes (money rule 7)."""
         number = token.partition(".")[0]
         if not (number.isascii() and number.isdecimal() and len(number) < 19):
-            raise PaymentRefused("invalid_receipt")
+            return False
         if not hmac.compare_digest(self._token(int(number)).encode(), token.encode()):
-            raise PaymentRefused("invalid_receipt")
+            return False
         charge = await self._ledger.get(int(number))
-        if charge is None or charge.resource != sale.resource or charge.state == "failed":
-            raise PaymentRefused("invalid_receipt")
-        return Receipt({}, 0)
+        if charge is None or charge.state == "failed":
+            return False
+        own = charge.resource
+        return sale.resource == own or sale.resource.startswith(f"{own}#")
 
     def _token(self, charge_id: int) -> str:
         digest = hmac.new(self._secret, str(charge_id).encode(), hashlib.sha256).hexdigest()

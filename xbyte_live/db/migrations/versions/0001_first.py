@@ -121,6 +121,7 @@ def upgrade() -> None:
         sa.Column("error", sa.String(128)),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("settled_at", sa.Float()),
+        sa.Column("served_at", sa.Float(), nullable=True),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("next_attempt_at", sa.Float()),
         sa.Column("lease_until", sa.Float()),

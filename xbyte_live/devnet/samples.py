@@ -1,6 +1,6 @@
 """Adapter: sample media made on the spot: two videos with a burnt-in clock, and some music."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,8 +18,6 @@ LOOP_S = (
     20  # the pictures repeat after so long, unnoticed: every motion has a whole number of turns
 )
 RATE = 48_000
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +110,8 @@ SAMPLES: tuple[Sample, ...] = (
 )
 
 
-def make_footage(
-    sample: Sample, path: Path, *, seconds: int = 60, progress: Progress = lambda _: None
-) -> None:
-    """Write a sample to ``path``: MP4 with H.264 and AAC, or M4A; ``progress`` gets 0 to 1.
+def make_sample(sample: Sample, path: Path, *, seconds: int = 60) -> None:
+    """Write a sample to ``path``: MP4 with H.264 and AAC, or M4A.
 
     Keyframes come every 2 s, with B-frames between them. Raises ``DevnetError``.
     """
@@ -123,21 +119,18 @@ def make_footage(
         with av.open(str(path), "w", format="mp4") as output:
             output.metadata["title"] = sample.name
             output.metadata["artist"] = "xByte Live"
-            _write(output, sample, seconds, progress)
+            _write(output, sample, seconds)
     except (av.FFmpegError, OSError) as error:
         path.unlink(missing_ok=True)
         raise DevnetError(f"the sample {sample.name} could not be made: {error}") from None
 
 
-def _write(
-    output: av.container.OutputContainer, sample: Sample, seconds: int, progress: Progress
-) -> None:
+def _write(output: av.container.OutputContainer, sample: Sample, seconds: int) -> None:
     sound = output.add_stream("aac", rate=RATE, options={"b": "128k"})
     music = _music(sample, seconds)
     if sample.pictures is None:
-        for number, heard in enumerate(music):
+        for heard in music:
             output.mux(sound.encode(heard))
-            progress(min(1.0, number * 1024 / RATE / seconds))
         output.mux(sound.encode(None))
         return
     keyframes = {"g": str(2 * FPS), "keyint_min": str(2 * FPS)}
@@ -150,7 +143,6 @@ def _write(
             output.mux(sound.encode(heard))
             if heard.pts is not None and heard.pts * FPS > number * RATE:
                 break
-        progress(number / (seconds * FPS))
     output.mux(picture.encode(None))
     for heard in music:
         output.mux(sound.encode(heard))
