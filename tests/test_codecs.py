@@ -73,8 +73,8 @@ def test_audio(codec: str, extradata: str, profile: str | None, name: str) -> No
         ("1190", AudioConfig(2, 2, 3, short_frames=False), True),
         ("2b920800", AudioConfig(5, 2, 7, short_frames=False), True),
         ("1194", AudioConfig(2, 2, 3, short_frames=True), False),
-        ("f94b4200", AudioConfig(42, 42, 5, short_frames=True), False),
-        ("178000be", AudioConfig(2, 2, 15, short_frames=True), False),
+        ("f94b4200", AudioConfig(42, 42, 5, short_frames=False), False),
+        ("178000be", AudioConfig(2, 2, 15, short_frames=False), False),
     ],
 )
 def test_what_adts_can_carry(extradata: str, config: AudioConfig, fits: bool) -> None:

@@ -400,7 +400,7 @@ async def test_a_request_whose_headers_never_end_is_cut_off(
     tmp_path: Path, devnet: SharedDevnet, gas: str, payee: str
 ) -> None:
     async with a_server(tmp_path, devnet.rpc_url, payee, gas) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
         sent = 0
         with pytest.raises(ConnectionError):
