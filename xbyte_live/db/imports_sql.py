@@ -24,7 +24,9 @@ def begin_import(db: Connection, slug: str, replace: bool, now: float, lease: fl
     columns = (items.c.removed_at, items.c.next_msn)
     item = db.execute(select(*columns).where(items.c.slug == slug)).first()
     if item is not None and item.removed_at is None and not replace:
-        raise ItemExists(f"{slug!r} is on sale already; replace it (--replace) or choose another slug (--slug)")
+        raise ItemExists(
+            f"{slug!r} is on sale already; replace it (--replace) or choose another slug (--slug)"
+        )
     first_msn = item.next_msn if item else 0
     db.execute(update(imports).where(imports.c.id == import_id).values(first_msn=first_msn))
     return Import(import_id, slug, first_msn)
