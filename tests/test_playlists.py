@@ -6,14 +6,14 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
+
+from tests.support.web import NOW, PAYEE, Site, a_title
+from xbyte_live.config import Settings
 from xbyte_live.media.playlist import (
     is_multivariant,
     read_media_playlist,
     read_multivariant_playlist,
 )
-
-from tests.support.web import NOW, PAYEE, Site, a_title
-from xbyte_live.config import Settings
 from xbyte_live.models import Offer
 from xbyte_live.money import Price
 from xbyte_live.web.finding import Finder
