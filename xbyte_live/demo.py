@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import multiprocessing
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import click
 from xbyte_live.config import Secret, Settings
 from xbyte_live.devnet.accounts import BANNER, GAS, PAYEE, PAYER
 from xbyte_live.devnet.chain import Devnet
-from xbyte_live.devnet.samples import SAMPLES, Sample, make_sample
+from xbyte_live.devnet.samples import SAMPLES, Sample
 from xbyte_live.display import on_terminal, progress_bar
 from xbyte_live.errors import ConfigError, DevnetError
 from xbyte_live.intake import Intake, Terms
@@ -111,7 +109,7 @@ async def _titles(settings: Settings) -> list[Title]:
                     bars.update(task, description=f"packaging {sample.name}", completed=done)
 
                 try:
-                    await _in_a_child(make_sample, sample, path)
+                    await _make_in_a_child(sample, path)
                     terms = Terms(settings.default_price)
                     bars.update(task, total=1.0)
                     await intake.title(
@@ -125,16 +123,20 @@ async def _titles(settings: Settings) -> list[Title]:
     return [item for item in found if isinstance(item, Title)]
 
 
-async def _in_a_child(work: Callable[..., None], *args: Any) -> None:
-    """Run long work in a process of its own, which is ended when we are."""
-    child = multiprocessing.get_context("spawn").Process(target=work, args=args, daemon=True)
-    child.start()
+async def _make_in_a_child(sample: Sample, path: Path) -> None:
+    """Draw and encode in a process of its own, which is ended when we are."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "xbyte_live.devnet.samples", sample.slug, str(path)),
+        start_new_session=True,  # Ctrl-C is for us to pass on
+    )
     try:
-        await asyncio.to_thread(child.join)
+        await child.wait()
     finally:
-        child.kill()
-    if child.exitcode != 0:
-        raise DevnetError("a sample title could not be made; see above")
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode != 0:
+        raise DevnetError(f"the sample {sample.name} could not be made; see above")
 
 
 def _describe(path: Path, settings: Settings, devnet: Devnet, titles: list[Title]) -> None:

@@ -1,5 +1,6 @@
 """Adapter: sample media made on the spot: two videos with a burnt-in clock, and some music."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -255,3 +256,8 @@ def _burn_clock(frame: VideoFrame, number: int) -> None:
         for y in range(top + (row + 1) * _DOT, top + (row + 2) * _DOT):
             at = y * plane.line_size + left
             pixels[at : at + len(line)] = line
+
+
+if __name__ == "__main__":  # the demo makes each sample in a process of its own
+    slug, target = sys.argv[1:]
+    make_sample(next(sample for sample in SAMPLES if sample.slug == slug), Path(target))
