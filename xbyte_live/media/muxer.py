@@ -23,14 +23,16 @@ from xbyte_live.media.mpegts import CLOCK, PACKET
 
 TIME_BASE = Fraction(1, CLOCK)
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 18
 _MAX_SEGMENT = 1 << 30
 _SERVICE_PID = 0x11
 _OPTIONS = {
     "segment_format": "mpegts",
     "individual_header_trailer": "0",
     "max_delay": "1400000",
-    "segment_format_options": "pat_period=100:sdt_period=100:pes_payload_size=16384",
+    "segment_format_options": (
+        "pat_period=100:sdt_period=100:pes_payload_size=16384:flush_packets=0"
+    ),
 }
 
 _Track = TypeVar("_Track", bound=Stream)

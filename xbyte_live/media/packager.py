@@ -156,7 +156,7 @@ class _Packaging:
         index = packet.stream_index
         stamp = self._clocks[index].stamp(packet)
         pts, dts = self._timeline.place(index, stamp, shown=not packet.is_discard)
-        if is_surplus(packet, pts):
+        if pts < 0 and is_surplus(packet, pts):
             return []
         if pts >= self._report_at:
             self._report(pts)
@@ -189,7 +189,7 @@ class _Packaging:
     def _finish(self) -> None:
         for index, packet in self._last.items():
             self._timeline.trim(index, self._clocks[index].skipped(packet)[1])
-        refuse_cut_short(self._source, micros(self._timeline.end))
+        refuse_cut_short(self._source, micros(self._timeline.origin + self._timeline.end))
         if self._refused * 20 > self._muxed:
             raise MediaError("it is damaged")
         if self._video:
@@ -201,14 +201,14 @@ class _Packaging:
 
     def _mux(self, packets: "Iterable[Packet[Any]]") -> None:
         for packet in packets:
-            if self._start is None and packet.stream.type == self._source.chosen[0].type:
-                self._start = (packet.pts or 0) - self._lead
+            self._muxed += 1
             try:
                 finished = self._muxer.mux(packet)
             except InvalidDataError:
                 self._refused += 1
-                finished = []
-            self._muxed += 1
+                continue
+            if self._start is None and packet.stream.type == self._source.chosen[0].type:
+                self._start = (packet.pts or 0) - self._lead
             for segment in finished:
                 self._shelf.put(segment)
 
@@ -234,7 +234,7 @@ class _Packaging:
     def _notes(self) -> tuple[str, ...]:
         notes = [f"re-encoded, because {why}" for why in self._plan.obstacles]
         if self._refused:
-            notes.append(f"damaged in {self._refused} places, which were left out")
+            notes.append(f"damaged packets left out: {self._refused}")
         return tuple(notes)
 
     def _track(self) -> Track:

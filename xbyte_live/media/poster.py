@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from xbyte_live.media.mpegts import first_access_unit
 from xbyte_live.media.timeline import micros
 
-_LONG_SIDE = 1280
+_LONG_SIDE = 960
 _LIVELY = 24.0  # standard deviation of brightness; below it a picture is a blank or a fade
 _SAMPLE = 32
 _WANTED_AT = (Fraction(1, 10), Fraction(3, 10), Fraction(1, 2))
@@ -60,7 +60,7 @@ class PosterSearch:
 
 
 def jpeg(picture: VideoFrame) -> bytes | None:
-    """A picture as a JPEG of at most 1280 pixels a side, or ``None`` if it cannot be made."""
+    """A picture as a JPEG of at most 960 pixels a side, or ``None`` if it cannot be made."""
     sides = picture.width, picture.height
     shrink = max(1.0, max(sides) / _LONG_SIDE)
     width, height = (max(2, round(side / shrink / 2) * 2) for side in sides)
@@ -97,7 +97,7 @@ def _decoded(codec: str, keyframe: bytes) -> VideoFrame | None:
 
 
 def _liveliness(picture: VideoFrame) -> float:
-    plane = picture.reformat(_SAMPLE, _SAMPLE, "gray").planes[0]
+    plane = picture.reformat(_SAMPLE, _SAMPLE, "gray", interpolation="POINT").planes[0]
     data, width = bytes(plane), plane.line_size
     values = [value for y in range(_SAMPLE) for value in data[y * width : y * width + _SAMPLE]]
     mean = sum(values) / len(values)

@@ -33,6 +33,7 @@ _CONTAINER_OPTIONS = {
 }
 _TIMEOUT = 120.0  # seconds FFmpeg may look for streams
 _BUFFER = 1 << 18
+_NOTHING = 188  # what a packet without data takes of the budget
 
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _SIDE_SOUND = Disposition.comment | Disposition.descriptions | Disposition.visual_impaired
@@ -114,6 +115,7 @@ class Source:
         self.format = self._container.format.name
         self.cover: VideoFrame | None = None
         self._skipped = 0
+        self._dropped: set[int] = set()
         self._packets = self._read()
 
     def __enter__(self) -> Self:
@@ -167,6 +169,7 @@ class Source:
 
     def drop(self, stream: Stream) -> None:
         """Choose a stream no longer; its packets, if any come later, are left out."""
+        self._dropped.add(stream.index)
         if stream is self.video:
             if self._skipped:
                 raise MediaError("its video has no keyframe to start at")
@@ -191,23 +194,24 @@ class Source:
         if not self.chosen:
             raise MediaError("there is no video and no sound in it")
         budget = 4 * self.size + (1 << 20)  # a crafted index can name the same bytes for ever
-        started = False
+        waiting = self.video.index if self.video else None
+        cover = self._cover.index if self._cover else None
+        dropped = self._dropped
         try:
             for packet in self._demuxed():
-                budget -= packet.size or 188
+                size, index = packet.size, packet.stream_index
+                budget -= size or _NOTHING
                 if budget < 0:
                     raise MediaError("it is damaged: it refers to the same bytes over and over")
-                if not packet.size:
+                if not size or index in dropped:
                     continue
-                if packet.stream is self._cover:
-                    self.cover = self.cover or _decode_cover(packet)
-                    continue
-                if packet.stream is self.video:
-                    if not started and not packet.is_keyframe:
+                if index == waiting:
+                    if not packet.is_keyframe:
                         self._skipped += 1
                         continue
-                    started = True
-                elif packet.stream is not self.audio:
+                    waiting = None
+                elif index == cover:
+                    self.cover = self.cover or _decode_cover(packet)
                     continue
                 yield packet
         except av.FFmpegError:

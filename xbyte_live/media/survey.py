@@ -52,9 +52,10 @@ def survey(path: Path, source: Source, layout: Layout, target_us: int) -> Survey
 
 
 def _from_index(source: Source, layout: Layout, target_us: int) -> Survey | None:
-    stream, end_us = source.chosen[0], source.duration_us
-    if stream.time_base is None or end_us is None:
+    stream, stated = source.chosen[0], source.duration_us
+    if stream.time_base is None or stated is None:
         return None
+    end_us = max(stated - micros(layout.origin), 1)
     base, entries = stream.time_base, stream.index_entries
     first = layout.first[stream.index][0]
     # an MP4's index says when to decode a keyframe, Matroska's when to show it
@@ -84,9 +85,8 @@ def _by_reading(source: Source, target_us: int) -> Survey:
                 yield micros(pts)
 
     times = tuple(thinned(keyframes(), target_us // _SPACING))
-    end_us = micros(timeline.end)
-    refuse_cut_short(source, end_us)
-    return _surveyed(source, times, target_us, end_us)
+    refuse_cut_short(source, micros(timeline.origin + timeline.end))
+    return _surveyed(source, times, target_us, micros(timeline.end))
 
 
 def _surveyed(source: Source, keyframes: Iterable[int], target_us: int, end_us: int) -> Survey:
@@ -99,6 +99,7 @@ def refuse_cut_short(source: Source, end_us: int) -> None:
     """Raise ``MediaError`` if a source that was read to its end is much shorter than it says.
 
     Only for containers that state their length, and only if no other stream can be meant.
+    ``end_us`` counts as the container does, not from the start of the presentation.
     """
     stated = source.duration_us or 0
     if source.has_others or not any(form in source.format for form in _STATE_LENGTH):

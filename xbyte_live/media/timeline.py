@@ -96,6 +96,20 @@ class Timeline:
         than an hour, and beyond 26 hours.
         """
         track = self._tracks[index]
+        pts, dts, duration = stamp
+        offset, last = track.offset, track.last
+        if pts is not None and dts is not None and last is not None:
+            # nearly every packet of every title comes this way
+            pts, dts = pts + offset, dts + offset
+            if 0 < dts - last < CLOCK and dts <= pts < dts + _REORDERED and pts < MAX_TICKS:
+                track.step, track.last = dts - last, dts
+                end = pts + (duration if 0 < duration < MAX_TICKS else track.step)
+                if shown and end > track.end:
+                    track.end = end
+                return pts, dts
+        return self._place_oddly(track, stamp, shown=shown)
+
+    def _place_oddly(self, track: _Track, stamp: Stamp, *, shown: bool) -> tuple[int, int]:
         last = track.last
         dts = self._decoding_time(track, stamp)
         pts = dts if stamp.pts is None else stamp.pts + track.offset
@@ -128,8 +142,6 @@ class Timeline:
         gap = dts - last
         if self.splices and not _BACKWARD < gap < _FORWARD:
             return dts + self._splice(track, track.step - gap)
-        if 0 < gap < CLOCK:
-            track.step = gap
         return dts
 
     def _splice(self, track: _Track, wanted: int) -> int:
