@@ -580,3 +580,17 @@ def test_an_answer_is_settled_or_refused_only_when_it_is_plain(answer: dict[str,
         case Unknown(reason, tx_hash):
             assert reason and (tx_hash is None or tx_hash == sent)
             assert not (answer["success"] and sent == TX)
+
+
+async def test_after_an_unknown_outcome_the_others_are_asked_first(
+    double: FacilitatorDouble, spare: FacilitatorDouble
+) -> None:
+    facilitator = remote(double.url, spare.url)
+    double.next("settle", Reply(503))
+    try:
+        assert isinstance(await facilitator.settle(PAYMENT), Unknown)
+        assert (double.count("settle"), spare.count("settle")) == (1, 0)
+        assert isinstance(await facilitator.settle(PAYMENT), Settled)
+        assert (double.count("settle"), spare.count("settle")) == (1, 1)
+    finally:
+        await facilitator.close()

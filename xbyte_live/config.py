@@ -128,12 +128,13 @@ class Settings:
                 raise ConfigError(f"{name} must be {least} or more")
         if not 0 <= self.port <= 65535:
             raise ConfigError("port must lie between 0 and 65535")
-        try:
-            Price.parse(self.price)
-            parse_decimal(self.exposure_cap, PRICE_DECIMALS)
-            parse_decimal(self.new_payer_cap, PRICE_DECIMALS)
-        except MoneyError as error:
-            raise ConfigError(f"price, exposure_cap or new_payer_cap: {error}") from None
+        for name in ("price", "exposure_cap", "new_payer_cap"):
+            try:
+                units = parse_decimal(getattr(self, name), PRICE_DECIMALS)
+                if name == "price":
+                    Price(units)
+            except MoneyError as error:
+                raise ConfigError(f"{name}: {error}") from None
         if not self.networks:
             raise ConfigError("networks must name at least one network, such as eip155:8453")
         for network in self.networks:
