@@ -10,6 +10,7 @@ and ends when its caller does.
 import asyncio
 import os
 import secrets
+import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -168,10 +169,18 @@ def _make_durably(folder: Path) -> None:
     try:
         folder.mkdir()
     except FileExistsError:  # made by another writer, who syncs it; or no folder at all
-        if folder.exists() and not folder.is_dir():
+        if _is_something_else(folder):
             raise
     else:
         _sync_folder(folder.parent)
+
+
+def _is_something_else(folder: Path) -> bool:
+    """Whether a name stands for what is no folder; one look, as others make and remove it."""
+    try:
+        return not stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:
