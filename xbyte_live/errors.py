@@ -9,10 +9,16 @@
     │   └── ItemExists           the slug is taken
     ├── MediaError               the input cannot be packaged
     │   └── TranscodeRequired    ... without re-encoding, which was not allowed
+    ├── RtmpError                a peer broke the RTMP protocol
+    ├── PublishRefused           a publisher may not publish, or no longer (has a code)
+    ├── FeedFailed               the child process that packages a feed failed
+    ├── SourceRefused            a URL that may not be pulled
     ├── StoreError               segment bytes cannot be read or written
     ├── DatabaseUnavailable      the database did not take or give an answer
     │   └── DatabaseOverloaded   ... because too much is waiting already
     ├── RangeNotSatisfiable      the requested bytes lie outside the resource
+    ├── BadRequest               a request that means nothing
+    ├── Overloaded               more requests wait than may
     ├── PaymentError             their side: what a payer sent
     │   ├── PaymentMalformed     cannot be read as an x402 payment
     │   └── PaymentRefused       read, and not good for this sale (has a code)
@@ -67,6 +73,29 @@ class TranscodeRequired(MediaError):
     """The input can only be packaged by re-encoding it, and that was not allowed."""
 
 
+class RtmpError(XByteError):
+    """A peer broke the RTMP protocol; its connection is of no more use."""
+
+
+class PublishRefused(XByteError):
+    """A publisher may not publish, or not any longer.
+
+    ``code`` is what RTMP calls it (``NetStream.Publish.BadName`` …); the text is for people.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class FeedFailed(XByteError):
+    """The child process that packages a feed crashed, hung or outgrew its limits."""
+
+
+class SourceRefused(XByteError):
+    """A URL that may not be pulled: its scheme or its address is not allowed."""
+
+
 class StoreError(XByteError):
     """Segment bytes cannot be read from or written to the store."""
 
@@ -88,6 +117,14 @@ class RangeNotSatisfiable(XByteError):
     def __init__(self, size: int) -> None:
         super().__init__(f"the range lies outside the {size} bytes of this resource")
         self.size = size
+
+
+class BadRequest(XByteError):
+    """A request that means nothing (HTTP 400)."""
+
+
+class Overloaded(XByteError):
+    """More requests wait than may; try again shortly (HTTP 503)."""
 
 
 class PaymentError(XByteError):
