@@ -72,11 +72,17 @@ class SegmentMuxer:
 
     It cuts at the first keyframe at or after each time in ``cuts_us``, or, without cuts, each
     multiple of ``every_us``; ``slack_us`` before that is good enough. Times count from the first
-    frame of the leading track: video, else audio.
+    frame of the leading track: video, else audio. With ``interleave_us`` no track waits longer
+    than that for one that sends nothing.
     """
 
     def __init__(
-        self, *, cuts_us: Sequence[int] | None = None, every_us: int = 0, slack_us: int = 0
+        self,
+        *,
+        cuts_us: Sequence[int] | None = None,
+        every_us: int = 0,
+        slack_us: int = 0,
+        interleave_us: int = 0,
     ) -> None:
         self._finished: list[bytes] = []
         if cuts_us is None:
@@ -86,6 +92,8 @@ class SegmentMuxer:
             cutting = {"segment_times": times}
         else:
             cutting = {"segment_time": str(10**6)}  # one segment, however long
+        if interleave_us:
+            cutting["max_interleave_delta"] = str(interleave_us)
         self._container: OutputContainer = av.open(
             "%d.ts",
             "w",

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import m3u8
-from m3u8.model import SessionData
+from m3u8.model import ServerControl, SessionData
 from m3u8.parser import save_segment_custom_value
 
 from xbyte_live.errors import MediaError
@@ -95,23 +95,46 @@ class _PricedSegment(m3u8.Segment):  # type: ignore[misc]
 
 
 def media_playlist(rendition: Rendition, amounts: Sequence[int], *, ended: bool = True) -> str:
-    """The media playlist of a rendition (8216bis 4.4.3).
+    """The media playlist of a title's rendition (8216bis 4.4.3).
 
     ``amounts[i]`` is what ``rendition.segments[i]`` costs in atomic units, 0 for a free one.
     """
-    segments = rendition.segments
+    playlist = _head(rendition)
+    if ended:
+        playlist.playlist_type = "VOD"
+        playlist.is_endlist = True
+    for segment, amount in zip(rendition.segments, amounts, strict=True):
+        playlist.segments.append(_priced_segment(segment, amount))
+    return str(playlist.dumps(infspec="microseconds"))
+
+
+def live_playlist(rendition: Rendition, lines: Sequence[str], *, event: bool, ended: bool) -> str:
+    """The media playlist of a stream's rendition as it is now (8216bis 4.4.3, 6.2.5.2).
+
+    ``lines`` are the ``segment_lines`` of its segments, which never change once listed. An
+    ``event`` keeps all of them, so that only its end is ever added to.
+    """
+    playlist = _head(rendition)
+    playlist.discontinuity_sequence = rendition.discontinuity_sequence
+    playlist.playlist_type = "EVENT" if event else None
+    playlist.server_control = ServerControl(can_block_reload="YES")
+    head = str(playlist.dumps())
+    return "\n".join((head.rstrip("\n"), *lines, *(("#EXT-X-ENDLIST",) if ended else ()), ""))
+
+
+def segment_lines(segment: Segment, amount: int) -> str:
+    """What a media playlist says of one segment, its price first (8216bis 4.4.4)."""
+    return _priced_segment(segment, amount).dumps(None, infspec="microseconds")
+
+
+def _head(rendition: Rendition) -> m3u8.M3U8:
     playlist = m3u8.M3U8()
     playlist.version = _VERSION
     playlist.target_duration = rendition.target_duration_s
     # as text, since m3u8 leaves out a number that is zero
-    playlist.media_sequence = str(segments[0].msn if segments else 0)
+    playlist.media_sequence = str(rendition.segments[0].msn if rendition.segments else 0)
     playlist.is_independent_segments = rendition.independent_segments
-    if ended:
-        playlist.playlist_type = "VOD"
-        playlist.is_endlist = True
-    for segment, amount in zip(segments, amounts, strict=True):
-        playlist.segments.append(_priced_segment(segment, amount))
-    return str(playlist.dumps(infspec="microseconds"))
+    return playlist
 
 
 def multivariant_playlist(

@@ -1,0 +1,150 @@
+"""Pure: what a live feed's child process is told and what it answers, as values and as bytes."""
+
+import json
+import struct
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, TypeVar
+
+from xbyte_live.errors import FeedFailed
+
+MAX_META = 1 << 16
+MAX_BODY = 192 << 20
+
+TRACK, SEGMENT, WARNING, TAKEN, REFUSED, END = range(1, 7)
+_Value = TypeVar("_Value", int, str)
+
+HEAD = struct.Struct("!BII")  # kind, size of the JSON, size of the bytes behind it
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where to pull a feed from; ``timeout_s`` is how long it may send nothing."""
+
+    url: str
+    allow_private: bool = False
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedOptions:
+    """How to package one live feed.
+
+    ``longest_segment_us`` bounds the first segment, which is then cut without a keyframe.
+    ``target_duration_s`` is what a resumed broadcast has declared already (0: nothing yet), and
+    no segment's PROGRAM-DATE-TIME lies before ``not_before_us`` (Unix time). ``memory_bytes``
+    limits the child process; one that takes no input for ``stall_timeout`` seconds is ended.
+    With a ``source`` the feed is pulled, and nothing is written to it.
+    """
+
+    segment_target_us: int = 2_000_000
+    longest_segment_us: int = 10_000_000
+    target_duration_s: int = 0
+    not_before_us: int = 0
+    memory_bytes: int = 512 << 20
+    stall_timeout: float = 10.0
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedTrack:
+    """What the segments that follow are made of; comes before the first and at each change.
+
+    ``target_duration_s`` never changes within a feed.
+    """
+
+    codecs: str
+    width: int | None = None
+    height: int | None = None
+    frame_rate: Fraction | None = None
+    target_duration_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedSegment:
+    """A finished segment.
+
+    ``discontinuity`` is never set on the first of a feed; ``clean`` says that decoding can begin
+    with it; ``late`` and ``dropped`` count packets since the feed began, whose timestamps had to
+    be mended and which were left out.
+    """
+
+    data: bytes
+    sha256: str
+    duration_us: int
+    program_date_time_us: int
+    discontinuity: bool
+    clean: bool
+    keyframe_interval_us: int | None
+    late: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedWarning:
+    """Something the streamer should mend: a stable ``code`` and a sentence."""
+
+    code: str
+    text: str
+
+
+FedEvent = FedTrack | FedSegment | FedWarning
+
+
+def frame(kind: int, meta: dict[str, Any] | None = None, size: int = 0) -> bytes:
+    """The beginning of one answer: its head and JSON; ``size`` bytes are to follow."""
+    text = json.dumps(meta or {}, separators=(",", ":")).encode()
+    return HEAD.pack(kind, len(text), size) + text
+
+
+def pack(event: FedEvent) -> tuple[bytes, bytes]:
+    """An event as (head, body), to be sent one behind the other."""
+    if isinstance(event, FedWarning):
+        return frame(WARNING, asdict(event)), b""
+    if isinstance(event, FedTrack):
+        rate = event.frame_rate and event.frame_rate.as_integer_ratio()
+        return frame(TRACK, asdict(event) | {"frame_rate": rate}), b""
+    meta = {name: getattr(event, name) for name in event.__dataclass_fields__ if name != "data"}
+    return frame(SEGMENT, meta, len(event.data)), event.data
+
+
+def sizes(head: bytes) -> tuple[int, int, int]:
+    """(kind, size of the JSON, size of the body); ``FeedFailed`` for what no feed sends."""
+    kind, meta, body = HEAD.unpack(head)
+    if not TRACK <= kind <= END or meta > MAX_META or body > MAX_BODY:
+        raise FeedFailed("the feed's process sent what cannot be understood")
+    return kind, meta, body
+
+
+def unpack(kind: int, meta: bytes, body: bytes) -> FedEvent:
+    """The event of an answer; ``FeedFailed`` for a damaged one."""
+    try:
+        fields = json.loads(meta)
+        if kind == SEGMENT:
+            return FedSegment(data=body, **fields)
+        if kind == WARNING:
+            return FedWarning(**fields)
+        rate = fields.pop("frame_rate")
+        return FedTrack(frame_rate=Fraction(*rate) if rate else None, **fields)
+    except (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError):
+        raise FeedFailed("the feed's process sent what cannot be understood") from None
+
+
+def taken(meta: bytes) -> int:
+    """How many bytes the child says it has taken."""
+    return _field(meta, "bytes", int)
+
+
+def text_of(meta: bytes) -> str:
+    """The sentence of a refusal."""
+    return _field(meta, "text", str)
+
+
+def _field(meta: bytes, name: str, kind: type[_Value]) -> _Value:
+    try:
+        value = json.loads(meta)[name]
+    except (ValueError, TypeError, LookupError):
+        value = None
+    if not isinstance(value, kind):
+        raise FeedFailed("the feed's process sent what cannot be understood")
+    return value

@@ -1,0 +1,168 @@
+"""Pure: splits a live feed into runs, spans of one codec configuration on one clock.
+
+Publishers restart their encoders, reset their timestamps and add tracks in mid-air; a player
+needs a discontinuity at each of these and at nothing else. A run with video starts at a keyframe
+only, so a stray timestamp can neither break nor start one.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+BACKWARD_MS, FORWARD_MS = -1000, 10_000  # a jump beyond these is another clock
+_LONGEST_MS = 24 * 3_600_000  # timestamps of MPEG-TS turn over after 26.5 hours
+_OVERDUE_MS = 25 * 3_600_000
+_SKEW_MS = 3000  # what a track may start before or behind the other
+_PATIENCE = 300  # packets that do not fit, one after another, before they are taken for a run
+_AUDIO_PATIENCE = 3
+_KEYLESS_MS = 9000
+_PREROLL_MS = 100
+
+
+class Verdict(Enum):
+    """What to do with a packet: leave it out, put it into the run, start a run with it."""
+
+    DROP = "drop"
+    GO = "go"
+    START = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One coded frame: decode time in ms, and which configuration it is coded with."""
+
+    video: bool
+    time_ms: int
+    key: bool
+    config: object
+
+
+@dataclass(slots=True)
+class _Run:
+    start_ms: int
+    clock_ms: int
+    video: object = None
+    audio: object = None
+    sealed: bool = False
+    last_ms: dict[bool, int] = field(default_factory=dict)
+
+    def config(self, unit: Unit) -> object:
+        return self.video if unit.video else self.audio
+
+    def add(self, unit: Unit) -> None:
+        if unit.video:
+            self.video = unit.config
+        else:
+            self.audio = unit.config
+
+
+class Runs:
+    """Judges each frame of a feed in turn.
+
+    A run is open at first, and either track may join it; after ``seal`` a new track waits for
+    the next keyframe, where a new run starts. ``end`` forgets the run.
+    """
+
+    def __init__(self) -> None:
+        self._run: _Run | None = None
+        self._waiting = self._pending = False
+        self._keyless_ms = self._stray_ms = 0
+        self._strays = 0
+
+    @property
+    def waits_for_keyframe(self) -> bool:
+        """Whether video has come that could not be used, for want of a keyframe."""
+        return self._waiting
+
+    def seal(self) -> None:
+        """No other track joins this run."""
+        if self._run:
+            self._run.sealed = True
+
+    def end(self) -> None:
+        """The run is over; the next frame that can starts another."""
+        self._run = None
+
+    def judge(self, unit: Unit) -> Verdict:
+        """What to do with the next frame."""
+        verdict = self._judge(unit)
+        if verdict is Verdict.DROP:
+            if unit.video and not self._waiting:
+                self._waiting, self._keyless_ms = True, unit.time_ms
+            return verdict
+        self._strays = 0
+        if unit.video:
+            self._waiting = False
+        if verdict is Verdict.START:
+            self._run = _Run(unit.time_ms, unit.time_ms)
+            self._waiting = self._pending = False
+        run = self._run
+        assert run is not None
+        run.add(unit)
+        run.clock_ms = max(run.clock_ms, unit.time_ms)
+        run.last_ms[unit.video] = unit.time_ms
+        return verdict
+
+    def _judge(self, unit: Unit) -> Verdict:
+        run = self._run
+        if run is None:
+            return self._first(unit)
+        if not self._same_clock(run, unit):
+            return self._stray(run, unit)
+        known = run.config(unit)
+        if known is None and not run.sealed:
+            return self._join(run, unit)
+        if known != unit.config:
+            return self._changed(run, unit)
+        age = unit.time_ms - run.start_ms
+        if unit.key and unit.video == (run.video is not None):
+            if age > _LONGEST_MS or self._pending:
+                return Verdict.START
+        elif age > _OVERDUE_MS:
+            return Verdict.START
+        return Verdict.GO
+
+    def _first(self, unit: Unit) -> Verdict:
+        return Verdict.START if self._decodable(unit) else Verdict.DROP
+
+    def _join(self, run: _Run, unit: Unit) -> Verdict:
+        early = not unit.video and unit.time_ms < run.start_ms - _PREROLL_MS
+        return Verdict.GO if self._decodable(unit) and not early else Verdict.DROP
+
+    def _decodable(self, unit: Unit) -> bool:
+        """Whether a player may begin with it; without keyframes for long, with any frame."""
+        if unit.key:
+            return True
+        if unit.time_ms < self._keyless_ms:
+            self._keyless_ms = unit.time_ms
+        return self._waiting and unit.time_ms - self._keyless_ms >= _KEYLESS_MS
+
+    def _changed(self, run: _Run, unit: Unit) -> Verdict:
+        """A track that is new, or coded otherwise than before."""
+        if unit.video:
+            return Verdict.START if self._decodable(unit) else Verdict.DROP
+        if run.video is None:
+            return Verdict.START
+        self._pending = True  # the sound joins at the next keyframe, so that no picture is lost
+        return Verdict.DROP
+
+    def _same_clock(self, run: _Run, unit: Unit) -> bool:
+        last, ahead = run.last_ms.get(unit.video), unit.time_ms - run.clock_ms
+        if last is None and not run.sealed:
+            return -_SKEW_MS <= ahead <= _SKEW_MS
+        if last is not None and unit.time_ms - last < BACKWARD_MS:
+            return False
+        return -FORWARD_MS <= ahead <= FORWARD_MS
+
+    def _stray(self, run: _Run, unit: Unit) -> Verdict:
+        if unit.video and unit.key:
+            return Verdict.START
+        alone = not unit.video and run.video is None
+        persists = self._persists(unit, _AUDIO_PATIENCE if alone else _PATIENCE)
+        return Verdict.START if persists else Verdict.DROP
+
+    def _persists(self, unit: Unit, patience: int) -> bool:
+        """Whether so many frames have come in a row that do not fit, all on one clock."""
+        near = BACKWARD_MS <= unit.time_ms - self._stray_ms <= FORWARD_MS
+        self._strays = self._strays + 1 if near else 1
+        self._stray_ms = unit.time_ms
+        return self._strays >= patience
