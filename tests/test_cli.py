@@ -101,6 +101,7 @@ def test_doctor_says_what_to_do(env: dict[str, str]) -> None:
         "XBYTE_RPC_URLS": f"eip155:8453=http://127.0.0.1:{port}",
         "XBYTE_FACILITATORS": f"http://127.0.0.1:{port}",
         "XBYTE_PORT": str(free_port()),
+        "XBYTE_RTMP_PORT": str(free_port()),
     }
     result = run(env, "doctor", "--json")
     assert result.exit_code == 1
@@ -108,6 +109,7 @@ def test_doctor_says_what_to_do(env: dict[str, str]) -> None:
     assert {check for check, (ok, _) in found.items() if ok} == {
         "networks",
         "port",
+        "rtmp",
         "database",
         "store",
     }

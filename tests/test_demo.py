@@ -24,6 +24,7 @@ async def start(data_dir: Path) -> tuple[asyncio.subprocess.Process, dict[str, A
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "xbyte_live.cli", "demo", "--data-dir", str(data_dir)),
         *("--port", str(free_port()), "--rpc-port", str(free_port())),
+        *("--rtmp-port", str(free_port())),
         stdout=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )

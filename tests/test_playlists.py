@@ -18,6 +18,7 @@ from xbyte_live.models import Offer
 from xbyte_live.money import Price
 from xbyte_live.web.finding import Finder
 from xbyte_live.web.playlists import Playlists
+from xbyte_live.web.reloads import Reloads
 
 URL = "/hls/plasma/source/index.m3u8"
 
@@ -25,7 +26,8 @@ URL = "/hls/plasma/source/index.m3u8"
 def alone(site: Site) -> tuple[Playlists, httpx.AsyncClient]:
     """The playlists of a site by themselves, and a client of them."""
     finder = Finder(site.catalog, limit=100)  # type: ignore[arg-type]
-    playlists = Playlists(settings=site.settings, finder=finder)
+    reloads = Reloads(site.catalog, limit=10)
+    playlists = Playlists(settings=site.settings, finder=finder, reloads=reloads)
     app = Starlette(routes=[Route("/hls/{slug}/{rendition}/index.m3u8", playlists.media)])
     transport = httpx.ASGITransport(app)
     return playlists, httpx.AsyncClient(transport=transport, base_url="http://site.test")

@@ -1,6 +1,6 @@
 """Adapter: items and their prices, and how they come and go; the catalog's only door.
 
-Its SQL is ``db/catalog_sql`` and ``db/imports_sql``, which nothing else imports.
+Its SQL is ``db/{catalog,imports,expiry}_sql``.
 """
 
 import time
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from xbyte_live.db import catalog_sql as sql
-from xbyte_live.db import imports_sql
+from xbyte_live.db import expiry_sql, imports_sql
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import ItemError
 from xbyte_live.models import (
@@ -62,6 +62,14 @@ class Catalog:
         The same object as long as nothing changed.
         """
         return await self._snapshots.get(slug)
+
+    async def changed(self, slug: str, known: Item) -> Item | None:
+        """What is on sale under ``slug`` once that is no longer ``known``."""
+        return await self._snapshots.changed(slug, known)
+
+    async def renew(self, slug: str) -> None:
+        """Look at an item again at once, for those who wait for it to change."""
+        await self._snapshots.renew(slug)
 
     async def items(self) -> list[Item]:
         """Everything on sale, the oldest first; renditions come without their segments."""
@@ -209,12 +217,17 @@ class Catalog:
     async def expired_keys(self) -> list[str]:
         """Store keys whose bytes were retired longer ago than the grace; not all if many."""
         until = self._clock() - self._grace
-        return await self._database.read(lambda db: sql.expired_keys(db, until))
+        return await self._database.read(lambda db: expiry_sql.expired_keys(db, until))
+
+    async def forget_shared(self) -> None:
+        """Drop the rows of retired bytes that another item still has; the bytes stay."""
+        until = self._clock() - self._grace
+        await self._database.write(lambda db: expiry_sql.forget_shared(db, until))
 
     async def forget(self, keys: Collection[str]) -> None:
         """Drop the rows of retired bytes; call it once the bytes are deleted."""
         if keys:
-            await self._database.write(lambda db: sql.forget(db, keys))
+            await self._database.write(lambda db: expiry_sql.forget(db, keys))
 
     async def _publish(
         self,
@@ -242,7 +255,7 @@ class Catalog:
                 return None
             if known is not None and known.version == version:
                 return known
-            return Snapshot(*sql.load_item(db, slug))
+            return Snapshot(*sql.load_item(db, slug, known.item if known else None))
 
         return await self._database.read(work) if _can_name(slug) else None
 

@@ -88,12 +88,13 @@ def main() -> None:
 )
 @click.option("--port", default=8402, show_default=True, help="HTTP port.")
 @click.option("--rpc-port", default=8545, show_default=True, help="Port of the local chain.")
-def demo(data_dir: Path, port: int, rpc_port: int) -> None:
-    """Show the whole path on this machine: a local chain, sample titles, a funded wallet."""
+@click.option("--rtmp-port", default=1935, show_default=True, help="Port publishers push to.")
+def demo(data_dir: Path, port: int, rpc_port: int, rtmp_port: int) -> None:
+    """Show the whole path here: a local chain, sample titles, a broadcast, a funded wallet."""
     from xbyte_live.demo import run_demo
 
     _logging("warning")
-    _run(run_demo(data_dir, port=port, rpc_port=rpc_port))
+    _run(run_demo(data_dir, port=port, rpc_port=rpc_port, rtmp_port=rtmp_port))
 
 
 @main.command()
@@ -199,6 +200,111 @@ def set_price(settings: Settings, **given: Any) -> None:
 @settings_options(*CATALOG_SETTINGS)
 def remove(slugs: tuple[str, ...], settings: Settings) -> None:
     """Take items off sale; what was sold stays for its retry window."""
+    from xbyte_live.shelving import remove_items
+
+    _run(remove_items(settings, slugs))
+
+
+LIVE_SETTINGS = (*CATALOG_SETTINGS, "host", "public_url", "rtmp_host", "rtmp_port", "rtmps_port")
+
+
+@main.group()
+def stream() -> None:
+    """Live streams: make them, their keys, and see how they are doing."""
+
+
+@stream.command("create")
+@click.argument("slug")
+@click.option("--title", "name", help="Name people see.")
+@click.option("--pay-to", help="The payee's address, if not the server's.")
+@click.option(
+    "--preview",
+    default=0,
+    type=click.IntRange(0),
+    show_default=True,
+    help="Seconds at the start of each broadcast that are free.",
+)
+@click.option(
+    "--rewatch",
+    type=click.Choice(["paid", "free"]),
+    default="paid",
+    show_default=True,
+    help="Whether watching again is a sale again.",
+)
+@click.option(
+    "--playlist",
+    type=click.Choice(["window", "event"]),
+    default="window",
+    show_default=True,
+    help="List the last minute or so, or the whole broadcast (DVR).",
+)
+@click.option("--segment", type=click.IntRange(1, 10), help="Seconds a segment lasts.")
+@click.option("--window", type=click.IntRange(6), help="Seconds the playlist lists.")
+@click.option("--record", is_flag=True, help="Put each broadcast on sale as a title when it ends.")
+@click.option("--source", help="Pull from this URL instead of waiting for a publisher.")
+@json_option
+@settings_options(
+    *LIVE_SETTINGS,
+    *("price", "live_segment_target", "live_window", "pull_schemes", "pull_private"),
+)
+def stream_create(settings: Settings, **given: Any) -> None:
+    """Put a stream on sale and print what OBS needs."""
+    from xbyte_live.streaming import create
+
+    _run(create(settings, **given))
+
+
+@stream.command("list")
+@json_option
+@settings_options(*LIVE_SETTINGS)
+def stream_list(settings: Settings, as_json: bool) -> None:
+    """List the streams."""
+    from xbyte_live.streaming import list_streams
+
+    _run(list_streams(settings, as_json=as_json))
+
+
+@stream.command("keys")
+@click.argument("slug")
+@click.option("--add", is_flag=True, help="Make one more key.")
+@click.option("--expires", type=click.IntRange(1), help="Seconds the new key is good for.")
+@click.option("--revoke", type=int, multiple=True, metavar="ID", help="Revoke a key.")
+@json_option
+@settings_options(*LIVE_SETTINGS)
+def stream_keys(settings: Settings, **given: Any) -> None:
+    """List, add or revoke the keys of a stream."""
+    from xbyte_live.streaming import show_keys
+
+    _run(show_keys(settings, **given))
+
+
+@stream.command("rotate")
+@click.argument("slug")
+@json_option
+@settings_options(*LIVE_SETTINGS)
+def stream_rotate(settings: Settings, slug: str, as_json: bool) -> None:
+    """Revoke every key of a stream and make a new one."""
+    from xbyte_live.streaming import rotate
+
+    _run(rotate(settings, slug, as_json=as_json))
+
+
+@stream.command("status")
+@click.argument("slug")
+@json_option
+@settings_options(*CATALOG_SETTINGS)
+def stream_status(settings: Settings, slug: str, as_json: bool) -> None:
+    """Show how a stream is doing, and what is wrong with its feed."""
+    from xbyte_live.streaming import show_status
+
+    _run(show_status(settings, slug, as_json=as_json))
+
+
+@stream.command("remove")
+@click.argument("slugs", nargs=-1, required=True)
+@settings_options(*CATALOG_SETTINGS)
+def stream_remove(slugs: tuple[str, ...], settings: Settings) -> None:
+    """Take streams off sale and off the air; what was sold stays for its retry window."""
     from xbyte_live.shelving import remove_items
 
     _run(remove_items(settings, slugs))

@@ -20,6 +20,8 @@ ENV_PREFIX = "XBYTE_"
 MIB = 2**20
 
 Policy = Literal["settle_first", "optimistic"]
+SecondPublisher = Literal["refuse", "take_over"]
+PrivateAddresses = Literal["refuse", "allow"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _NETWORK = re.compile(r"eip155:[1-9][0-9]{0,31}")
@@ -122,12 +124,65 @@ class Settings:
     max_payment_header: int = setting(16384, "bytes a payment header may have")
     segment_target: int = setting(6, "seconds a packaged segment lasts")
 
+    rtmp_host: str = setting("", "address the RTMP server listens on; empty: as `host`")
+    rtmp_port: int = setting(1935, "port publishers push to; 0: no RTMP")
+    rtmps_port: int = setting(0, "port for RTMP over TLS; 0: none")
+    rtmps_certificate: str = setting("", "PEM file with the certificate chain for RTMPS")
+    rtmps_key_file: str = setting("", "PEM file with its private key, if not in the same file")
+    rtmp_handshake_timeout: int = setting(10, "seconds a connection has to begin publishing")
+    rtmp_idle_timeout: int = setting(20, "seconds a publisher may be silent")
+    rtmp_max_message: int = setting(8 * MIB, "bytes one RTMP message may have")
+    rtmp_connections: int = setting(200, "RTMP connections at the same time")
+    rtmp_connections_per_address: int = setting(20, "the same from one address")
+    publish_failures: int = setting(
+        10, "wrong stream keys an address may try in a minute before it is turned away"
+    )
+    second_publisher: SecondPublisher = setting(
+        "refuse", "`refuse` a second publisher of a stream on air, or let it `take_over`"
+    )
+    republish_window: int = setting(
+        120, "seconds a publisher may be away before its broadcast has ended"
+    )
+    live_segment_target: int = setting(2, "seconds a live segment lasts, 1 to 10")
+    live_window: int = setting(60, "seconds of a broadcast a sliding playlist lists")
+    live_longest_segment: int = setting(
+        10, "seconds without a keyframe after which a live segment is cut anyway"
+    )
+    feed_memory: int = setting(512 * MIB, "bytes the process that packages one feed may take")
+    feed_timeout: int = setting(10, "seconds that process may be stuck before it is ended")
+    feed_restarts: int = setting(3, "times a minute it is started again before its feed is ended")
+    waiting_readers: int = setting(10_000, "playlist requests that may wait for the next segment")
+    pull_schemes: tuple[str, ...] = setting(
+        ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "tcp", "udp"),
+        "kinds of URL that streams may be pulled from",
+    )
+    pull_private: PrivateAddresses = setting(
+        "refuse", "`allow` pulling from private and local addresses, or `refuse`"
+    )
+    recording_max_age: int = setting(0, "seconds a recording stays on sale; 0: for ever")
+    recording_max_bytes: int = setting(
+        0, "bytes all recordings may take before the oldest go; 0: no limit"
+    )
+    on_publish_url: str = setting(
+        "", "URL that is asked before a publisher goes on air; only 2xx lets it", shown=False
+    )
+    webhook_urls: tuple[str, ...] = setting(
+        (), "URLs told when streams start and end and recordings are ready", shown=False
+    )
+    webhook_secret: Secret = setting(Secret(""), "what webhooks are signed with", flag=False)
+    webhook_timeout: int = setting(5, "seconds a webhook may take to answer")
+
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be {least} or more")
-        if not 0 <= self.port <= 65535:
-            raise ConfigError("port must lie between 0 and 65535")
+        for name in ("port", "rtmp_port", "rtmps_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise ConfigError(f"{name} must lie between 0 and 65535")
+        if self.live_segment_target > 10:
+            raise ConfigError("live_segment_target must be 10 or less")
+        if self.rtmps_port and not self.rtmps_certificate:
+            raise ConfigError("rtmps_port needs a certificate; set rtmps_certificate")
         for name in ("price", "exposure_cap", "new_payer_cap"):
             try:
                 units = parse_decimal(getattr(self, name), PRICE_DECIMALS)
@@ -146,10 +201,17 @@ class Settings:
             "public_url": [self.public_url] if self.public_url else [],
             "facilitators": self.facilitators,
             "rpc_urls": self.rpc_by_network.values(),
+            "on_publish_url": [self.on_publish_url] if self.on_publish_url else [],
+            "webhook_urls": self.webhook_urls,
         }.items():
             if not all(map(_is_http, urls)):  # not shown: such URLs often hold a key
                 raise ConfigError(f"{name} takes http:// or https:// URLs with a host")
         self.custom_assets  # noqa: B018  a malformed asset is reported here, not at first use
+
+    @property
+    def rtmp_address(self) -> str:
+        """Where the RTMP server listens."""
+        return self.rtmp_host or self.host
 
     @property
     def resolved_database_url(self) -> str:
@@ -202,6 +264,11 @@ _LEAST = {
     "quote_ttl": 1, "retry_window": 1, "payment_timeout": 10, "settle_wait": 1,
     "facilitator_timeout": 1, "cache_bytes": 0, "item_cache": 1, "write_queue": 1,
     "settle_parallel": 1, "settle_queue": 1, "max_payment_header": 1024, "segment_target": 1,
+    "rtmp_handshake_timeout": 1, "rtmp_idle_timeout": 1, "rtmp_max_message": 65536,
+    "rtmp_connections": 1, "rtmp_connections_per_address": 1, "publish_failures": 1,
+    "republish_window": 1, "live_segment_target": 1, "live_window": 6, "live_longest_segment": 2,
+    "feed_memory": 64 * MIB, "feed_timeout": 1, "feed_restarts": 0, "waiting_readers": 0,
+    "recording_max_age": 0, "recording_max_bytes": 0, "webhook_timeout": 1,
 }  # fmt: skip
 
 PUBLIC_RPC_URLS = {

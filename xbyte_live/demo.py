@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,28 @@ import click
 from xbyte_live.config import Secret, Settings
 from xbyte_live.devnet.accounts import BANNER, GAS, PAYEE, PAYER
 from xbyte_live.devnet.chain import Devnet
+from xbyte_live.devnet.publisher import URL_VARIABLE
 from xbyte_live.devnet.samples import SAMPLES, Sample
 from xbyte_live.display import on_terminal, progress_bar
 from xbyte_live.errors import ConfigError, DevnetError
 from xbyte_live.intake import Intake, Terms
 from xbyte_live.media.packager import PackageOptions
-from xbyte_live.models import Title
+from xbyte_live.models import NewStream, Offer, Stream, Title
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.service import HttpServer, listening, open_service, open_shelf, public_url
+from xbyte_live.streaming import rtmp_url
+from xbyte_live.streams import Streams
+from xbyte_live.tasks import background
 
+STREAM = "live"
+_LOOK_EVERY = 1.0  # seconds
+_FREE_LOOKS = (
+    2  # in a row, before the demo's broadcast comes back: one publisher may follow another
+)
 PAYER_FUNDS = 100_000_000  # the demo wallet is filled up to $100 of test USDC
 
 
-async def run_demo(data_dir: Path, *, port: int, rpc_port: int) -> None:
+async def run_demo(data_dir: Path, *, port: int, rpc_port: int, rtmp_port: int) -> None:
     """Start everything, say what to try, and serve until interrupted.
 
     ``demo.json`` appears in ``data_dir`` once everything answers. A second start uses what the
@@ -36,25 +47,34 @@ async def run_demo(data_dir: Path, *, port: int, rpc_port: int) -> None:
         raise ConfigError(f"the folder {data_dir} cannot be made; choose another") from None
     described = data_dir / "demo.json"
     with listening(Settings(port=port)) as listener:
-        await _show(data_dir, described, listener, port=port, rpc_port=rpc_port)
+        await _show(
+            data_dir, described, listener, port=port, rpc_port=rpc_port, rtmp_port=rtmp_port
+        )
 
 
 async def _show(
-    data_dir: Path, described: Path, listener: socket.socket, *, port: int, rpc_port: int
+    data_dir: Path,
+    described: Path,
+    listener: socket.socket,
+    *,
+    port: int,
+    rpc_port: int,
+    rtmp_port: int,
 ) -> None:
     click.echo("starting a local chain …")
     async with Devnet(data_dir / "chain", rpc_port=rpc_port) as devnet:
         described.unlink(missing_ok=True)
-        settings = _settings(data_dir, devnet, port)
+        settings = _settings(data_dir, devnet, port, rtmp_port)
         await _fill_wallet(devnet)
         titles = await _titles(settings)
-        async with open_service(settings) as app:
+        key = await _stream_key(settings)
+        async with open_service(settings) as app, background(_broadcast(settings, key)):
             server = HttpServer(app, settings)
             serving = asyncio.create_task(server.run(listener))
             await _first(serving, server.ready.wait())
             if not serving.done():
-                _describe(described, settings, devnet, titles)
-                _tell(settings, titles)
+                _describe(described, settings, devnet, titles, key)
+                _tell(settings, titles, key)
             try:
                 await _first(serving, devnet.ended())
             finally:
@@ -74,10 +94,12 @@ async def run_devnet(data_dir: Path, *, rpc_port: int, chain_id: int) -> None:
         await devnet.ended()
 
 
-def _settings(data_dir: Path, devnet: Devnet, port: int) -> Settings:
+def _settings(data_dir: Path, devnet: Devnet, port: int, rtmp_port: int) -> Settings:
     return Settings(
         data_dir=data_dir,
         port=port,
+        rtmp_port=rtmp_port,
+        second_publisher="take_over",  # whoever tries the demo comes before its own broadcast
         pay_to=PAYEE.address,
         networks=(devnet.network,),
         rpc_urls=(f"{devnet.network}={devnet.rpc_url}",),
@@ -123,10 +145,48 @@ async def _titles(settings: Settings) -> list[Title]:
     return [item for item in found if isinstance(item, Title)]
 
 
+async def _stream_key(settings: Settings) -> str:
+    """A new key of the demo's stream, which is made if it is not there yet."""
+    async with open_shelf(settings) as shelf:
+        streams = Streams(shelf.database, shelf.catalog)
+        if await shelf.catalog.item(STREAM) is not None:
+            return await streams.rotate(STREAM)
+        terms = Offer(settings.default_price, None, time.time())
+        return await streams.create(NewStream(slug=STREAM, name="Demo broadcast"), terms)
+
+
+async def _broadcast(settings: Settings, key: str) -> None:
+    """Keep the generated broadcast on air whenever nobody else publishes."""
+    url = f"{rtmp_url(settings)}/{key}"
+    async with open_shelf(settings) as shelf:
+        free = _FREE_LOOKS
+        while True:
+            stream = await shelf.catalog.item(STREAM)
+            taken = isinstance(stream, Stream) and stream.connected
+            free = 0 if taken else free + 1
+            if free > _FREE_LOOKS:
+                await _publish_in_a_child(url)
+                free = 0
+            await asyncio.sleep(_LOOK_EVERY)
+
+
+async def _publish_in_a_child(url: str) -> None:
+    """Broadcast until somebody takes over; the key is not in sight of other users."""
+    await _in_a_child("xbyte_live.devnet.publisher", **{URL_VARIABLE: url})
+
+
 async def _make_in_a_child(sample: Sample, path: Path) -> None:
-    """Draw and encode in a process of its own, which is ended when we are."""
+    """Draw and encode in a process of its own."""
+    if await _in_a_child("xbyte_live.devnet.samples", sample.slug, str(path)) != 0:
+        raise DevnetError(f"the sample {sample.name} could not be made; see above")
+
+
+async def _in_a_child(module: str, *args: str, **environment: str) -> int | None:
+    """Run a module in a process that is ended when we are; its exit status."""
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "xbyte_live.devnet.samples", sample.slug, str(path)),
+        *(sys.executable, "-m", module, *args),
+        env=os.environ | environment,
+        stderr=asyncio.subprocess.DEVNULL if environment else None,
         start_new_session=True,  # Ctrl-C is for us to pass on
     )
     try:
@@ -135,11 +195,12 @@ async def _make_in_a_child(sample: Sample, path: Path) -> None:
         if child.returncode is None:
             child.kill()
             await child.wait()
-    if child.returncode != 0:
-        raise DevnetError(f"the sample {sample.name} could not be made; see above")
+    return child.returncode
 
 
-def _describe(path: Path, settings: Settings, devnet: Devnet, titles: list[Title]) -> None:
+def _describe(
+    path: Path, settings: Settings, devnet: Devnet, titles: list[Title], key: str
+) -> None:
     url = public_url(settings)
     document: dict[str, Any] = {
         "http_url": url,
@@ -149,6 +210,9 @@ def _describe(path: Path, settings: Settings, devnet: Devnet, titles: list[Title
         "asset": devnet.asset.address,
         "pay_to": PAYEE.address,
         "payer_key": PAYER.key,
+        "rtmp_url": rtmp_url(settings),
+        "stream_slug": STREAM,
+        "stream_key": key,
         "items": [
             {
                 "slug": title.slug,
@@ -158,6 +222,15 @@ def _describe(path: Path, settings: Settings, devnet: Devnet, titles: list[Title
                 "renditions": [rendition.name for rendition in title.renditions],
             }
             for title in titles
+        ]
+        + [
+            {
+                "slug": STREAM,
+                "kind": "stream",
+                "name": "Demo broadcast",
+                "url": f"{url}/hls/{STREAM}/index.m3u8",
+                "renditions": ["source"],
+            }
         ],
     }
     draft = path.with_suffix(".tmp")
@@ -165,7 +238,7 @@ def _describe(path: Path, settings: Settings, devnet: Devnet, titles: list[Title
     draft.replace(path)
 
 
-def _tell(settings: Settings, titles: list[Title]) -> None:
+def _tell(settings: Settings, titles: list[Title], key: str) -> None:
     url = public_url(settings)
     bold = (lambda text: click.style(text, bold=True)) if on_terminal() else str
     click.echo()
@@ -177,6 +250,7 @@ def _tell(settings: Settings, titles: list[Title]) -> None:
         cost = sum(title.offers[0].price.amount_for(s.size) for s in segments)
         whole = format_decimal(cost, PRICE_DECIMALS)
         click.echo(f"  {url}/hls/{title.slug}/index.m3u8   ${whole} for all {len(segments)}")
+    click.echo(f"  {url}/hls/{STREAM}/index.m3u8   live, with a clock to see the delay by")
     first = titles[0]
     segment = f"{first.renditions[0].name}/{first.renditions[0].segments[0].msn}.ts"
     click.echo("\nask for a segment, and be asked for money:")
@@ -184,6 +258,8 @@ def _tell(settings: Settings, titles: list[Title]) -> None:
     click.echo("pay, with the demo wallet:")
     playlist = f"{url}/hls/{first.slug}/index.m3u8"
     click.echo(f"  XBYTE_WALLET_KEY={PAYER.key} {_command()} pay {playlist}")
+    click.echo("go on air yourself, in place of the demo's broadcast (OBS: server, stream key):")
+    click.echo(f"  ffmpeg -re -i FILE -c copy -f flv {rtmp_url(settings)}/{key}")
     click.echo("\nCtrl-C ends it.")
 
 

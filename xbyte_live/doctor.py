@@ -5,6 +5,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 
+from xbyte_live.broadcasting import tls_context
 from xbyte_live.config import Settings
 from xbyte_live.display import print_json, print_table
 from xbyte_live.errors import ChainUnavailable, XByteError
@@ -57,19 +58,33 @@ async def _networks(settings: Settings) -> str:
 
 
 async def _port(settings: Settings) -> str:
+    return await _free(settings.host, settings.port, "--port")
+
+
+async def _rtmp(settings: Settings) -> str:
+    said = []
+    if settings.rtmp_port:
+        said.append(await _free(settings.rtmp_address, settings.rtmp_port, "--rtmp-port"))
+    if settings.rtmps_port:
+        tls_context(settings)
+        said.append(await _free(settings.rtmp_address, settings.rtmps_port, "--rtmps-port"))
+    return ", ".join(said) or "switched off"
+
+
+async def _free(host: str, port: int, flag: str) -> str:
     def bind() -> None:
-        with socket.socket() as probe:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((settings.host, settings.port))
+            probe.bind((host, port))
 
     try:
         await asyncio.to_thread(bind)
     except OSError:
         raise XByteError(
-            f"port {settings.port} on {settings.host} is taken (by a running server?); "
-            "choose another with --port"
+            f"port {port} on {host} is taken (by a running server?); choose another with {flag}"
         ) from None
-    return f"{settings.host}:{settings.port} is free"
+    return f"{host}:{port} is free"
 
 
 async def _database(settings: Settings) -> str:
@@ -115,6 +130,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("payee", _payee),
     ("networks", _networks),
     ("port", _port),
+    ("rtmp", _rtmp),
     ("database", _database),
     ("store", _store),
     ("chain", _chain),

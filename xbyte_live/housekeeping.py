@@ -28,6 +28,7 @@ async def sweep(catalog: Catalog, store: Store) -> Swept:
     stale = await catalog.stale_imports()
     for import_ in stale:
         deleted += await abandon(catalog, store, import_)
+    await catalog.forget_shared()
     while keys := await catalog.expired_keys():
         for key in keys:
             await store.delete(key)

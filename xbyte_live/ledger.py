@@ -264,6 +264,13 @@ class Ledger:
             lambda db: [Totals(state, n, int(amount)) for state, n, amount in db.execute(query)]
         )
 
+    async def payers(self, slug: str, *, since: float) -> int:
+        """How many different payers were charged for an item since then."""
+        query = select(func.count(charges.c.payer.distinct())).where(
+            charges.c.slug == slug, charges.c.created_at > since, charges.c.state != "failed"
+        )
+        return await self._database.read(lambda db: int(db.execute(query).scalar_one()))
+
     async def forget_refused(self, *, age: float, limit: int = 1000) -> int:
         """Delete up to ``limit`` charges older than ``age`` seconds that came to nothing.
 

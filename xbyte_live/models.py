@@ -4,7 +4,7 @@ Durations and times are integers of microseconds; sizes are bytes.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
@@ -12,51 +12,11 @@ from xbyte_live.errors import ItemError
 from xbyte_live.money import Price
 
 Rewatch = Literal["paid", "free"]
+StreamState = Literal["idle", "on_air", "waiting", "ended"]
+PlaylistKind = Literal["window", "event"]
 
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _RENDITION = re.compile(r"[a-z0-9]{1,16}")
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One stored ``.ts`` file of a rendition (RFC 8216bis 3).
-
-    ``start_us`` counts from the beginning of the item; ``program_date_time_us`` is Unix time.
-    ``sha256`` is the hex digest of the bytes, the strong ``ETag`` of the segment.
-    """
-
-    msn: int
-    size: int
-    start_us: int
-    duration_us: int
-    sha256: str
-    discontinuity: bool = False
-    program_date_time_us: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rendition:
-    """One encoding of an item, with what a multivariant playlist says of it (8216bis 4.4.6.2).
-
-    ``bandwidth`` is the peak segment bit rate and ``average_bandwidth`` the mean, in bits/s;
-    ``independent_segments`` is true only if every segment starts with a keyframe.
-    """
-
-    name: str
-    codecs: str
-    bandwidth: int
-    average_bandwidth: int
-    target_duration_s: int
-    independent_segments: bool
-    segments: tuple[Segment, ...]
-    width: int | None = None
-    height: int | None = None
-    frame_rate: Fraction | None = None
-
-    @property
-    def has_video(self) -> bool:
-        """Whether there are pictures in it."""
-        return self.width is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +33,64 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """One stored ``.ts`` file of a rendition (RFC 8216bis 3).
+
+    ``start_us`` counts from the beginning of the item; ``program_date_time_us`` is Unix time.
+    ``sha256`` is the hex digest of the bytes, the strong ``ETag`` of the segment. ``stored_under``
+    is the stream a recording was made of, whose key the bytes still have. ``offer`` is what a
+    live segment was listed at, which stays its price.
+    """
+
+    msn: int
+    size: int
+    start_us: int
+    duration_us: int
+    sha256: str
+    discontinuity: bool = False
+    program_date_time_us: int | None = None
+    stored_under: str | None = None
+    offer: Offer | None = None
+
+    @property
+    def end_us(self) -> int:
+        """Where on the timeline of the item it ends."""
+        return self.start_us + self.duration_us
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """One encoding of an item, with what a multivariant playlist says of it (8216bis 4.4.6.2).
+
+    ``bandwidth`` is the peak segment bit rate and ``average_bandwidth`` the mean, in bits/s;
+    ``independent_segments`` is true only if every segment starts with a keyframe;
+    ``discontinuity_sequence`` counts the discontinuities that left a sliding window.
+    """
+
+    name: str
+    codecs: str
+    bandwidth: int
+    average_bandwidth: int
+    target_duration_s: int
+    independent_segments: bool
+    segments: tuple[Segment, ...]
+    width: int | None = None
+    height: int | None = None
+    frame_rate: Fraction | None = None
+    discontinuity_sequence: int = 0
+
+    @property
+    def has_video(self) -> bool:
+        """Whether there are pictures in it."""
+        return self.width is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Title:
-    """Packaged VOD. ``offers`` are newest first and never empty; ``poster`` is a store key."""
+    """Packaged VOD. ``offers`` are newest first and never empty; ``poster`` is a store key.
+
+    ``recorded_from`` is the stream it is a recording of, if it is one.
+    """
 
     slug: str
     name: str
@@ -84,6 +100,7 @@ class Title:
     offers: tuple[Offer, ...]
     rewatch: Rewatch = "paid"
     poster: str | None = None
+    recorded_from: str | None = None
 
     @property
     def preview_us(self) -> int:
@@ -110,7 +127,51 @@ class Object:
     rewatch: Rewatch = "paid"
 
 
-Item = Title | Object
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A live broadcast: what its playlist lists now, or listed when it ended.
+
+    A ``window`` playlist keeps the last ``window_us``, an ``event`` playlist the whole broadcast.
+    ``broadcast`` counts its broadcasts, ``started_at`` and ``heartbeat_at`` (Unix seconds) are of
+    the latest; ``status`` is what its feed last said of itself, ``source`` the URL it is pulled
+    from, if it is. ``connected`` says that a feed has the stream now, even if nothing is listed.
+    """
+
+    slug: str
+    name: str
+    created_at: float
+    renditions: tuple[Rendition, ...]
+    offers: tuple[Offer, ...]
+    state: StreamState
+    playlist: PlaylistKind
+    window_us: int
+    segment_target_us: int
+    recording: bool
+    broadcast: int = 0
+    started_at: float | None = None
+    heartbeat_at: float | None = None
+    connected: bool = False
+    rewatch: Rewatch = "paid"
+    source: str | None = field(default=None, repr=False)
+    status: str = ""
+    poster: str | None = None
+
+    @property
+    def preview_us(self) -> int:
+        """How much of the beginning of a broadcast is free now."""
+        return self.offers[0].preview_us
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will follow what is listed."""
+        return self.state in ("idle", "ended")
+
+    def rendition(self, name: str) -> Rendition | None:
+        """The rendition of that name, if any."""
+        return next((r for r in self.renditions if r.name == name), None)
+
+
+Item = Title | Object | Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +194,70 @@ class Import:
     def poster_key(self) -> str:
         """Where the poster of a title goes."""
         return f"{self.slug}/poster/{self.first_msn}.jpg"
+
+
+def kind_of(item: Item) -> str:
+    """``title``, ``object`` or ``stream``."""
+    return type(item).__name__.lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewStream:
+    """What a stream is created with."""
+
+    slug: str
+    name: str
+    playlist: PlaylistKind = "window"
+    window_us: int = 60_000_000
+    segment_target_us: int = 2_000_000
+    recording: bool = False
+    rewatch: Rewatch = "paid"
+    source: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKey:
+    """A stream key as far as it is kept: ``hint`` is how it ends. Times are Unix seconds."""
+
+    id: int
+    hint: str
+    created_at: float
+    expires_at: float | None
+    used_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Airtime:
+    """The right of one feed to list segments of a stream, and where the broadcast stands.
+
+    ``resumed`` says that it goes on with a broadcast; ``target_duration_s`` is then what its
+    playlist declares, ``offset_us`` how long it is. ``longest_group_s`` is the longest distance
+    of keyframes seen. The clock of the next segment is never before ``not_before_us``.
+    """
+
+    feed: int
+    slug: str
+    resumed: bool
+    next_msn: int
+    offset_us: int
+    target_duration_s: int
+    longest_group_s: int
+    segment_target_us: int
+    not_before_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """One more segment for the playlist of a stream, and what is known of its rendition.
+
+    Where the segment starts on the timeline is for the catalog to say.
+    """
+
+    feed: int
+    segment: Segment
+    rendition: Rendition
+    longest_group_s: int
+    status: str
 
 
 def check_slug(slug: str) -> str:

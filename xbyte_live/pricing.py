@@ -29,8 +29,11 @@ def quotes_for(
 
     ``offers`` are newest first. An older offer still holds while some playlist or 402 that
     named it may be younger than ``quote_ttl`` seconds, that is until ``quote_ttl`` after its
-    successor came into force. A ``segment`` within an offer's preview is free by it.
+    successor came into force. A ``segment`` within an offer's preview is free by it, and one
+    that was listed live keeps the offer it was listed at.
     """
+    if segment is not None and segment.offer is not None:
+        offers, now = (segment.offer,), max(now, segment.offer.since)
     held: list[Quote] = []
     successor_since: float | None = None
     for offer in offers:
@@ -50,6 +53,14 @@ def quotes_for(
 def in_force(offers: Sequence[Offer], now: float) -> Offer:
     """The newest offer made by ``now``; the very first one if all are by a clock ahead of ours."""
     return next((offer for offer in offers if offer.since <= now), offers[-1])
+
+
+def amount_of(segment: Segment, offer: Offer) -> int:
+    """Atomic units that a segment costs whole, at the price it was listed at, else ``offer``'s."""
+    terms = segment.offer or offer
+    if in_preview(segment, terms.preview_us):
+        return 0
+    return terms.price.amount_for(segment.size)
 
 
 def in_preview(segment: Segment, preview_us: int) -> bool:

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
+from xbyte_live.broadcasting import OnAir, open_live
 from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
@@ -30,6 +30,7 @@ from xbyte_live.settlement import Settlement
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.store.disk import DiskStore
+from xbyte_live.tasks import background
 from xbyte_live.web.app import create_app
 from xbyte_live.web.bounded import BoundedHttp
 from xbyte_live.web.health import Readiness, store_check
@@ -109,6 +110,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
             secret=await ledger.secret("receipts"),
         )
         cache = SegmentCache(shelf.store, settings.cache_bytes)
+        on_air = await stack.enter_async_context(
+            open_live(settings, shelf.database, shelf.catalog, shelf.store)
+        )
         app = create_app(
             settings=settings,
             catalog=shelf.catalog,
@@ -116,10 +120,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
             cache=cache,
             gate=gate,
             ledger=ledger,
-            metrics=Metrics(levels=lambda: _levels(cache, shelf.database, ledger)),
+            metrics=Metrics(levels=lambda: _levels(cache, shelf.database, ledger, on_air)),
             readiness=_readiness(shelf, ledger, facilitator),
         )
-        async with _background(settlement.run(), _sweeping(shelf, ledger)):
+        async with background(settlement.run(), _sweeping(shelf, ledger, on_air)):
             yield app
 
 
@@ -237,32 +241,25 @@ def _readiness(shelf: Shelf, ledger: Ledger, facilitator: Facilitator) -> Readin
     )
 
 
-async def _levels(cache: SegmentCache, database: Database, ledger: Ledger) -> Levels:
+async def _levels(cache: SegmentCache, database: Database, ledger: Ledger, on_air: OnAir) -> Levels:
     return Levels(
         cache_hits=cache.hits,
         cache_misses=cache.misses,
         cache_bytes=cache.bytes,
         database_queue=database.waiting,
         charges={total.state: total.count for total in await ledger.open_totals()},
+        feeds=on_air.live.vitals(),
+        publishers=on_air.rtmp.connections,
+        publishers_turned_away=on_air.rtmp.counters.turned_away,
     )
 
 
-async def _sweeping(shelf: Shelf, ledger: Ledger) -> None:
+async def _sweeping(shelf: Shelf, ledger: Ledger, on_air: OnAir) -> None:
     while True:
         try:
+            await on_air.recordings.retain()
             await sweep(shelf.catalog, shelf.store)
             await ledger.forget_refused(age=FORGET_AFTER)
         except Exception:
             log.exception("clearing up old segments failed; it is tried again")
         await asyncio.sleep(SWEEP_EVERY)
-
-
-@asynccontextmanager
-async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(job) for job in work]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

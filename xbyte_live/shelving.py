@@ -13,7 +13,16 @@ from xbyte_live.display import clock, print_json, print_table, progress_bar, siz
 from xbyte_live.errors import ConfigError, ItemNotFound, XByteError
 from xbyte_live.intake import Intake, Terms
 from xbyte_live.media.packager import PackageOptions
-from xbyte_live.models import Item, Object, Rewatch, Title, check_slug, slug_of
+from xbyte_live.models import (
+    Item,
+    Object,
+    Rewatch,
+    Stream,
+    Title,
+    check_slug,
+    kind_of,
+    slug_of,
+)
 from xbyte_live.money import PRICE_DECIMALS, Price, format_decimal
 from xbyte_live.payments.keys import is_address
 from xbyte_live.service import open_shelf
@@ -137,7 +146,7 @@ async def change_terms(
             item = await shelf.catalog.set_terms(
                 check_slug(slug),
                 price=None if price is None else Price.parse(price),
-                pay_to=_payee(pay_to),
+                pay_to=payee(pay_to),
                 preview_us=None if preview is None else preview * 1_000_000,
                 rewatch=rewatch,
             )
@@ -167,10 +176,11 @@ def _media_files(sources: Sequence[Path]) -> Iterator[Path]:
 
 
 def _terms(settings: Settings, pay_to: str | None, rewatch: Rewatch) -> Terms:
-    return Terms(settings.default_price, _payee(pay_to), rewatch=rewatch)
+    return Terms(settings.default_price, payee(pay_to), rewatch=rewatch)
 
 
-def _payee(pay_to: str | None) -> str | None:
+def payee(pay_to: str | None) -> str | None:
+    """The address of ``--pay-to``, if it was given; raises ``ConfigError`` if it is none."""
     if pay_to is not None and not is_address(pay_to):
         raise ConfigError("--pay-to takes an address: 0x and 40 hex digits")
     return pay_to
@@ -210,9 +220,9 @@ def _row(item: Item) -> list[str]:
     price = item.offers[0].price
     return [
         item.slug,
-        "object" if isinstance(item, Object) else "title",
+        kind_of(item),
         item.name,
-        "" if isinstance(item, Object) else clock(item.duration_us),
+        clock(item.duration_us) if isinstance(item, Title) else "",
         size(_bytes_of(item)),
         str(price),
         format_decimal(_cost_of(item), PRICE_DECIMALS),
@@ -223,7 +233,7 @@ def _described(item: Item) -> dict[str, Any]:
     offer = item.offers[0]
     described: dict[str, Any] = {
         "slug": item.slug,
-        "kind": "object" if isinstance(item, Object) else "title",
+        "kind": kind_of(item),
         "name": item.name,
         "bytes": _bytes_of(item),
         "price_per_mb": str(offer.price),
@@ -238,23 +248,31 @@ def _described(item: Item) -> dict[str, Any]:
             "segments": {r.name: len(r.segments) for r in item.renditions},
             "path": f"/hls/{item.slug}/index.m3u8",
         }
+    elif isinstance(item, Stream):
+        described |= {
+            "state": item.state,
+            "preview_s": item.preview_us / 1_000_000,
+            "path": f"/hls/{item.slug}/index.m3u8",
+        }
     else:
         described |= {"content_type": item.content_type, "path": f"/objects/{item.slug}"}
     return described
 
 
 def _bytes_of(item: Item) -> int:
-    """Stored bytes of its best rendition, or of the object."""
+    """Stored bytes of its best rendition (of a stream: as far as it is listed), or the object's."""
     if isinstance(item, Object):
         return item.size
     return max((sum(s.size for s in r.segments) for r in item.renditions), default=0)
 
 
 def _cost_of(item: Item) -> int:
-    """Atomic units for all of its best rendition, or for the object at once."""
+    """Atomic units for all that its best rendition lists, or for the object at once."""
     price = item.offers[0].price
     if isinstance(item, Object):
         return price.amount_for(item.size)
+    if not item.renditions:
+        return 0
     best = max(item.renditions, key=lambda r: r.average_bandwidth)
     paid = (s for s in best.segments if s.start_us >= item.preview_us)
     return sum(price.amount_for(s.size) for s in paid)

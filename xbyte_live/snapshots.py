@@ -1,10 +1,11 @@
 """Adapter: items in memory, as the database had them a moment ago."""
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from xbyte_live.errors import XByteError
 from xbyte_live.models import Item
 
 
@@ -43,6 +44,9 @@ class Snapshots:
         self._clock = clock
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._looking: dict[str, asyncio.Task[Item | None]] = {}
+        self._waiting: Counter[str] = Counter()
+        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._news: dict[str, asyncio.Future[None]] = {}
 
     async def get(self, slug: str) -> Item | None:
         """The item, at most ``refresh`` seconds old; the same object while nothing changed."""
@@ -56,6 +60,40 @@ class Snapshots:
             looking.add_done_callback(lambda task: self._looked(slug, task))
         return await asyncio.shield(looking)  # a caller that gives up leaves it to the others
 
+    async def changed(self, slug: str, known: Item) -> Item | None:
+        """The item once it is another than ``known``; however many wait, one looks."""
+        self._waiting[slug] += 1
+        try:
+            while (item := await self.get(slug)) is known:
+                news = self._news.get(slug)
+                if news is None:
+                    news = self._news[slug] = asyncio.get_running_loop().create_future()
+                if slug not in self._watching:
+                    self._watching[slug] = asyncio.create_task(self._watch(slug))
+                await asyncio.shield(news)
+            return item
+        finally:
+            self._waiting[slug] -= 1
+            if not self._waiting[slug]:
+                del self._waiting[slug]
+
+    async def _watch(self, slug: str) -> None:
+        """Look for changes that other processes make, as long as somebody waits."""
+        try:
+            while slug in self._waiting:
+                await asyncio.sleep(self._refresh)
+                await self.get(slug)
+        except XByteError:  # each of those who wait meets it too, and says so
+            pass
+        finally:
+            del self._watching[slug]
+            self._tell(slug)
+
+    def _tell(self, slug: str) -> None:
+        news = self._news.pop(slug, None)
+        if news is not None and not news.done():
+            news.set_result(None)
+
     async def renew(self, slug: str) -> Item | None:
         """The item as it is in the database now."""
         started = self._clock()
@@ -63,12 +101,15 @@ class Snapshots:
         found = await self._load(slug, held.snapshot if held else None)
         if found is None:
             self._held.pop(slug, None)
+            self._tell(slug)
             return None
         newest = self._held.get(slug)
         if newest is not None and newest.snapshot.version > found.version:
             return newest.snapshot.item  # a later look was quicker
         self._held[slug] = _Held(found, started)
         self._held.move_to_end(slug)
+        if newest is None or newest.snapshot.item is not found.item:
+            self._tell(slug)
         if len(self._held) > self._limit:
             self._held.popitem(last=False)
         return found.item

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,12 +29,13 @@ def free_port() -> int:
 
 @dataclass(slots=True)
 class Server:
-    """`xbyte-live serve` over ``data_dir``; ``env`` holds its settings."""
+    """`xbyte-live serve` over ``data_dir``; ``env`` holds its settings, ``log`` what it says."""
 
     data_dir: Path
     env: dict[str, str]
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
+    log: Path | None = None
 
     @property
     def url(self) -> str:
@@ -52,9 +53,11 @@ class Server:
 
     async def start(self) -> None:
         """Start it and return once it answers."""
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "xbyte_live.cli", "serve", env=self.environment
-        )
+        command = (sys.executable, "-m", "xbyte_live.cli", "serve")
+        with self.log.open("ab") if self.log else nullcontext() as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *command, env=self.environment, stderr=log
+            )
         async with asyncio.timeout(60), httpx.AsyncClient() as http:
             while self.process.returncode is None:
                 try:
@@ -100,6 +103,7 @@ async def a_server(
         "XBYTE_RPC_URLS": f"eip155:84532={rpc_url}",
         "XBYTE_GAS_KEY": gas_key,
         "XBYTE_LOG_LEVEL": "warning",
+        "XBYTE_RTMP_PORT": "0",
     } | {f"XBYTE_{name.upper()}": value for name, value in settings.items()}
     server = Server(data_dir, env)
     await server.sell("bytes", os.urandom(SIZE), 1_000_000)

@@ -1,11 +1,19 @@
 """Adapter: the catalog's SQL, each piece a function of a connection; run by ``catalog`` alone."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from xbyte_live.db.imports_sql import end_import, lost
 from xbyte_live.db.rows import (
@@ -16,19 +24,35 @@ from xbyte_live.db.rows import (
     offer_of,
     rendition_of,
     rendition_values,
+    segment_of,
     segment_values,
 )
-from xbyte_live.db.tables import items, leftovers, offers, renditions, segments
+from xbyte_live.db.tables import (
+    items,
+    leftovers,
+    offers,
+    renditions,
+    segments,
+    stream_keys,
+    streams,
+)
 from xbyte_live.errors import ItemNotFound
-from xbyte_live.models import Import, Item, Offer, Rendition, Rewatch, Segment, segment_key
+from xbyte_live.models import (
+    Import,
+    Item,
+    Offer,
+    Rendition,
+    Rewatch,
+    Segment,
+    Stream,
+    segment_key,
+)
 from xbyte_live.money import Price
 
 _OFFERS_READ = 1000  # of one item: many more than can hold within a quote's time
-_KEYS_READ = 1000
-_SEGMENT_KEY = re.compile(r"([^/]+)/([^/]+)/([0-9]+)\.ts")
 _ON_SALE = items.c.removed_at.is_(None)
 _LISTED = segments.c.retired_at.is_(None)
-_UNSET = {
+UNSET = {
     "removed_at": None,
     "duration_us": None,
     "poster": None,
@@ -36,6 +60,7 @@ _UNSET = {
     "content_type": None,
     "sha256": None,
     "key": None,
+    "recorded_from": None,
 }
 
 
@@ -44,19 +69,20 @@ def version_of(db: Connection, slug: str) -> int | None:
     return db.execute(select(items.c.version).where(items.c.slug == slug, _ON_SALE)).scalar()
 
 
-def load_item(db: Connection, slug: str) -> tuple[Item, int]:
-    """The item on sale under ``slug`` with all its parts, and its version."""
-    row = _on_sale(db, slug)
+def load_item(db: Connection, slug: str, known: Item | None = None) -> tuple[Item, int]:
+    """The item on sale under ``slug`` with all its parts, and its version.
+
+    Of a stream that is ``known``, only the segments listed since are read.
+    """
+    row = on_sale(db, slug)
+    terms = _terms_of(db, row.id)
+    live = _live_of(db, row)
     parts = []
-    for rendition in db.execute(_renditions().where(renditions.c.item_id == row.id)).all():
-        rows = db.execute(
-            select(*SEGMENT_COLUMNS)
-            .where(segments.c.item_id == row.id, segments.c.rendition == rendition.name, _LISTED)
-            .order_by(segments.c.msn)
-        )
-        parts.append(rendition_of(rendition, rows))
-    terms = db.execute(_offers().where(offers.c.item_id == row.id).limit(_OFFERS_READ))
-    return item_of(row, parts, [offer_of(offer) for offer in terms]), row.version
+    for rendition in db.execute(renditions_query().where(renditions.c.item_id == row.id)).all():
+        before = _still_listed(db, row.id, rendition.name, known) if live else ()
+        found = _listed(db, row.id, rendition.name, terms, after=before)
+        parts.append(rendition_of(rendition, (*before, *found)))
+    return item_of(row, parts, list(terms.values()), live), row.version
 
 
 def removed_item(db: Connection, slug: str, since: float) -> Item | None:
@@ -65,20 +91,20 @@ def removed_item(db: Connection, slug: str, since: float) -> Item | None:
     row = db.execute(query).first()
     if row is None:
         return None
-    terms = db.execute(_offers().where(offers.c.item_id == row.id).limit(_OFFERS_READ))
-    return item_of(row, (), [offer_of(offer) for offer in terms])
+    return item_of(row, (), list(_terms_of(db, row.id).values()), _live_of(db, row))
 
 
 def list_items(db: Connection) -> list[Item]:
     """Everything on sale, the oldest first; renditions come without their segments."""
     parts: dict[int, list[Rendition]] = {}
-    for rendition in db.execute(_renditions().join(items).where(_ON_SALE)):
+    for rendition in db.execute(renditions_query().join(items).where(_ON_SALE)):
         parts.setdefault(rendition.item_id, []).append(rendition_of(rendition, ()))
     terms: dict[int, list[Offer]] = {}
-    for offer in db.execute(_offers().join(items).where(_ON_SALE)):
+    for offer in db.execute(offers_query().join(items).where(_ON_SALE)):
         terms.setdefault(offer.item_id, []).append(offer_of(offer))
+    live = {row.item_id: row for row in db.execute(select(streams).join(items).where(_ON_SALE))}
     rows = db.execute(select(items).where(_ON_SALE).order_by(items.c.created_at, items.c.id))
-    return [item_of(row, parts.get(row.id, []), terms[row.id]) for row in rows]
+    return [item_of(row, parts.get(row.id, []), terms[row.id], live.get(row.id)) for row in rows]
 
 
 def retired_segment(
@@ -91,7 +117,10 @@ def retired_segment(
         .where(items.c.slug == slug, segments.c.rendition == rendition, segments.c.msn == msn)
         .where(segments.c.retired_at > since)
     ).first()
-    return Segment(*row) if row else None
+    if row is None:
+        return None
+    known = db.execute(offers_query().where(offers.c.id == row.offer_id))
+    return segment_of(row, {offer.id: offer_of(offer) for offer in known})
 
 
 def publish(
@@ -114,15 +143,16 @@ def publish(
         item_id = row.id
         named = [key for name in ("key", "poster") if (key := values.get(name))]
         if row.removed_at is None:
-            _retire(db, row, now, still_named=named)
+            retire(db, row, now, still_named=named)
+        db.execute(delete(streams).where(streams.c.item_id == item_id))
         db.execute(delete(leftovers).where(leftovers.c.key.in_(named)))
         again = {} if row.removed_at is None else {"created_at": now}
-        _change(db, row, {**_UNSET, **numbered, **again})
+        change(db, row, {**UNSET, **numbered, **again})
     for part in parts:
         db.execute(insert(renditions), rendition_values(item_id, part))
         if part.segments:
             db.execute(insert(segments), segment_values(item_id, part))
-    _add_offer(db, item_id, terms)
+    add_offer(db, item_id, terms)
 
 
 def set_terms(
@@ -135,72 +165,91 @@ def set_terms(
     now: float,
 ) -> None:
     """Change what is not ``None``; raises ``ItemNotFound``."""
-    row = _on_sale(db, slug, lock=True)
-    newest = offer_of(db.execute(_offers().where(offers.c.item_id == row.id).limit(1)).one())
+    row = on_sale(db, slug, lock=True)
+    newest = offer_of(db.execute(offers_query().where(offers.c.item_id == row.id).limit(1)).one())
     terms = Offer(
         price=newest.price if price is None else price,
         pay_to=newest.pay_to if pay_to is None else pay_to or None,
         since=now,
         preview_us=newest.preview_us if preview_us is None else preview_us,
     )
-    offered = _add_offer(db, row.id, terms)
+    offered = add_offer(db, row.id, terms)
     again = rewatch or row.rewatch
     if offered or again != row.rewatch:
-        _change(db, row, {"rewatch": again})
+        change(db, row, {"rewatch": again})
 
 
 def remove(db: Connection, slug: str, now: float) -> None:
     """Take an item off sale; raises ``ItemNotFound``."""
-    row = _on_sale(db, slug, lock=True)
-    _retire(db, row, now, still_named=())
-    _change(db, row, {"removed_at": now})
+    row = on_sale(db, slug, lock=True)
+    retire(db, row, now, still_named=())
+    change(db, row, {"removed_at": now})
 
 
-def expired_keys(db: Connection, until: float) -> list[str]:
-    """Store keys retired at ``until`` or before, some of them if there are many."""
-    columns = (items.c.slug, segments.c.rendition, segments.c.msn)
-    gone = select(*columns).join_from(segments, items).where(segments.c.retired_at <= until)
-    other = select(leftovers.c.key).where(leftovers.c.retired_at <= until)
-    keys = [segment_key(*row) for row in db.execute(gone.limit(_KEYS_READ))]
-    return keys + list(db.execute(other.limit(_KEYS_READ)).scalars())
-
-
-def forget(db: Connection, keys: Collection[str]) -> None:
-    """Drop the rows of retired bytes."""
-    db.execute(
-        delete(leftovers).where(leftovers.c.key == bindparam("gone")),
-        [{"gone": key} for key in keys],
-    )
-    item_id = select(items.c.id).where(items.c.slug == bindparam("of_slug")).scalar_subquery()
-    numbers = [number for key in keys if (number := _segment_of(key))]
-    if numbers:
-        db.execute(
-            delete(segments)
-            .where(segments.c.item_id == item_id, segments.c.rendition == bindparam("of_rendition"))
-            .where(segments.c.msn == bindparam("of_msn"), segments.c.retired_at.is_not(None)),
-            numbers,
-        )
-
-
-def _segment_of(key: str) -> dict[str, Any] | None:
-    match = _SEGMENT_KEY.fullmatch(key)
-    if match is None:
-        return None
-    slug, rendition, msn = match.groups()
-    return {"of_slug": slug, "of_rendition": rendition, "of_msn": int(msn)}
-
-
-def _renditions() -> Select[Any]:
+def renditions_query() -> Select[Any]:
+    """Rows of ``RENDITION_COLUMNS`` with their item, the best first."""
     order = (renditions.c.bandwidth.desc(), renditions.c.name)
     return select(renditions.c.item_id, *RENDITION_COLUMNS).order_by(*order)
 
 
-def _offers() -> Select[Any]:
+def offers_query() -> Select[Any]:
+    """Rows of ``OFFER_COLUMNS`` with their item, the newest first."""
     order = (offers.c.since.desc(), offers.c.id.desc())
     return select(offers.c.item_id, *OFFER_COLUMNS).order_by(*order)
 
 
-def _on_sale(db: Connection, slug: str, *, lock: bool = False) -> Row[Any]:
+def _terms_of(db: Connection, item_id: int) -> dict[int, Offer]:
+    """The newest offers of an item by their number, the newest first."""
+    found = db.execute(offers_query().where(offers.c.item_id == item_id).limit(_OFFERS_READ))
+    return {row.id: offer_of(row) for row in found}
+
+
+def _live_of(db: Connection, row: Row[Any]) -> Row[Any] | None:
+    """What makes an item a stream, if it is one."""
+    if row.kind != "stream":
+        return None
+    return db.execute(select(streams).where(streams.c.item_id == row.id)).one()
+
+
+def _still_listed(
+    db: Connection, item_id: int, rendition: str, known: Item | None
+) -> tuple[Segment, ...]:
+    """The segments known of a stream that are listed now as they were then."""
+    before = known.rendition(rendition) if isinstance(known, Stream) else None
+    if before is None:
+        return ()
+    first = db.execute(
+        select(func.min(segments.c.msn)).where(
+            segments.c.item_id == item_id, segments.c.rendition == rendition, _LISTED
+        )
+    ).scalar()
+    return () if first is None else tuple(s for s in before.segments if s.msn >= first)
+
+
+def _listed(
+    db: Connection,
+    item_id: int,
+    rendition: str,
+    terms: dict[int, Offer],
+    after: Sequence[Segment],
+) -> list[Segment]:
+    """What a rendition lists, or only what follows on ``after``."""
+    query = select(*SEGMENT_COLUMNS).where(
+        segments.c.item_id == item_id, segments.c.rendition == rendition, _LISTED
+    )
+    if after:
+        query = query.where(segments.c.msn > after[-1].msn)
+    rows = db.execute(query.order_by(segments.c.msn)).all()
+    known = {offer: terms[offer] for offer in {row.offer_id for row in rows} if offer in terms}
+    unknown = {row.offer_id for row in rows} - known.keys() - {None}
+    if unknown:  # listed before the newest offers were made
+        older = db.execute(offers_query().where(offers.c.id.in_(unknown)))
+        known |= {row.id: offer_of(row) for row in older}
+    return [segment_of(row, known) for row in rows]
+
+
+def on_sale(db: Connection, slug: str, *, lock: bool = False) -> Row[Any]:
+    """The row of ``items`` on sale under a slug; raises ``ItemNotFound``."""
     query = select(items).where(items.c.slug == slug, _ON_SALE)
     row = db.execute(query.with_for_update() if lock else query).first()
     if row is None:
@@ -217,23 +266,26 @@ def _next_msn(import_: Import, parts: Sequence[Rendition]) -> int:
     return max(numbers, default=import_.first_msn) + 1
 
 
-def _change(db: Connection, row: Row[Any], values: Mapping[str, Any]) -> None:
+def change(db: Connection, row: Row[Any], values: Mapping[str, Any]) -> None:
     """Change an item so that every process sees that it changed."""
     changed = update(items).where(items.c.id == row.id)
     db.execute(changed.values(version=row.version + 1, **values))
 
 
-def _retire(db: Connection, row: Row[Any], now: float, still_named: Collection[str]) -> None:
+def retire(db: Connection, row: Row[Any], now: float, still_named: Collection[str]) -> None:
     """Take everything off an item; the stored bytes stay until they expire."""
     db.execute(update(segments).where(segments.c.item_id == row.id, _LISTED).values(retired_at=now))
     db.execute(delete(renditions).where(renditions.c.item_id == row.id))
+    db.execute(delete(stream_keys).where(stream_keys.c.item_id == row.id))
+    off_air = update(streams).where(streams.c.item_id == row.id)
+    db.execute(off_air.values(state="ended", feed=None))  # a feed finds that it was replaced
     for key in {row.key, row.poster} - {None, *still_named}:
         db.execute(insert(leftovers).values(key=key, retired_at=now))
 
 
-def _add_offer(db: Connection, item_id: int, terms: Offer) -> bool:
+def add_offer(db: Connection, item_id: int, terms: Offer) -> bool:
     """Append an offer, unless it says what the newest one does."""
-    row = db.execute(_offers().where(offers.c.item_id == item_id).limit(1)).first()
+    row = db.execute(offers_query().where(offers.c.item_id == item_id).limit(1)).first()
     newest = offer_of(row) if row else None
     if newest and replace(newest, since=terms.since) == terms:
         return False

@@ -1,14 +1,13 @@
 """Pure: the catalog's rows as values of the product, and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from itertools import starmap
 from typing import Any
 
 from sqlalchemy import Row
 
-from xbyte_live.db.tables import offers, renditions, segments
-from xbyte_live.models import Item, Object, Offer, Rendition, Segment, Title
+from xbyte_live.db.tables import offers, renditions, segments, streams
+from xbyte_live.models import Item, Object, Offer, Rendition, Segment, Stream, Title
 from xbyte_live.money import Price
 
 SEGMENT_COLUMNS = (  # in the order of the fields of Segment, so that thousands convert quickly
@@ -19,13 +18,52 @@ SEGMENT_COLUMNS = (  # in the order of the fields of Segment, so that thousands 
     segments.c.sha256,
     segments.c.discontinuity,
     segments.c.program_date_time_us,
+    segments.c.stored_under,
+    segments.c.offer_id,
 )
 RENDITION_COLUMNS = tuple(column for column in renditions.c if column.name != "item_id")
-OFFER_COLUMNS = (offers.c.price_per_mib, offers.c.pay_to, offers.c.since, offers.c.preview_us)
+OFFER_COLUMNS = (
+    offers.c.id,
+    offers.c.price_per_mib,
+    offers.c.pay_to,
+    offers.c.since,
+    offers.c.preview_us,
+)
+STREAM_COLUMNS = tuple(column for column in streams.c if column.name != "item_id")
+
+Offers = Mapping[int, Offer]
 
 
-def item_of(row: Row[Any], found_renditions: Sequence[Rendition], terms: Sequence[Offer]) -> Item:
-    """The item of a row of ``items``; ``terms`` are newest first."""
+def item_of(
+    row: Row[Any],
+    found_renditions: Sequence[Rendition],
+    terms: Sequence[Offer],
+    live: Row[Any] | None = None,
+) -> Item:
+    """The item of a row of ``items``, for a stream with its row of ``STREAM_COLUMNS``.
+
+    ``terms`` are newest first.
+    """
+    if live is not None:
+        return Stream(
+            slug=row.slug,
+            name=row.name,
+            created_at=row.created_at,
+            renditions=tuple(found_renditions),
+            offers=tuple(terms),
+            state=live.state,
+            playlist=live.playlist,
+            window_us=live.window_us,
+            segment_target_us=live.segment_target_us,
+            recording=live.recording,
+            broadcast=live.broadcast,
+            started_at=live.started_at,
+            heartbeat_at=live.heartbeat_at,
+            connected=live.feed is not None,
+            rewatch=row.rewatch,
+            source=live.source,
+            status=live.status,
+        )
     if row.kind == "object":
         return Object(
             slug=row.slug,
@@ -47,11 +85,20 @@ def item_of(row: Row[Any], found_renditions: Sequence[Rendition], terms: Sequenc
         offers=tuple(terms),
         rewatch=row.rewatch,
         poster=row.poster,
+        recorded_from=row.recorded_from,
     )
 
 
-def rendition_of(row: Row[Any], segment_rows: Iterable[Sequence[Any]]) -> Rendition:
-    """The rendition of a row with ``RENDITION_COLUMNS``, and its rows of ``SEGMENT_COLUMNS``."""
+def segment_of(row: Sequence[Any], terms: Offers) -> Segment:
+    """The segment of a row with ``SEGMENT_COLUMNS``; ``terms`` has the offers of its item."""
+    *values, offer_id = row
+    if offer_id is None:
+        return Segment(*values)
+    return Segment(*values, offer=terms[offer_id])  # type: ignore[misc]
+
+
+def rendition_of(row: Row[Any], found: Iterable[Segment]) -> Rendition:
+    """The rendition of a row with ``RENDITION_COLUMNS``."""
     return Rendition(
         name=row.name,
         codecs=row.codecs,
@@ -59,10 +106,11 @@ def rendition_of(row: Row[Any], segment_rows: Iterable[Sequence[Any]]) -> Rendit
         average_bandwidth=row.average_bandwidth,
         target_duration_s=row.target_duration_s,
         independent_segments=row.independent_segments,
-        segments=tuple(starmap(Segment, segment_rows)),
+        segments=tuple(found),
         width=row.width,
         height=row.height,
         frame_rate=Fraction(row.frame_rate) if row.frame_rate else None,
+        discontinuity_sequence=row.discontinuity_sequence,
     )
 
 
@@ -84,6 +132,7 @@ def rendition_values(item_id: int, rendition: Rendition) -> dict[str, Any]:
         "width": rendition.width,
         "height": rendition.height,
         "frame_rate": str(rendition.frame_rate) if rendition.frame_rate else None,
+        "discontinuity_sequence": rendition.discontinuity_sequence,
     }
 
 
@@ -100,6 +149,7 @@ def segment_values(item_id: int, rendition: Rendition) -> list[dict[str, Any]]:
             "sha256": segment.sha256,
             "discontinuity": segment.discontinuity,
             "program_date_time_us": segment.program_date_time_us,
+            "stored_under": segment.stored_under,
         }
         for segment in rendition.segments
     ]

@@ -51,7 +51,8 @@ items = Table(
     Column("content_type", String(255)),
     Column("sha256", String(64)),
     Column("key", Text),
-    CheckConstraint("kind IN ('title', 'object')", name="kind"),
+    Column("recorded_from", String(64)),  # the stream a title is a recording of
+    CheckConstraint("kind IN ('title', 'object', 'stream')", name="kind"),
     CheckConstraint("rewatch IN ('paid', 'free')", name="rewatch"),
 )
 
@@ -68,6 +69,7 @@ renditions = Table(
     Column("width", Integer),
     Column("height", Integer),
     Column("frame_rate", String(24)),
+    Column("discontinuity_sequence", BigInteger, nullable=False, server_default="0"),
 )
 
 segments = Table(
@@ -82,8 +84,48 @@ segments = Table(
     Column("sha256", String(64), nullable=False),
     Column("discontinuity", Boolean, nullable=False, server_default=text("false")),
     Column("program_date_time_us", BigInteger),
+    Column("stored_under", String(64)),  # the stream whose bytes a recording has
+    Column("offer_id", BigInteger),  # what a live segment was listed at
     Column("retired_at", Float),  # off the playlist since; its bytes go after a grace
     Index(None, "retired_at"),
+    Index(None, "stored_under", "msn"),
+)
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("item_id", ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
+    Column("state", String(8), nullable=False),
+    Column("playlist", String(8), nullable=False),
+    Column("window_us", BigInteger, nullable=False),
+    Column("segment_target_us", BigInteger, nullable=False),
+    Column("recording", Boolean, nullable=False),
+    Column("source", Text),
+    Column("broadcast", BigInteger, nullable=False, server_default="0"),
+    Column("first_msn", BigInteger, nullable=False, server_default="0"),  # of this broadcast
+    Column("duration_us", BigInteger, nullable=False, server_default="0"),  # of it so far
+    Column("started_at", Float),
+    Column("heartbeat_at", Float),  # when a feed last showed that it lives
+    Column("feed", BigInteger),  # the one feed that may add segments
+    Column("key_id", BigInteger),  # the key that feed came with
+    Column("longest_group_s", Integer, nullable=False, server_default="0"),
+    Column("status", Text, nullable=False),  # JSON, what the feed last said of itself
+    CheckConstraint("state IN ('idle', 'on_air', 'waiting', 'ended')", name="state"),
+    CheckConstraint("playlist IN ('window', 'event')", name="playlist"),
+    Index(None, "state"),
+)
+
+stream_keys = Table(
+    "stream_keys",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("item_id", ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256: the key is not kept
+    Column("hint", String(8), nullable=False),  # its last characters, to tell keys apart
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("used_at", Float),
+    Index(None, "item_id"),
 )
 
 offers = Table(

@@ -27,7 +27,9 @@ from xbyte_live.web.listing import Listing
 from xbyte_live.web.metrics import CONTENT_TYPE, Metrics
 from xbyte_live.web.playback import Playback
 from xbyte_live.web.playlists import Playlists
+from xbyte_live.web.reloads import Reloads
 from xbyte_live.web.replies import NO_STORE, fault_of, fault_reply, json_reply, problem
+from xbyte_live.web.status import Status
 
 _HEADER_ROOM = 16384  # bytes of request headers beside the payment
 
@@ -57,7 +59,9 @@ def create_app(
         metrics=metrics,
         clock=clock,
     )
-    playlists = Playlists(settings=settings, finder=finder, clock=clock)
+    reloads = Reloads(catalog, limit=settings.waiting_readers)
+    playlists = Playlists(settings=settings, finder=finder, reloads=reloads, clock=clock)
+    status = Status(catalog=catalog, finder=finder, ledger=ledger, clock=clock)
     listing = Listing(
         settings=settings, catalog=catalog, finder=finder, cache=cache, gate=gate, clock=clock
     )
@@ -79,12 +83,14 @@ def create_app(
             Route("/hls/{slug}/{rendition}/{msn}.ts", playback.segment),
             Route("/hls/{slug}/{rendition}/index.m3u8", playlists.media),
             Route("/hls/{slug}/index.m3u8", playlists.multivariant),
-            Route("/hls/{slug}/pricing.json", listing.title_pricing),
+            Route("/hls/{slug}/pricing.json", listing.media_pricing),
             Route("/hls/{slug}/poster.jpg", listing.poster),
             Route("/objects/{slug}", playback.object),
             Route("/objects/{slug}/pricing.json", listing.object_pricing),
             Route("/debts/{payer}", debts.answer),
             Route("/api/v1/catalog", listing.catalog),
+            Route("/api/v1/streams", status.streams),
+            Route("/api/v1/streams/{slug}", status.stream),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", measurements),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemError, ItemGone, ItemNotFound
-from xbyte_live.models import Item, Object, Segment, Title, check_slug, segment_key
+from xbyte_live.models import Item, Object, Segment, Stream, Title, check_slug, segment_key
 from xbyte_live.pricing import Quote, quotes_for
 from xbyte_live.web.replies import Header, raw_headers, uploaded_headers
 
@@ -44,6 +44,9 @@ class Found(NamedTuple):
     withdrawn: bool = False
 
 
+_Known = tuple[Title | Stream, dict[tuple[str, str], Found]]
+
+
 class Finder:
     """Looks names up, those that nothing can have without asking the catalog.
 
@@ -54,12 +57,19 @@ class Finder:
     def __init__(self, catalog: Catalog, *, limit: int) -> None:
         self._catalog = catalog
         self._limit = limit
-        self._known: OrderedDict[str, tuple[Title, dict[tuple[str, str], Found]]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
-    async def title(self, slug: str) -> Title:
-        """The title of that name; raises ``ItemNotFound``."""
+    async def media(self, slug: str) -> Title | Stream:
+        """The title or stream of that name; raises ``ItemNotFound``."""
         item = await self._item(slug)
-        if not isinstance(item, Title):
+        if not isinstance(item, Title | Stream):
+            raise ItemNotFound(_NO_ITEM)
+        return item
+
+    async def stream(self, slug: str) -> Stream:
+        """The stream of that name; raises ``ItemNotFound``."""
+        item = await self._item(slug)
+        if not isinstance(item, Stream):
             raise ItemNotFound(_NO_ITEM)
         return item
 
@@ -79,7 +89,7 @@ class Finder:
         title = await self._item(slug)
         if title is None:
             return await self._withdrawn_segment(slug, rendition, msn)
-        if not isinstance(title, Title):
+        if not isinstance(title, Title | Stream):
             raise ItemNotFound(_NO_ITEM)
         known = self._known_of(title)
         found = known.get((rendition, msn))
@@ -120,20 +130,20 @@ class Finder:
 
     async def _withdrawn_segment(self, slug: str, rendition: str, msn: str) -> Found:
         title = await self._catalog.removed_item(slug)
-        if not isinstance(title, Title):
+        if not isinstance(title, Title | Stream):
             raise ItemNotFound(_NO_ITEM)
         _listed(title, rendition, msn)  # raises for what no segment can be called
         segment = await self._retired(title, rendition, msn)
         return _found_segment(title, rendition, segment)._replace(withdrawn=True)
 
-    async def _retired(self, title: Title, rendition: str, msn: str) -> Segment:
+    async def _retired(self, title: Title | Stream, rendition: str, msn: str) -> Segment:
         retired = await self._catalog.retired_segment(title.slug, rendition, int(msn))
         if retired is None:
             listed = title.rendition(rendition)
             raise ItemGone(_GONE) if listed and listed.segments else ItemNotFound(_NO_SEGMENT)
         return retired
 
-    def _known_of(self, title: Title) -> dict[tuple[str, str], Found]:
+    def _known_of(self, title: Title | Stream) -> dict[tuple[str, str], Found]:
         known = self._known.get(title.slug)
         if known is None or known[0] is not title:
             known = self._known[title.slug] = (title, {})
@@ -161,7 +171,7 @@ def quotes_at(
     )
 
 
-def _listed(title: Title, rendition: str, msn: str) -> Segment | None:
+def _listed(title: Title | Stream, rendition: str, msn: str) -> Segment | None:
     """The segment of that number, or ``None`` if it may have been listed once."""
     if _MSN.fullmatch(msn) is None or _RENDITION.fullmatch(rendition) is None:
         raise ItemNotFound(_NO_SEGMENT)
@@ -178,13 +188,13 @@ def _listed(title: Title, rendition: str, msn: str) -> Segment | None:
     return None
 
 
-def _found_segment(title: Title, rendition: str, segment: Segment) -> Found:
+def _found_segment(title: Title | Stream, rendition: str, segment: Segment) -> Found:
     path = f"/hls/{title.slug}/{rendition}/{segment.msn}.ts"
     return Found(
         item=title,
         path=path,
         identity=path,
-        key=segment_key(title.slug, rendition, segment.msn),
+        key=segment_key(segment.stored_under or title.slug, rendition, segment.msn),
         size=segment.size,
         etag=f'"{segment.sha256}"',
         description=f"{title.name}: segment {segment.msn} of {rendition}",

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound
-from xbyte_live.models import Item, Title
+from xbyte_live.models import Item, Stream, Title
 from xbyte_live.money import MIB
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.requirements import PaymentMethod
@@ -62,10 +62,10 @@ class Listing:
                 self._listed_at = self._clock()
         return _reply(request, self._list, JSON, self._max_age)
 
-    async def title_pricing(self, request: Request) -> Response:
+    async def media_pricing(self, request: Request) -> Response:
         """``GET /hls/{slug}/pricing.json``."""
-        title = await self._finder.title(request.path_params["slug"])
-        return _reply(request, _json(self._pricing(title)), JSON, self._max_age)
+        item = await self._finder.media(request.path_params["slug"])
+        return _reply(request, _json(self._pricing(item)), JSON, self._max_age)
 
     async def object_pricing(self, request: Request) -> Response:
         """``GET /objects/{slug}/pricing.json``."""
@@ -74,7 +74,7 @@ class Listing:
 
     async def poster(self, request: Request) -> Response:
         """``GET /hls/{slug}/poster.jpg``."""
-        title = await self._finder.title(request.path_params["slug"])
+        title = await self._finder.media(request.path_params["slug"])
         if title.poster is None:
             raise ItemNotFound("this item has no poster")
         return _reply(request, await self._cache.get(title.poster), "image/jpeg", _POSTER_AGE)
@@ -96,6 +96,17 @@ class Listing:
                 "url": f"{base}/index.m3u8",
                 "pricing_url": f"{base}/pricing.json",
                 "poster_url": f"{base}/poster.jpg" if item.poster else None,
+            }
+        elif isinstance(item, Stream):
+            base = f"{self._base}/hls/{item.slug}"
+            found |= {
+                "kind": "stream",
+                "state": item.state,
+                "started_at": item.started_at,
+                "preview_seconds": in_force(item.offers, self._clock()).preview_us / 1e6,
+                "url": f"{base}/index.m3u8",
+                "pricing_url": f"{base}/pricing.json",
+                "status_url": f"{self._base}/api/v1/streams/{item.slug}",
             }
         else:
             base = f"{self._base}/objects/{item.slug}"

@@ -16,11 +16,30 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from xbyte_live.errors import XByteError
+from xbyte_live.vitals import Vitals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _MAX_CODES = 64
+
+_FEED_GAUGES: tuple[tuple[str, str, Callable[[Vitals], float]], ...] = (
+    ("since_seconds", "When the feed began (Unix time)", lambda v: v.since),
+    ("bit_rate", "Bits a second over the last segments", lambda v: v.bit_rate),
+    (
+        "keyframe_interval_seconds",
+        "Seconds from keyframe to keyframe",
+        lambda v: (v.keyframe_interval_us or 0) / 1e6,
+    ),
+)
+_FEED_COUNTS: tuple[tuple[str, str, Callable[[Vitals], float]], ...] = (
+    ("segments", "Segments listed", lambda v: v.segments),
+    ("segments_lost", "Segments that could not be kept", lambda v: v.lost),
+    ("bytes", "Bytes of segments listed", lambda v: v.bytes),
+    ("packets_late", "Packets behind their time", lambda v: v.late),
+    ("packets_dropped", "Packets left out", lambda v: v.dropped),
+    ("restarts", "Packaging processes started again", lambda v: v.restarts),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +51,9 @@ class Levels:
     cache_bytes: int = 0
     database_queue: int = 0
     charges: Mapping[str, int] = field(default_factory=dict)
+    feeds: Mapping[str, Vitals] = field(default_factory=dict)
+    publishers: int = 0
+    publishers_turned_away: int = 0
 
 
 async def _no_levels() -> Levels:
@@ -41,7 +63,8 @@ async def _no_levels() -> Levels:
 class Metrics(Collector):
     """Counts of one process; ``levels`` tells, once a scrape, what other parts hold.
 
-    Labels take values of a fixed set only: route templates, statuses and error codes. Counts
+    Labels take values of a fixed set only: route templates, statuses, error codes, and the
+    streams on air, of which there are as many as publishers may connect. Counts
     are plain integers that only the event loop touches, so that counting costs next to nothing.
     """
 
@@ -89,6 +112,7 @@ class Metrics(Collector):
         yield from self._of_requests()
         yield from self._of_money()
         yield from self._of_levels()
+        yield from self._of_feeds()
 
     def _of_requests(self) -> Iterator[Metric]:
         answers = CounterMetricFamily(
@@ -140,6 +164,27 @@ class Metrics(Collector):
         for state, count in now.charges.items():
             states.add_metric((state,), count)
         yield states
+
+    def _of_feeds(self) -> Iterator[Metric]:
+        now = self._levels
+        yield GaugeMetricFamily(
+            "xbyte_rtmp_connections", "RTMP connections open", value=now.publishers
+        )
+        yield CounterMetricFamily(
+            "xbyte_rtmp_turned_away",
+            "RTMP connections over a limit",
+            value=now.publishers_turned_away,
+        )
+        for name, about, value in _FEED_GAUGES:
+            gauge = GaugeMetricFamily(f"xbyte_feed_{name}", about, labels=("stream",))
+            for slug, vitals in now.feeds.items():
+                gauge.add_metric((slug,), value(vitals))
+            yield gauge
+        for name, about, value in _FEED_COUNTS:
+            counter = CounterMetricFamily(f"xbyte_feed_{name}", about, labels=("stream",))
+            for slug, vitals in now.feeds.items():
+                counter.add_metric((slug,), value(vitals))
+            yield counter
 
 
 class _Latency:

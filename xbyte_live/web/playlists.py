@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -13,16 +13,24 @@ from starlette.responses import Response
 
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound
-from xbyte_live.media.playlist import media_playlist, multivariant_playlist
-from xbyte_live.models import Offer, Rendition, Title
-from xbyte_live.pricing import in_force, in_preview
+from xbyte_live.media.playlist import (
+    live_playlist,
+    media_playlist,
+    multivariant_playlist,
+    segment_lines,
+)
+from xbyte_live.models import Offer, Rendition, Stream, Title
+from xbyte_live.pricing import amount_of, in_force
 from xbyte_live.web.finding import Finder
 from xbyte_live.web.ranges import accepts_gzip, names_tag
+from xbyte_live.web.reloads import Reloads, read_directives
 from xbyte_live.web.replies import not_modified
 
 MEDIA_TYPE = "application/vnd.apple.mpegurl"
 
 _WORTH_PACKING = 1400  # bytes: what fits in one packet gains nothing from gzip
+_NOT_ON_AIR = "this stream has not been on air yet"
+_NO_RENDITION = "this item has no such rendition"
 _PLAYLIST_SHARE = 8  # playlists may take this fraction of what segments may
 
 
@@ -30,21 +38,23 @@ _PLAYLIST_SHARE = 8  # playlists may take this fraction of what segments may
 class _Text:
     """One playlist and what it was rendered from."""
 
-    title: Title
+    item: Title | Stream
     offer: Offer
     plain: bytes
     packed: bytes | None
     etag: str
+    lines: Mapping[int, str]
 
     @property
     def size(self) -> int:
-        return len(self.plain) + len(self.packed or b"")
+        kept_twice = len(self.plain) if self.lines else 0
+        return len(self.plain) + len(self.packed or b"") + kept_twice
 
 
 class Playlists:
-    """Answers for the playlists of titles, free for everyone.
+    """Answers for the playlists of titles and streams, free for everyone.
 
-    A text is kept while its title and the offer in force stay what they were; all texts
+    A text is kept while its item and the offer in force stay what they were; all texts
     together take at most an eighth of ``cache_bytes``. ``held`` is their bytes now, ``rendered``
     counts renderings.
     """
@@ -54,9 +64,11 @@ class Playlists:
         *,
         settings: Settings,
         finder: Finder,
+        reloads: Reloads,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._finder = finder
+        self._reloads = reloads
         self._clock = clock
         self._limit = settings.cache_bytes // _PLAYLIST_SHARE
         self._max_age = playlist_max_age(settings)
@@ -67,33 +79,44 @@ class Playlists:
 
     async def multivariant(self, request: Request) -> Response:
         """``GET /hls/{slug}/index.m3u8`` (RFC 8216bis 4.4.6)."""
-        title = await self._finder.title(request.path_params["slug"])
-        return self._reply(request, await self._text(title, None))
+        item = await self._finder.media(request.path_params["slug"])
+        if not item.renditions:
+            raise ItemNotFound(_NOT_ON_AIR)
+        return self._reply(request, await self._text(item, None))
 
     async def media(self, request: Request) -> Response:
-        """``GET /hls/{slug}/{rendition}/index.m3u8`` with its prices (RFC 8216bis 4.4.3)."""
-        title = await self._finder.title(request.path_params["slug"])
-        rendition = title.rendition(request.path_params["rendition"])
-        if rendition is None:
-            raise ItemNotFound("this item has no such rendition")
-        return self._reply(request, await self._text(title, rendition))
+        """``GET /hls/{slug}/{rendition}/index.m3u8`` with its prices (RFC 8216bis 4.4.3).
 
-    async def _text(self, title: Title, rendition: Rendition | None) -> _Text:
-        offer = in_force(title.offers, self._clock())
-        key = (title.slug, rendition.name if rendition else "")
-        found = self._kept(key, title, offer)
+        With ``_HLS_msn`` the answer for a stream waits until that segment is listed (6.2.5.2).
+        """
+        name = request.path_params["rendition"]
+        item = await self._finder.media(request.path_params["slug"])
+        wanted = read_directives(request.query_params)
+        if isinstance(item, Stream) and wanted is not None:
+            item = await self._reloads.wait(item, name, wanted)
+        rendition = item.rendition(name)
+        if rendition is None:
+            raise ItemNotFound(_NO_RENDITION if item.renditions else _NOT_ON_AIR)
+        return self._reply(request, await self._text(item, rendition))
+
+    async def _text(self, item: Title | Stream, rendition: Rendition | None) -> _Text:
+        offer = in_force(item.offers, self._clock())
+        key = (item.slug, rendition.name if rendition else "")
+        found = self._kept(key, item, offer)
         if found is None:
             async with self._rendering:  # one at a time: rendering a long one takes a whole core
-                found = self._kept(key, title, offer)
+                found = self._kept(key, item, offer)
                 if found is None:
                     self.rendered += 1
-                    found = await asyncio.to_thread(_render, title, rendition, offer)
+                    before = self._texts.get(key)
+                    lines = before.lines if before else {}
+                    found = await asyncio.to_thread(_render, item, rendition, offer, lines)
                     self._keep(key, found)
         return found
 
-    def _kept(self, key: tuple[str, str], title: Title, offer: Offer) -> _Text | None:
+    def _kept(self, key: tuple[str, str], item: Title | Stream, offer: Offer) -> _Text | None:
         found = self._texts.get(key)
-        if found is None or found.title is not title or found.offer is not offer:
+        if found is None or found.item is not item or found.offer is not offer:
             return None
         self._texts.move_to_end(key)
         return found
@@ -113,7 +136,7 @@ class Playlists:
         packed = text.packed if accepts_gzip(request.headers.get("accept-encoding")) else None
         etag = f'"{text.etag}-gzip"' if packed else f'"{text.etag}"'
         headers = {
-            "cache-control": f"public, max-age={self._max_age}",
+            "cache-control": f"public, max-age={self._max_age_of(text.item)}",
             "etag": etag,
             "vary": "Accept-Encoding",
         }
@@ -122,6 +145,12 @@ class Playlists:
         if packed:
             headers["content-encoding"] = "gzip"
         return Response(packed or text.plain, 200, headers, MEDIA_TYPE)
+
+    def _max_age_of(self, item: Title | Stream) -> int:
+        """A live playlist is old when its next segment is there (8216bis 6.2.2)."""
+        if not isinstance(item, Stream):
+            return self._max_age
+        return max(1, item.segment_target_us // 2_000_000)
 
 
 def playlist_max_age(settings: Settings) -> int:
@@ -133,15 +162,21 @@ def playlist_max_age(settings: Settings) -> int:
     return max(1, settings.quote_ttl // 2)
 
 
-def _render(title: Title, rendition: Rendition | None, offer: Offer) -> _Text:
+def _render(
+    item: Title | Stream, rendition: Rendition | None, offer: Offer, known: Mapping[int, str]
+) -> _Text:
+    lines: Mapping[int, str] = {}
     if rendition is None:
-        text = multivariant_playlist(title.renditions)
-    else:
-        amounts = [
-            0 if in_preview(segment, offer.preview_us) else offer.price.amount_for(segment.size)
+        text = multivariant_playlist(item.renditions)
+    elif isinstance(item, Stream):
+        lines = {
+            segment.msn: known.get(segment.msn) or segment_lines(segment, amount_of(segment, offer))
             for segment in rendition.segments
-        ]
-        text = media_playlist(rendition, amounts)
+        }
+        event = item.playlist == "event"
+        text = live_playlist(rendition, list(lines.values()), event=event, ended=item.ended)
+    else:
+        text = media_playlist(rendition, [amount_of(s, offer) for s in rendition.segments])
     plain = text.encode()
     packed = gzip.compress(plain, 6, mtime=0) if len(plain) > _WORTH_PACKING else None
-    return _Text(title, offer, plain, packed, hashlib.sha256(plain).hexdigest()[:32])
+    return _Text(item, offer, plain, packed, hashlib.sha256(plain).hexdigest()[:32], lines)

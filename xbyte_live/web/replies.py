@@ -9,6 +9,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from xbyte_live.errors import (
+    BadRequest,
     ChainUnavailable,
     DatabaseOverloaded,
     DatabaseUnavailable,
@@ -16,6 +17,7 @@ from xbyte_live.errors import (
     FacilitatorUnavailable,
     ItemError,
     ItemGone,
+    Overloaded,
     PaymentMalformed,
     PaymentPending,
     PaymentRefused,
@@ -64,6 +66,8 @@ _FAULTS: tuple[tuple[type[XByteError], Fault], ...] = (
     (ItemGone, Fault(410, "gone")),
     (ItemError, Fault(404, "not_found")),
     (RangeNotSatisfiable, Fault(416, "range_not_satisfiable")),
+    (BadRequest, Fault(400, "bad_request")),
+    (Overloaded, Fault(503, "overloaded", 1)),
     (PaymentMalformed, Fault(400, "payment_malformed")),
     (PaymentPending, Fault(503, "payment_pending")),
     (FacilitatorUnavailable, Fault(503, "facilitator_unavailable", 5)),

@@ -1,4 +1,4 @@
-"""The first schema: items and their parts, imports under way, charges, secrets."""
+"""The first schema: items and their parts, streams, imports under way, charges, secrets."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -29,7 +29,8 @@ def upgrade() -> None:
         sa.Column("content_type", sa.String(255)),
         sa.Column("sha256", sa.String(64)),
         sa.Column("key", sa.Text()),
-        sa.CheckConstraint("kind IN ('title', 'object')", name=op.f("ck_items_kind")),
+        sa.Column("recorded_from", sa.String(64)),
+        sa.CheckConstraint("kind IN ('title', 'object', 'stream')", name=op.f("ck_items_kind")),
         sa.CheckConstraint("rewatch IN ('paid', 'free')", name=op.f("ck_items_rewatch")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_items")),
         sa.UniqueConstraint("slug", name=op.f("uq_items_slug")),
@@ -46,6 +47,7 @@ def upgrade() -> None:
         sa.Column("width", sa.Integer()),
         sa.Column("height", sa.Integer()),
         sa.Column("frame_rate", sa.String(24)),
+        sa.Column("discontinuity_sequence", sa.BigInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["item_id"], ["items.id"], name=op.f("fk_renditions_item_id"), ondelete="CASCADE"
         ),
@@ -62,6 +64,8 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.Column("discontinuity", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("program_date_time_us", sa.BigInteger()),
+        sa.Column("stored_under", sa.String(64)),
+        sa.Column("offer_id", sa.BigInteger()),
         sa.Column("retired_at", sa.Float()),
         sa.ForeignKeyConstraint(
             ["item_id"], ["items.id"], name=op.f("fk_segments_item_id"), ondelete="CASCADE"
@@ -69,6 +73,51 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("item_id", "rendition", "msn", name=op.f("pk_segments")),
     )
     op.create_index(op.f("ix_segments_retired_at"), "segments", ["retired_at"])
+    op.create_index(op.f("ix_segments_stored_under_msn"), "segments", ["stored_under", "msn"])
+    op.create_table(
+        "streams",
+        sa.Column("item_id", _Id, nullable=False),
+        sa.Column("state", sa.String(8), nullable=False),
+        sa.Column("playlist", sa.String(8), nullable=False),
+        sa.Column("window_us", sa.BigInteger(), nullable=False),
+        sa.Column("segment_target_us", sa.BigInteger(), nullable=False),
+        sa.Column("recording", sa.Boolean(), nullable=False),
+        sa.Column("source", sa.Text()),
+        sa.Column("broadcast", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("first_msn", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("duration_us", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("started_at", sa.Float()),
+        sa.Column("heartbeat_at", sa.Float()),
+        sa.Column("feed", sa.BigInteger()),
+        sa.Column("key_id", sa.BigInteger()),
+        sa.Column("longest_group_s", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.CheckConstraint(
+            "state IN ('idle', 'on_air', 'waiting', 'ended')", name=op.f("ck_streams_state")
+        ),
+        sa.CheckConstraint("playlist IN ('window', 'event')", name=op.f("ck_streams_playlist")),
+        sa.ForeignKeyConstraint(
+            ["item_id"], ["items.id"], name=op.f("fk_streams_item_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("item_id", name=op.f("pk_streams")),
+    )
+    op.create_index(op.f("ix_streams_state"), "streams", ["state"])
+    op.create_table(
+        "stream_keys",
+        sa.Column("id", _Id, nullable=False),
+        sa.Column("item_id", _Id, nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("hint", sa.String(8), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("expires_at", sa.Float()),
+        sa.Column("used_at", sa.Float()),
+        sa.ForeignKeyConstraint(
+            ["item_id"], ["items.id"], name=op.f("fk_stream_keys_item_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_stream_keys")),
+        sa.UniqueConstraint("digest", name=op.f("uq_stream_keys_digest")),
+    )
+    op.create_index(op.f("ix_stream_keys_item_id"), "stream_keys", ["item_id"])
     op.create_table(
         "offers",
         sa.Column("id", _Id, nullable=False),

@@ -1,0 +1,59 @@
+"""Streams on sale and their segments, as feeds list them, without media."""
+
+import hashlib
+import json
+from typing import Any
+
+from tests.support.items import PAYEE
+from xbyte_live.models import Airtime, Listing, NewStream, Offer, Rendition, Segment, segment_key
+from xbyte_live.money import Price
+from xbyte_live.store.base import Store
+from xbyte_live.streams import Streams
+
+SECOND = 1_000_000
+
+
+def data_of(slug: str, msn: int) -> bytes:
+    """The bytes of a segment: they tell which one it is."""
+    return f"{slug} {msn} ".encode() * 40
+
+
+def a_listing(airtime: Airtime, msn: int, **changes: Any) -> Listing:
+    """A two-second segment of a feed."""
+    data = data_of(airtime.slug, msn)
+    values: dict[str, Any] = {
+        "size": len(data),
+        "duration_us": 2 * SECOND,
+        "discontinuity": False,
+        "program_date_time_us": 1_760_000_000 * SECOND + msn * 2 * SECOND,
+    }
+    rendition = {"codecs": "avc1.64001f", "target_duration_s": 2, "independent_segments": True}
+    rendition |= {name: changes.pop(name) for name in tuple(rendition) if name in changes}
+    digest = hashlib.sha256(data).hexdigest()
+    segment = Segment(msn=msn, start_us=0, sha256=digest, **{**values, **changes})
+    return Listing(
+        feed=airtime.feed,
+        segment=segment,
+        rendition=Rendition(
+            name="source", bandwidth=800_000, average_bandwidth=700_000, segments=(), **rendition
+        ),
+        longest_group_s=2,
+        status=json.dumps({"segments": msn}),
+    )
+
+
+async def create(streams: Streams, slug: str = "concert", **changes: Any) -> str:
+    """Put a stream on sale at a tenth of a cent per MB; its key."""
+    terms = Offer(Price(changes.pop("price", 1000)), PAYEE, 1_760_000_000.0)
+    return await streams.create(NewStream(slug=slug, name="Concert", **changes), terms)
+
+
+async def list_segments(
+    streams: Streams, airtime: Airtime, count: int, store: Store | None = None
+) -> None:
+    """List the next segments of a feed that has listed none yet, with bytes if there is a store."""
+    for msn in range(airtime.next_msn, airtime.next_msn + count):
+        if store is not None:
+            key = segment_key(airtime.slug, "source", msn)
+            await store.put(key, data_of(airtime.slug, msn))
+        assert await streams.append(airtime.slug, a_listing(airtime, msn))
