@@ -14,7 +14,7 @@ ENV PATH=/opt/xbyte/bin:$PATH \
     XBYTE_HOST=0.0.0.0
 USER xbyte
 VOLUME /data
-EXPOSE 8402
+EXPOSE 8402 1935
 HEALTHCHECK --interval=15s --timeout=4s --start-period=20s CMD \
     ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ.get('XBYTE_PORT', '8402')}/healthz\", timeout=3)"]
 ENTRYPOINT ["xbyte-live"]

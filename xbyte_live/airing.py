@@ -274,6 +274,8 @@ class Airing:
         assert track is not None, "a child names its track first"
         interval = made.keyframe_interval_us
         vitals.keyframe_interval_us = interval
+        if made.duration_us * 2 > self.airtime.segment_target_us * 3:
+            vitals.still("keyframes", self._clock())
         self._longest_group_s = max(self._longest_group_s, -(-(interval or 0) // 1_000_000))
         bit_rate = len(made.data) * 8_000_000 // max(made.duration_us, 1)
         return Listing(

@@ -116,7 +116,11 @@ class Live:
                     source=source,
                     clock=self._clock,
                 )
-                await airing.start()
+                try:
+                    await airing.start()
+                except FeedFailed:
+                    await self._streams.release(airtime, "")
+                    raise
             except ItemError:
                 raise PublishRefused(BAD_NAME, "there is no such stream any more") from None
             except FeedFailed as error:

@@ -55,6 +55,11 @@ class Vitals:
             del self._warnings[next(iter(self._warnings))]
         return new
 
+    def still(self, code: str, now: float) -> None:
+        """What was warned of is true still; nothing if there was no such warning."""
+        if code in self._warnings:
+            self._warnings[code] = (self._warnings[code][0], now)
+
     def warnings(self, now: float) -> dict[str, str]:
         """The warnings of the last minute, by their codes."""
         return {code: text for code, (text, at) in self._warnings.items() if now - at < _REMEMBERED}
