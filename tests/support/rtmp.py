@@ -17,7 +17,8 @@ from tests.support.media import Audio, Recipe, Video, h264
 from xbyte_live.errors import PublishRefused
 from xbyte_live.rtmp import flv
 from xbyte_live.rtmp.chunk import encode_message
-from xbyte_live.rtmp.connection import Connection, Event
+from xbyte_live.rtmp.connection import Connection
+from xbyte_live.rtmp.events import Event, PublishAsked
 from xbyte_live.rtmp.flv import Tag
 from xbyte_live.rtmp.handshake import SIZE
 from xbyte_live.rtmp.message import Message, command
@@ -157,11 +158,17 @@ def tags_of(file: Path) -> list[Tag]:
     return list(iter(reader.next_tag, None))
 
 
+def frames(tags: list[Tag], kind: int) -> list[bytes]:
+    """The coded media of a track, without what remuxers write anew around it."""
+    facts = ((tag, flv.describe(tag)) for tag in tags if tag.kind == kind)
+    return [tag.payload[fact.body :] for tag, fact in facts if fact.is_frame]
+
+
 def events_of(connection: Connection) -> Iterator[Event]:
     """Every event there is now, with each publisher accepted."""
     while (event := connection.next_event()) is not None:
         yield event
-        if type(event).__name__ == "PublishAsked":
+        if isinstance(event, PublishAsked):
             connection.accept_publish()
 
 
@@ -229,7 +236,7 @@ async def record(name: str, publish: Publish) -> None:
 
 async def main() -> None:
     DATA.mkdir(parents=True, exist_ok=True)
-    source, hevc = make_sources(DATA)
+    _, hevc = make_sources(DATA)
     await record("ffmpeg", ffmpeg)
     await record("pyav", pyav)
     await record("pyav-hevc", lambda url: pyav(url, hevc))

@@ -2,11 +2,11 @@
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from xbyte_live.errors import RtmpError
 from xbyte_live.rtmp import amf0, message
 from xbyte_live.rtmp.chunk import ChunkReader, encode_message
+from xbyte_live.rtmp.events import Connected, Event, Goodbye, PublishAsked, Unpublished
 from xbyte_live.rtmp.flv import SCRIPT, Tag
 from xbyte_live.rtmp.handshake import Handshake
 from xbyte_live.rtmp.message import Command, Message
@@ -21,40 +21,6 @@ FOURCC = ("avc1", "hvc1", "av01", "vp09", "mp4a", ".mp3", "Opus", "fLaC", "ac-3"
 
 _CONTROL, _COMMANDS, _STATUS = 2, 3, 5  # the chunk streams we send on
 _ENHANCED = ("fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx")
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """Handshake and ``connect`` are done."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishAsked:
-    """The peer wants to publish: answer with ``accept_publish`` or ``refuse``.
-
-    ``query`` is what follows ``?`` in the name or else in the application, undecoded.
-    """
-
-    app: str
-    name: str = field(repr=False)
-    query: str = field(repr=False)
-    encoder: str
-    tc_url: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Unpublished:
-    """The publisher said that its broadcast is over; it may publish again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Goodbye:
-    """What the peer wants is not to be had here, and it has been told: send and hang up."""
-
-    reason: str
-
-
-Event = Connected | PublishAsked | Tag | Unpublished | Goodbye
 
 
 class Connection:

@@ -7,14 +7,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from xbyte_live.errors import PublishRefused
-from xbyte_live.rtmp.connection import (
-    Connected,
-    Connection,
-    Goodbye,
-    PublishAsked,
-    Unpublished,
-)
+from xbyte_live.rtmp.connection import Connection
 from xbyte_live.rtmp.desk import Desk, Feed, PublishRequest, RtmpCounters, RtmpLimits
+from xbyte_live.rtmp.events import Connected, Goodbye, PublishAsked, Unpublished
 from xbyte_live.rtmp.flv import Tag
 
 READ_SIZE = 1 << 18

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _BUFFER = 1 << 16  # bytes read ahead of what is taken; twice as many at most
 _CLOSING = 2.0  # seconds a peer gets to take what was written to it last
+_REST = 1.0  # seconds without accepting
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
@@ -28,7 +29,7 @@ class RtmpServer:
         self.counters = RtmpCounters()
         self._desk = desk
         self._limits = limits
-        self._ports: dict[asyncio.Task[None], socket.socket] = {}
+        self._ports: list[socket.socket] = []
         self._peers: dict[asyncio.Task[None], str] = {}  # where each comes from
 
     @property
@@ -53,32 +54,39 @@ class RtmpServer:
             sock = socket.create_server((host, port), family=family)
         sock.listen(128)
         sock.setblocking(False)
-        self._ports[asyncio.create_task(self._accept(sock, ssl))] = sock
+        self._ports.append(sock)
+        self._listen(sock, ssl)
         return int(sock.getsockname()[1])
 
     async def stop(self) -> None:
         """Close the ports and every connection; returns when each feed has been closed."""
-        for task in self._ports:
-            task.cancel()
-        await asyncio.gather(*self._ports, return_exceptions=True)
-        for sock in self._ports.values():
-            sock.close()
+        for port in self._ports:
+            asyncio.get_running_loop().remove_reader(port)
+            port.close()
         self._ports.clear()
         peers = list(self._peers)
         for task in peers:
             task.cancel()
         await asyncio.gather(*peers, return_exceptions=True)
 
-    async def _accept(self, listener: socket.socket, context: SSLContext | None) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, address = await loop.sock_accept(listener)
-            except OSError as error:
-                log.warning("no connection can be accepted: %s", error.strerror)
-                await asyncio.sleep(1)  # until descriptors are given back
-            else:
-                self._admit(sock, str(address[0]), context)
+    def _listen(self, port: socket.socket, context: SSLContext | None) -> None:
+        if port in self._ports:
+            asyncio.get_running_loop().add_reader(port, self._accept, port, context)
+
+    def _accept(self, port: socket.socket, context: SSLContext | None) -> None:
+        """Take one connection; without descriptors left, rest until some are given back."""
+        try:
+            sock, address = port.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # the peer thought better of it
+        except OSError as error:
+            log.warning("no connection can be accepted: %s", error.strerror)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(port)
+            loop.call_later(_REST, self._listen, port, context)
+            return
+        sock.setblocking(False)
+        self._admit(sock, str(address[0]), context)
 
     def _admit(self, sock: socket.socket, address: str, context: SSLContext | None) -> None:
         limits, network = self._limits, _network(address)
@@ -91,7 +99,11 @@ class RtmpServer:
         self.counters.accepted += 1
         task = asyncio.create_task(self._serve(sock, address, context))
         self._peers[task] = network
-        task.add_done_callback(self._peers.pop)
+        task.add_done_callback(lambda done: self._forget(done, sock))
+
+    def _forget(self, task: asyncio.Task[None], sock: socket.socket) -> None:
+        del self._peers[task]
+        sock.close()  # a task that is cancelled before its first step has not closed it
 
     async def _serve(self, sock: socket.socket, address: str, context: SSLContext | None) -> None:
         """One connection from beginning to end, and a line of the log about its end."""
@@ -127,17 +139,13 @@ async def _open(
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
     reader = asyncio.StreamReader(limit=_BUFFER)
     protocol = asyncio.StreamReaderProtocol(reader)
-    try:
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol,
-            sock,
-            ssl=context,
-            ssl_handshake_timeout=timeout if context else None,
-            ssl_shutdown_timeout=_CLOSING if context else None,
-        )
-    except BaseException:
-        sock.close()
-        raise
+    transport, _ = await loop.connect_accepted_socket(
+        lambda: protocol,
+        sock,
+        ssl=context,
+        ssl_handshake_timeout=timeout if context else None,
+        ssl_shutdown_timeout=_CLOSING if context else None,
+    )
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
