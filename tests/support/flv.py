@@ -126,12 +126,15 @@ def package(
     fed, now = Fed(), [start_us]
     feed = FlvFeed(LiveState(options or FeedOptions(), fed, lambda: now[0]))
     last: int | None = None
-    for tag in tags:
-        if last is not None and 0 < tag.timestamp - last < 5000:
-            now[0] += (tag.timestamp - last) * 1000
-        last = tag.timestamp
-        feed.take(tag)
-    feed.finish()
+    try:
+        for tag in tags:
+            if last is not None and 0 < tag.timestamp - last < 5000:
+                now[0] += (tag.timestamp - last) * 1000
+            last = tag.timestamp
+            feed.take(tag)
+        feed.finish()
+    finally:
+        feed.abandon()
     return fed
 
 

@@ -6,7 +6,7 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from ssl import SSLContext
@@ -46,11 +46,11 @@ class RecordingFeed:
         self.came = asyncio.Event()
         self._end: asyncio.Future[PublishRefused] = asyncio.get_running_loop().create_future()
 
-    async def write(self, tag: Tag) -> None:
+    async def write(self, tags: Sequence[Tag]) -> None:
         await self.door.wait()
         if self.refusal is not None:
             raise self.refusal
-        self.tags.append(tag)
+        self.tags.extend(tags)
         self.came.set()
 
     async def close(self, *, unpublished: bool) -> None:

@@ -51,10 +51,10 @@ def package_container(container: InputContainer, state: LiveState) -> None:
 
 def _take(feed: LiveFeed, clock: TrackClock, packet: "Packet[Any]", state: LiveState) -> None:
     stamp = clock.stamp(packet)
-    time = stamp.pts if stamp.dts is None else stamp.dts
-    if time is None:
+    at = stamp.pts if stamp.dts is None else stamp.dts
+    if at is None:
         state.dropped += 1
         return
     video = packet.stream.type == "video"
-    unit = Unit(video, time // _TICKS, packet.is_keyframe or not video, packet.stream_index)
+    unit = Unit(video, at // _TICKS, packet.is_keyframe or not video, packet.stream_index)
     feed.take(Frame(unit, packet, stamp, state.now_us()))

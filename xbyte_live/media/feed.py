@@ -29,6 +29,9 @@ __all__ = [
     "Source",
 ]
 
+# every wake-up of a child costs more than a frame does, and no segment is worth the hurry
+_BATCH_SECONDS = 0.025
+_BATCH_BYTES = 1 << 16
 _PARTING = 5.0  # seconds a child has to exit once it has said its last
 
 
@@ -53,7 +56,11 @@ class FeedProcess:
         self._reader, self._writer, self._child = reader, writer, child
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self._stall = options.stall_timeout + (options.source.timeout_s if options.source else 0)
+        silence = 3 * options.source.timeout_s if options.source else 0
+        self._stall = options.stall_timeout + silence
+        self._batch: list[bytes] = []
+        self._batched = 0
+        self._flushing: asyncio.TimerHandle | None = None
         self._written = self._taken = 0
         self._pulled, self._finishing = options.source is not None, False
         self._reading = False
@@ -77,8 +84,13 @@ class FeedProcess:
         if self._written == self._taken:
             self._since = self._loop.time()
         self._written += len(data)
+        self._batch.append(data)
+        self._batched += len(data)
         try:
-            self._writer.write(data)
+            if self._batched >= _BATCH_BYTES:
+                self._flush()
+            elif self._flushing is None:
+                self._flushing = self._loop.call_later(_BATCH_SECONDS, self._flush)
             await self._writer.drain()
         except (ConnectionError, RuntimeError):
             raise FeedFailed(str(await self._failure())) from None
@@ -89,6 +101,7 @@ class FeedProcess:
             self._finishing = True
             self._since = self._loop.time()
             with suppress(OSError, RuntimeError):
+                self._flush()
                 self._writer.write_eof()
 
     async def events(self) -> AsyncGenerator[FedEvent]:
@@ -117,6 +130,14 @@ class FeedProcess:
         """End the child at once, if it has not ended, and wait until it is gone."""
         self._child.kill()
         await self._part()
+
+    def _flush(self) -> None:
+        if self._flushing:
+            self._flushing.cancel()
+            self._flushing = None
+        batch, self._batch, self._batched = self._batch, [], 0
+        if batch and not self._ended:
+            self._writer.write(b"".join(batch))
 
     async def _next(self) -> tuple[int, bytes, bytes]:
         """The next answer that is more than a sign of life."""
@@ -153,6 +174,8 @@ class FeedProcess:
         """Let go of the child; one that does not go by itself is killed."""
         self._ended = True
         self._timer.cancel()
+        if self._flushing:
+            self._flushing.cancel()
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()

@@ -131,7 +131,7 @@ class Web:
         sock = connect(target, self._allow_private, self._timeout)
         connection = http.client.HTTPConnection(target.host, target.port)
         try:
-            connection.sock = self._secured(sock, target.host) if target.scheme[4:] else sock
+            connection.sock = self._secured(sock, target.host) if target.scheme == "https" else sock
             connection.request("GET", target.rest or "/", headers=_headers(target))
             response = connection.getresponse()
             location = response.headers.get("location", "")

@@ -1,5 +1,6 @@
 """Adapter: turns the FLV tags of a publisher into the frames of a live feed."""
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,8 +109,9 @@ class FlvFeed:
         ) as container:
             streams = (container.streams.video[:1], container.streams.audio[:1])
             tracks: list[AnyStream] = [stream for kind in streams for stream in kind]
-            if len(tracks) != len(found):
-                raise av.InvalidDataError(0, "a track is not there")
+            readable = all(t.type == "audio" or t.codec_context.pix_fmt for t in tracks)
+            if len(tracks) != len(found) or not readable:
+                raise av.InvalidDataError(errno.EINVAL, "a track cannot be decoded")
             yield tracks
 
 

@@ -116,8 +116,9 @@ class LiveFeed:
             self._runs.end()
             self._state.run_ended(0)
             return
+        earliest = (first.pts if first.stamp.dts is None else first.stamp.dts) - _PREROLL
         for number, frame in enumerate(head):
-            if first.video and not frame.video and frame.pts < first.pts - _PREROLL:
+            if first.video and not frame.video and frame.pts < earliest:
                 self._state.dropped += 1
             elif not self._package(self._packager, frame):
                 self._end_run()

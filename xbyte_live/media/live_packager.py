@@ -25,6 +25,10 @@ from xbyte_live.media.timeline import Stamp, Timeline, micros
 
 _LEAD = 2 * CLOCK  # what decoding may begin before the first keyframe is shown
 _INTERLEAVE_US = 100_000
+_OPEN_GROUPS = (
+    "its keyframes need the pictures before them, so nobody can start to watch there: "
+    "turn open GOP off in the encoder"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class _Span:
 
     begins: int
     lasts: int
+    keyframe: bool
 
 
 class LivePackager:
@@ -69,7 +74,7 @@ class LivePackager:
         self._rate: Fraction | None = None
         self._keyframe: int | None = None
         self._interval: int | None = None
-        self._announced = False
+        self._announced = self._at_keyframe = False
         state.clock.begin(began_us)
 
     def take(self, data: "bytes | Packet[Any]", stamp: Stamp, *, video: bool, key: bool) -> bool:
@@ -106,7 +111,8 @@ class LivePackager:
         Raises ``MediaError`` when run after run is too short to be watched.
         """
         if self._pace.start is not None:
-            self._spans.append(_Span(self._pace.start, self._pace.last(self._end)))
+            lasts = self._pace.last(self._end)
+            self._spans.append(_Span(self._pace.start, lasts, self._at_keyframe))
             try:
                 finished = self._muxer.close()
             except av.FFmpegError as error:
@@ -127,10 +133,13 @@ class LivePackager:
         if before is None:
             self._first = self._pace.start
         elif cut is not Cut.NONE:
-            self._spans.append(_Span(before, self._pace.start - before))
+            self._spans.append(_Span(before, self._pace.start - before, self._at_keyframe))
             if self._rate is None:
                 lasted = self._pace.start - before
                 self._rate = usual_rate(Fraction(self._frames * CLOCK, lasted))
+        starts = before is None or cut is not Cut.NONE
+        if starts:
+            self._at_keyframe = key
         self._frames += 1
         if self._leading and key:
             if self._keyframe is not None and pts > self._keyframe:
@@ -139,7 +148,7 @@ class LivePackager:
             self._keyframe = pts
         elif cut is Cut.POLICY:
             self._state.keyframe_after(pts - (self._keyframe or 0), missing=True)
-        return before is None or cut is not Cut.NONE
+        return starts
 
     def _packet(self, data: "bytes | Packet[Any]", *, video: bool, starts: bool) -> "Packet[Any]":
         if starts and video and self._track.codec == "h264":
@@ -175,6 +184,9 @@ class LivePackager:
             new_run = state.segments > 0
         else:
             new_run = False
+        clean = self._track.starts_clean(data)
+        if span.keyframe and not clean:
+            state.warn("open-groups", _OPEN_GROUPS)
         duration = micros(span.begins + span.lasts) - micros(span.begins)
         offset = micros(span.begins - (self._first or 0))
         state.segments += 1
@@ -185,7 +197,7 @@ class LivePackager:
                 duration_us=duration,
                 program_date_time_us=state.clock.stamp(offset, duration),
                 discontinuity=new_run,
-                clean=self._track.starts_clean(data),
+                clean=clean,
                 keyframe_interval_us=None if self._interval is None else micros(self._interval),
                 late=state.late,
                 dropped=state.dropped,

@@ -13,7 +13,8 @@ from xbyte_live.media.timeline import ticks
 
 _MICROSECOND = Fraction(1, 1_000_000)
 _SHORT = CLOCK
-_MAX_SHORT_RUNS = 10
+_MAKES_GOOD = 10 * CLOCK  # of media without a fault, for one run too short to watch
+_MOST_TROUBLE = 10 * _MAKES_GOOD
 
 
 class Out(Protocol):
@@ -38,7 +39,7 @@ class LiveState:
     segments: int = 0
     late: int = 0
     dropped: int = 0
-    _short_runs: int = 0
+    _trouble: int = 0
     _keyframe_s: int = 0
     _warned: set[str] = field(default_factory=set)
 
@@ -71,7 +72,9 @@ class LiveState:
         self.out.put(FedWarning(code="keyframes", text=text))
 
     def run_ended(self, lasted: int) -> None:
-        """Count runs too short to watch; ``MediaError`` when there is nothing else."""
-        self._short_runs = self._short_runs + 1 if lasted < _SHORT else 0
-        if self._short_runs > _MAX_SHORT_RUNS:
+        """Count runs too short to watch; ``MediaError`` when there is hardly anything else."""
+        self._trouble = max(0, self._trouble - lasted)
+        if lasted < _SHORT:
+            self._trouble += _MAKES_GOOD
+        if self._trouble > _MOST_TROUBLE:
             raise MediaError("its timestamps or its media are damaged: restart the encoder")

@@ -53,6 +53,8 @@ class _File:
         return len(data)
 
     def close(self) -> None:
+        if not self._size:
+            return
         # a marker, since an exception here would pass through C and could be lost
         self._parts[:1] = map(_from_program_table, self._parts[:1])
         self._finished.append(b"".join(self._parts) if self._size <= _MAX_SEGMENT else b"")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
@@ -13,6 +14,7 @@ from av.video.stream import VideoStream
 
 from xbyte_live.errors import MediaError, SourceRefused
 from xbyte_live.media.container_feed import package_container
+from xbyte_live.media.interleave import Interleave
 from xbyte_live.media.live_state import LiveState
 from xbyte_live.media.live_tracks import AnyStream
 from xbyte_live.media.source import Source, open_source
@@ -29,7 +31,7 @@ def pull(source: Source, state: LiveState) -> None:
     try:
         with open_source(source) as opened:
             chosen = choose(opened.container)
-            reading = _Reading(opened.container, chosen, Throttle() if opened.hurries else None)
+            reading = _Reading(opened.container, chosen, opened.hurries)
             package_container(cast(InputContainer, reading), state)
             opened.check()
     except SourceRefused as error:
@@ -76,18 +78,45 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """An input container as far as it is packaged."""
+    """An input container as far as it is packaged; ``hurries`` as ``Opened`` has it."""
 
     container: InputContainer
     streams: Streams
-    throttle: Throttle | None
+    hurries: bool
 
     def demux(self, tracks: Sequence[AnyStream]) -> "Iterator[Packet[Any]]":
-        for packet in self.container.demux(*tracks):
-            at = packet.pts if packet.dts is None else packet.dts
-            if self.throttle and at is not None and packet.time_base:
-                time.sleep(self.throttle.wait(float(at * packet.time_base), time.monotonic()))
-            yield packet
+        packets = self.container.demux(*tracks)
+        return _in_time(_in_order(packets, len(tracks))) if self.hurries else packets
+
+
+def _in_order(packets: "Iterator[Packet[Any]]", tracks: int) -> "Iterator[Packet[Any]]":
+    order: Interleave[Packet[Any]] = Interleave(tracks)
+    try:
+        for packet in packets:
+            at = _time(packet)
+            if at is not None:
+                yield from order.take(packet.stream_index, at, packet.size, packet)
+            elif packet.size:
+                yield packet
+    except av.FFmpegError:
+        yield from order.rest()  # what came before it broke off is whole
+        raise
+    yield from order.rest()
+
+
+def _in_time(packets: "Iterator[Packet[Any]]") -> "Iterator[Packet[Any]]":
+    throttle = Throttle()
+    for packet in packets:
+        at = _time(packet)
+        if at is not None:
+            time.sleep(throttle.wait(at, time.monotonic()))
+        yield packet
+
+
+def _time(packet: "Packet[Any]") -> float | None:
+    """When it is decoded, in seconds of the source's clock."""
+    at = packet.pts if packet.dts is None else packet.dts
+    return None if at is None or not packet.time_base else float(at * packet.time_base)
 
 
 def _bit_rate(stream: AnyStream) -> int:

@@ -117,7 +117,9 @@ def _stream(target: Target, source: Source) -> Opened:
     failure: av.FFmpegError | None = None
     for host in hosts:
         try:
-            container = _open(target.url(host), _stream_options(target), source, target.scheme)
+            container = _open(
+                target.url(host), _stream_options(target, bool(host)), source, target.scheme
+            )
         except av.FFmpegError as error:
             failure = error
             continue
@@ -128,15 +130,15 @@ def _stream(target: Target, source: Source) -> Opened:
     raise failure or MediaError("the source cannot be reached")
 
 
-def _stream_options(target: Target) -> dict[str, str]:
+def _stream_options(target: Target, pinned: bool) -> dict[str, str]:
     options = {"protocol_whitelist": _PROTOCOLS[target.scheme]}
     if target.scheme.startswith("rtsp"):
         return options | {"rtsp_transport": "tcp"}
-    app = "/".join(target.rest.strip("/").split("/")[:-1][:2])
-    return options | {
-        "rtmp_live": "live",
-        "rtmp_tcurl": f"{target.scheme}://{target.authority}/{app}",
-    }
+    if pinned:  # a server may go by the name it is called by
+        path = target.rest.partition("?")[0].strip("/")
+        app = "/".join(path.split("/")[:-1][:2])
+        options["rtmp_tcurl"] = f"{target.scheme}://{target.authority}/{app}"
+    return options | {"rtmp_live": "live"}
 
 
 def _file(target: Target, source: Source) -> Opened:
@@ -200,7 +202,7 @@ def _open(
         container_options={"max_streams": "64"} | options,
         metadata_errors="replace",
         buffer_size=_BUFFER,
-        timeout=(3 * source.timeout_s, 2 * source.timeout_s if web else source.timeout_s),
+        timeout=(source.timeout_s, source.timeout_s * (1.5 if web else 1)),
         io_open=None if isinstance(file, str) else piece,
     )
     return container

@@ -43,22 +43,11 @@ class FeedSpawner:
         """Start a child process for one feed; ``FeedFailed`` when that cannot be done."""
         server = await self._running()
         try:
-            ours, theirs = socket.socketpair()
-        except OSError as error:
-            raise FeedFailed(f"no process can be started for it ({error.strerror})") from None
-        ours.setblocking(False)
-        try:
-            with theirs:
-                child = await server.fork(options, theirs)
-            try:
-                reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
-            except BaseException:
-                child.kill()
+            return await _start(server, options)
+        except FeedFailed:
+            if not server.lost:
                 raise
-        except BaseException:
-            ours.close()
-            raise
-        return FeedProcess(reader, writer, child, options)
+        return await _start(await self._running(), options)  # it had died since the last feed
 
     async def close(self) -> None:
         """End the fork server and every feed."""
@@ -75,6 +64,26 @@ class FeedSpawner:
             if self._server is None:
                 self._server = await _launch()
             return self._server
+
+
+async def _start(server: "_ForkServer", options: FeedOptions) -> FeedProcess:
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise FeedFailed(f"no process can be started for it ({error.strerror})") from None
+    ours.setblocking(False)
+    try:
+        with theirs:
+            child = await server.fork(options, theirs)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
+        except BaseException:
+            child.kill()
+            raise
+    except BaseException:
+        ours.close()
+        raise
+    return FeedProcess(reader, writer, child, options)
 
 
 async def _launch() -> "_ForkServer":
@@ -121,6 +130,8 @@ class _ForkServer:
             self._forked.pop(number, None)
             self._kill(number, 0)
             self._exited.pop(number, None)
+            if isinstance(error, ConnectionError):
+                self._lose()
             if isinstance(error, TimeoutError | OSError):
                 raise FeedFailed("no process can be started for it") from None
             raise

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import sys
 import time
 import traceback
@@ -16,11 +17,13 @@ from xbyte_live.media import fed
 from xbyte_live.media.fed import FedEvent, FeedOptions
 from xbyte_live.media.flv_feed import FlvFeed
 from xbyte_live.media.live_state import LiveState
+from xbyte_live.media.pull import pull
 from xbyte_live.media.wire import EXIT_FAILED, EXIT_MEMORY, EXIT_PARENT_GONE
 from xbyte_live.rtmp.flv import TagReader
 
 _CHUNK = 1 << 16
-_REPORT_SECONDS = 1.0
+_REPORT_SECONDS = 1
+_TIMEVAL = struct.Struct("ll")
 _PARTING = 5.0
 
 
@@ -35,19 +38,19 @@ class Pipe:
         self._sock = sock
         self._taken = self._reported = 0
         self._due = 0.0
+        sock.settimeout(None)
+        # the kernel's own timeout costs no call besides ``recv``
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_REPORT_SECONDS, 0))
 
     def read(self) -> bytes:
         """What has arrived; empty when there will be no more."""
-        if self._taken == self._reported:
-            self._sock.settimeout(None)
-            data = self._sock.recv(_CHUNK)
-        else:
-            self._sock.settimeout(_REPORT_SECONDS)
+        while True:
             try:
                 data = self._sock.recv(_CHUNK)
-            except TimeoutError:
-                self._report()
-                return self.read()
+                break
+            except BlockingIOError:
+                if self._taken != self._reported:
+                    self._report()
         self._taken += len(data)
         if time.monotonic() >= self._due:
             self._report()
@@ -64,18 +67,19 @@ class Pipe:
         """Whether the parent wants more of a feed that is pulled; asked once a second."""
         if time.monotonic() >= self._due:
             self._report()
-            self._sock.settimeout(0)
             with suppress(BlockingIOError):
-                return bool(self._sock.recv(1))
+                return bool(self._sock.recv(1, socket.MSG_DONTWAIT))
         return True
 
     def refuse(self, text: str) -> None:
         """The media cannot be carried, and why; returns once the parent knows."""
         self._send(fed.frame(fed.REFUSED, {"text": text}))
         # closing with input unread would break the connection before that is read
-        self._sock.settimeout(_PARTING)
-        while self._sock.recv(_CHUNK):
-            pass
+        until = time.monotonic() + _PARTING
+        while time.monotonic() < until:
+            with suppress(BlockingIOError):
+                if not self._sock.recv(_CHUNK):
+                    return
 
     def end(self) -> None:
         """Everything has been handed out."""
@@ -87,7 +91,6 @@ class Pipe:
         self._send(fed.frame(fed.TAKEN, {"bytes": self._taken}))
 
     def _send(self, data: bytes) -> None:
-        self._sock.settimeout(None)
         self._sock.sendall(data)
 
 
@@ -115,12 +118,22 @@ def run(sock: socket.socket, options: FeedOptions) -> int:
 
 def _package(pipe: Pipe, options: FeedOptions) -> None:
     state = LiveState(options, pipe, steady_clock())
-    feed, reader = FlvFeed(state), TagReader()
-    while data := pipe.read():
-        reader.feed(data)
-        while tag := reader.next_tag():
-            feed.take(tag)
-    feed.finish()
+    if options.source is None:
+        _receive(pipe, FlvFeed(state))
+    else:
+        pull(options.source, state)
+
+
+def _receive(pipe: Pipe, feed: FlvFeed) -> None:
+    reader = TagReader()
+    try:
+        while data := pipe.read():
+            reader.feed(data)
+            while tag := reader.next_tag():
+                feed.take(tag)
+        feed.finish()
+    finally:
+        feed.abandon()
 
 
 def start(sock: socket.socket, options: FeedOptions) -> None:
