@@ -1,22 +1,24 @@
 """The demo's broadcast: over real RTMP, in real time, with a clock that can be read."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import Event
 
 import av
 import pytest
 from av.video.frame import VideoFrame
 
 from tests.support.facilitator_double import refusing_url
+from tests.support.rtmp import RecordingDesk, serving
 from xbyte_live.devnet import glyphs, publisher
+from xbyte_live.errors import PublishRefused
 
 KEY = "a-very-secret-key"
 SECONDS = 5
@@ -35,7 +37,7 @@ class Received:
     arrived: list[float] = field(default_factory=list)
 
 
-def listen(url: str, seconds: float, begun: Event | None = None) -> Received:
+def listen(url: str, seconds: float) -> Received:
     """Take one publisher for so many seconds of its media, then hang up."""
     got = Received()
     with av.open(url, "r", options={"listen": "1"}, timeout=30) as container:
@@ -46,8 +48,6 @@ def listen(url: str, seconds: float, begun: Event | None = None) -> Received:
         for packet in container.demux():
             if packet.pts is None:
                 break
-            if begun:
-                begun.set()
             at, kind = float(packet.pts * packet.time_base), packet.stream.type
             got.times.setdefault(kind, []).append(at)
             got.octets += packet.size
@@ -151,24 +151,47 @@ def test_it_wants_a_url() -> None:
     assert publisher.URL_VARIABLE in said
 
 
-def test_an_interrupt_ends_it_as_a_streamer_would() -> None:
-    url = f"rtmp://127.0.0.1:{free_port()}/live/{KEY}"
-    with ThreadPoolExecutor(1) as pool:
-        begun = Event()
-        listening: Future[Received] = pool.submit(listen, url, 60, begun)
-        while True:
-            running = start(url)
-            while running.poll() is None and not begun.wait(0.1):
-                pass
-            if begun.is_set():
-                break
-            running.communicate()
-        running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
-        # FFmpeg's listener ends with an error at a normal end
-        with pytest.raises(OSError, match="Input/output"):
-            listening.result(60)
-    assert (running.returncode, said) == (0, "")
+TAKEN_OVER = PublishRefused("NetStream.Publish.Rejected", "Another publisher took over.")
+
+
+async def published(
+    desk: RecordingDesk, end: Callable[[asyncio.subprocess.Process], None], *, key: str = KEY
+) -> tuple[int | None, str]:
+    """Broadcast to our own server; ``end`` is called once media has come."""
+    async with serving(desk) as (_, port), asyncio.timeout(60):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "xbyte_live.devnet.publisher"),
+            env={**os.environ, publisher.URL_VARIABLE: f"rtmp://127.0.0.1:{port}/live/{key}"},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        if key != "bad":
+            await desk.arrived.wait()
+            await desk.feeds[0].came.wait()
+            end(process)
+        _, said = await process.communicate()
+        if desk.feeds:
+            await desk.feeds[0].closed.wait()
+    return process.returncode, said.decode()
+
+
+async def test_an_interrupt_ends_it_as_a_streamer_would() -> None:
+    desk = RecordingDesk()
+    assert await published(desk, lambda p: p.send_signal(signal.SIGINT)) == (0, "")
+    assert desk.feeds[0].closings == [True]
+
+
+async def test_it_ends_when_our_server_ends_it() -> None:
+    desk = RecordingDesk()
+    status, said = await published(desk, lambda _: desk.feeds[0].end(TAKEN_OVER))
+    assert (status, said.count("\n")) == (1, 1)
+    assert said.startswith("the server ended the broadcast (")
+    assert desk.feeds[0].closings == [False]
+
+
+async def test_it_ends_when_our_server_refuses_the_key() -> None:
+    status, said = await published(RecordingDesk(), lambda _: None, key="bad")
+    assert (status, said.count("\n")) == (1, 1)
+    assert said.startswith("the server did not take the broadcast (")
 
 
 def test_digits_can_be_told_apart() -> None:

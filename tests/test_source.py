@@ -6,8 +6,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,15 @@ from hypothesis import strategies as st
 
 from tests.support.media import Audio, Recipe, h264
 from xbyte_live.errors import MediaError, SourceRefused
+from xbyte_live.media import source
 from xbyte_live.media.addresses import SCHEMES, is_public, parse_url
-from xbyte_live.media.fed import FedEvent, FedSegment, FeedOptions
+from xbyte_live.media.fed import FedEvent, FedSegment, FedTrack, FeedOptions
 from xbyte_live.media.fetch import Web
+from xbyte_live.media.interleave import HOLD_S, Interleave
 from xbyte_live.media.live_state import LiveState
 from xbyte_live.media.pull import Throttle, pull
 from xbyte_live.media.source import Source, backoff, check_source, open_source
+from xbyte_live.media.spawner import FeedSpawner
 
 SECONDS = 4
 SECRET = b"root:x:0:0"
@@ -368,6 +371,100 @@ def test_the_web_is_pulled_in_real_time(site: Site, path: str) -> None:
     assert time.monotonic() - began > SECONDS - 2
 
 
+def test_fragments_with_all_pictures_before_their_sound(site: Site, folder: Path) -> None:
+    options = {"hls_time": "2", "hls_list_size": "0", "hls_segment_type": "fmp4"}
+    with (
+        av.open(str(folder / "footage.mkv")) as given,
+        av.open(str(folder / "parts.m3u8"), "w", format="hls", options=options) as output,
+    ):
+        tracks = {s.index: output.add_stream_from_template(s) for s in given.streams}
+        for packet in given.demux():
+            if packet.dts is not None:
+                packet.stream = tracks[packet.stream_index]
+                output.mux(packet)
+    out = pulled(site.url + "/parts.m3u8")
+    assert lasts(out) == pytest.approx(SECONDS, abs=0.25)
+    assert out.segments[-1].dropped == 0
+    (track,) = [event for event in out.events if isinstance(event, FedTrack)]
+    assert "mp4a" in track.codecs and "avc1" in track.codecs
+
+
+def test_https_needs_a_server_that_speaks_it(site: Site) -> None:
+    with pytest.raises(MediaError, match="cannot be reached"):
+        pulled(site.url.replace("http:", "https:") + "/footage.ts")
+
+
+def test_a_live_playlist_is_read_again_and_again(site: Site) -> None:
+    over = threading.Event()
+
+    def publish() -> None:
+        for number in range(SECONDS):
+            window = [n for n in (number - 1, number) if n >= 0]
+            text = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{window[0]}\n"
+            text += "".join(f"#EXTINF:1,\nindex{n}.ts\n" for n in window)
+            site.text("/live.m3u8", text + "#EXT-X-ENDLIST\n" * (number == SECONDS - 1))
+            begun.set()
+            over.wait(1)
+
+    begun = threading.Event()
+    with threaded(publish):
+        begun.wait()
+        try:
+            out = pulled(site.url + "/live.m3u8")
+        finally:
+            over.set()
+    assert lasts(out) == pytest.approx(SECONDS, abs=0.25)
+    assert site.asked.count("/live.m3u8") > 2
+
+
+def test_only_the_best_variant_is_fetched(site: Site, folder: Path) -> None:
+    text = (folder / "index.m3u8").read_text()
+    site.text("/small.m3u8", text.replace("index", "small"))
+    for number in range(SECONDS):
+        site.text(f"/small{number}.ts", (folder / f"index{number}.ts").read_bytes())
+    url = site.text(
+        "/two.m3u8",
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=100000\nsmall.m3u8\n"
+        "#EXT-X-STREAM-INF:BANDWIDTH=900000\nindex.m3u8\n",
+    )
+    assert lasts(pulled(url)) == pytest.approx(SECONDS, abs=0.25)
+    assert "/index3.ts" in site.asked and "/small3.ts" not in site.asked
+
+
+def test_encrypted_segments_are_refused(site: Site, folder: Path) -> None:
+    text = (folder / "index.m3u8").read_text()
+    text = text.replace("#EXTINF", '#EXT-X-KEY:METHOD=AES-128,URI="key"\n#EXTINF', 1)
+    site.text("/key", bytes(16))
+    with pytest.raises(MediaError, match="crypto"):
+        pulled(site.text("/secret.m3u8", text))
+
+
+async def events_of(options: FeedOptions) -> list[FedEvent]:
+    spawner = FeedSpawner()
+    try:
+        process = await spawner.start(options)
+        try:
+            return [event async for event in process.events()]
+        finally:
+            await process.kill()
+    finally:
+        await spawner.close()
+
+
+async def test_a_source_is_pulled_by_a_child_process(site: Site) -> None:
+    there = Source(site.url + "/footage.ts", allow_private=True)
+    events = await events_of(FeedOptions(source=there, segment_target_us=1_000_000))
+    segments = [event for event in events if isinstance(event, FedSegment)]
+    assert sum(segment.duration_us for segment in segments) == pytest.approx(4e6, abs=0.25e6)
+
+
+async def test_a_child_process_says_why_a_source_is_not_pulled(site: Site) -> None:
+    with pytest.raises(MediaError, match="private"):
+        await events_of(FeedOptions(source=Source(site.url + "/footage.ts")))
+    with pytest.raises(MediaError, match="status 404"):
+        await events_of(FeedOptions(source=Source(site.url + "/none", allow_private=True)))
+
+
 def test_redirects_on_the_way_are_followed(site: Site) -> None:
     first = site.redirect("/a", "/b?x=1", 307)
     site.redirect("/b?x=1", site.url + "/master.m3u8", 301)
@@ -528,6 +625,95 @@ def ended_at_last(url: str) -> Collected:
     raise AssertionError("nobody listens")
 
 
+def rtp_packets(file: Path) -> list[bytes]:
+    """The video of a file as FFmpeg sends it by RTP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(0.5)
+        url = f"rtp://127.0.0.1:{receiver.getsockname()[1]}"
+        found = []
+        with av.open(str(file)) as source, av.open(url, "w", format="rtp") as output:
+            track = output.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = track
+                    output.mux(packet)
+                    receiver.setblocking(False)
+                    with suppress(BlockingIOError):
+                        while True:
+                            found.append(receiver.recv(65536))
+        return found
+
+
+SDP = """v=0
+o=- 0 0 IN IP4 127.0.0.1
+s=x
+t=0 0
+m=video 0 RTP/AVP 96
+c=IN IP4 0.0.0.0
+a=rtpmap:96 H264/90000
+a=fmtp:96 packetization-mode=1
+a=control:track1
+"""
+
+
+def rtsp_answers(server: socket.socket, packets: list[bytes], redirect: str = "") -> None:
+    """Serve one player: what it asks for, and the packets once it says PLAY."""
+    guest, _ = server.accept()
+    with guest, guest.makefile("rb") as asked:
+        while line := asked.readline().decode():
+            verb, headers = line.split()[0], {}
+            while (text := asked.readline().decode().strip()) != "":
+                name, _, value = text.partition(":")
+                headers[name.lower()] = value.strip()
+            said, body = ["RTSP/1.0 200 OK", f"CSeq: {headers['cseq']}", "Session: 1"], ""
+            if verb == "DESCRIBE" and redirect:
+                said[0] = "RTSP/1.0 302 Found"
+                said.append(f"Location: {redirect}")
+            elif verb == "DESCRIBE":
+                body = SDP.replace("\n", "\r\n")
+                said += ["Content-Type: application/sdp", f"Content-Length: {len(body)}"]
+            elif verb == "SETUP":
+                said.append(f"Transport: {headers['transport']}")
+            guest.sendall(("\r\n".join(said) + "\r\n\r\n" + body).encode())
+            if verb == "PLAY":
+                for packet in packets:
+                    guest.sendall(b"$\0" + len(packet).to_bytes(2) + packet)
+                return
+
+
+def test_rtsp(folder: Path) -> None:
+    packets = rtp_packets(folder / "footage.ts")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"rtsp://127.0.0.1:{server.getsockname()[1]}/camera"
+        out = Collected()
+        with threaded(partial(rtsp_answers, server, packets)), suppress(MediaError):
+            pull_into(out, url)
+    assert lasts(out) == pytest.approx(SECONDS, abs=1.1)
+
+
+def test_an_rtsp_server_that_sends_on_to_a_private_address_is_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packets = rtp_packets(folder / "footage.ts")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_server(("127.0.0.1", 0)) as inner,
+    ):
+        url = f"rtsp://127.0.0.1:{server.getsockname()[1]}/camera"
+        there = f"rtsp://127.0.0.1:{inner.getsockname()[1]}/camera"
+        # as if the first one were public
+        monkeypatch.setattr(source, "addresses", lambda target, allow_private: ["127.0.0.1"])
+        with (
+            threaded(partial(rtsp_answers, server, [], there)),
+            threaded(partial(rtsp_answers, inner, packets)),
+            pytest.raises(SourceRefused, match="leads to a private"),
+            open_source(Source(url, timeout_s=5)),
+        ):
+            pass
+
+
 def test_what_comes_early_waits() -> None:
     throttle = Throttle()
     assert throttle.wait(100.0, 5.0) == 0
@@ -538,6 +724,36 @@ def test_what_comes_early_waits() -> None:
     assert throttle.wait(106.1, 20.0) == 2
     assert throttle.wait(5.0, 20.0) == 0  # another clock
     assert throttle.wait(9.0, 20.0) == 3
+
+
+def in_order(given: Sequence[tuple[int, float]], tracks: int = 2) -> list[float]:
+    order: Interleave[float] = Interleave(tracks)
+    out = [at for track, at in given for at in order.take(track, at, 1, at)]
+    return [*out, *order.rest()]
+
+
+def test_tracks_are_interleaved() -> None:
+    pictures = [(0, n / 4) for n in range(20)]
+    sound = [(1, n / 5) for n in range(25)]
+    assert in_order([*pictures, *sound]) == sorted(at for _, at in [*pictures, *sound])
+
+
+def test_a_track_that_does_not_come_holds_the_other_back_for_so_long_only() -> None:
+    order: Interleave[float] = Interleave(2)
+    given = [at for n in range(30) for at in order.take(0, n, 1, n)]
+    assert given == list(range(30 - int(HOLD_S) - 1))
+    assert [*Interleave[int](1).take(0, 0, 1, 7)] == [7]
+
+
+def test_another_clock_waits_for_the_old_one() -> None:
+    assert in_order([(0, 100.0), (1, 100.0), (0, 101.0), (0, 5.0), (1, 5.0)]) == [
+        *(100.0, 100.0, 101.0, 5.0, 5.0)
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(-1e6, 1e6)), max_size=50))
+def test_interleaving_loses_nothing(given: list[tuple[int, float]]) -> None:
+    assert sorted(in_order(given)) == sorted(at for _, at in given)
 
 
 def test_backoff_is_bounded() -> None:

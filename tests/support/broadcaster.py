@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,12 +80,6 @@ class Broadcaster:
                 await asyncio.sleep(0.05)  # the state of a stream can only be asked for
         return status
 
-    async def until_logged(self, text: str, *, within: float = 20) -> None:
-        """Return once the server's log has a line with this in it."""
-        async with asyncio.timeout(within):
-            while text not in self.log:
-                await asyncio.sleep(0.05)  # nothing tells that a file has grown
-
     def feeds(self) -> list[int]:
         """The processes that package feeds now."""
         assert self.server.process is not None
@@ -102,7 +96,9 @@ def children_of(pid: int) -> list[int]:
 
 
 @asynccontextmanager
-async def a_broadcaster(tmp_path: Path, **settings: str) -> AsyncIterator[Broadcaster]:
+async def a_broadcaster(
+    tmp_path: Path, environment: Mapping[str, str] | None = None, **settings: str
+) -> AsyncIterator[Broadcaster]:
     """A running server that takes publishers and has no chain; its log is kept."""
     data_dir, rtmp_port = tmp_path / "server", free_port()
     data_dir.mkdir(exist_ok=True)
@@ -112,7 +108,8 @@ async def a_broadcaster(tmp_path: Path, **settings: str) -> AsyncIterator[Broadc
         "XBYTE_FACILITATORS": "http://127.0.0.1:9",
         "XBYTE_REPUBLISH_WINDOW": "8",
     } | {f"XBYTE_{name.upper()}": value for name, value in settings.items()}
-    server = Server(data_dir, env | {"XBYTE_RTMP_PORT": str(rtmp_port)}, log=tmp_path / "log.txt")
+    env |= {"XBYTE_RTMP_PORT": str(rtmp_port), **(environment or {})}
+    server = Server(data_dir, env, log=tmp_path / "log.txt")
     await server.start()
     broadcaster = Broadcaster(server, rtmp_port)
     try:

@@ -11,6 +11,7 @@ from av.audio.frame import AudioFrame
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
+from xbyte_live.devnet.glyphs import burn
 from xbyte_live.errors import DevnetError
 
 FPS = 30
@@ -224,38 +225,11 @@ def _chain(graph: Graph, *steps: tuple[str, str]) -> None:
     graph.configure()
 
 
-_GLYPHS = {
-    "0": "0111010001100111010111001100010111000000",
-    "1": "0010001100001000010000100001000111000000",
-    "2": "0111010001000010001000100010001111100000",
-    "3": "1111100010001000001000001100010111000000",
-    "4": "0001000110010101001011111000100001000000",
-    "5": "1111110000111100000100001100010111000000",
-    "6": "0011001000100001111010001100010111000000",
-    "7": "1111100001000100010001000010000100000000",
-    "8": "0111010001100010111010001100010111000000",
-    "9": "0111010001100010111100001000100110000000",
-    ":": "0000000100001000000000100001000000000000",
-}  # five columns, eight rows
-_DOT = 6
-_INK, _SHADE = bytes([235]) * _DOT, bytes([24]) * _DOT
-_CLOCK_AT = (40, 40)
-
-
 def _burn_clock(frame: VideoFrame, number: int) -> None:
-    """Write ``HH:MM:SS:FF`` into the luma of a frame, on a dark plate."""
+    """Write ``HH:MM:SS:FF`` into a frame."""
     seconds, frames = divmod(number, FPS)
     text = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{frames:02}"
-    plane = frame.planes[0]
-    pixels = memoryview(plane).cast("B")
-    left, top = _CLOCK_AT
-    for row in range(-1, 8):
-        shown = (_GLYPHS[c][row * 5 : row * 5 + 5] if row >= 0 else "00000" for c in text)
-        dots = "0" + "0".join(shown) + "0"
-        line = b"".join(_INK if dot == "1" else _SHADE for dot in dots)
-        for y in range(top + (row + 1) * _DOT, top + (row + 2) * _DOT):
-            at = y * plane.line_size + left
-            pixels[at : at + len(line)] = line
+    burn(frame, text, left=40, top=40, dot=6)
 
 
 if __name__ == "__main__":  # the demo makes each sample in a process of its own
