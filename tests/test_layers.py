@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("config", "0 values"),
     ("pricing", "1 pure"),
     ("vitals", "1 pure"),
+    ("rhythm", "1 pure"),
     ("attempts", "1 pure"),
     ("backoff", "1 pure"),
     ("rtmp/server", "2 adapters"),

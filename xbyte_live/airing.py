@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -27,7 +27,8 @@ from xbyte_live.media.fed import (
 from xbyte_live.media.feed import FeedProcess
 from xbyte_live.media.spawner import FeedSpawner
 from xbyte_live.models import Airtime, Listing, Rendition, Segment, segment_key
-from xbyte_live.rtmp.flv import AUDIO, SCRIPT, VIDEO, Tag, describe, encode_tag, file_header
+from xbyte_live.rhythm import Rhythm
+from xbyte_live.rtmp.flv import SCRIPT, VIDEO, Tag, describe, encode_tag, file_header
 from xbyte_live.store.base import Store
 from xbyte_live.streams import Streams
 from xbyte_live.vitals import Vitals
@@ -97,6 +98,7 @@ class Airing:
         self._begun = airtime.resumed
         self._longest_group_s = airtime.longest_group_s
         self._heard_at = self._loop.time()
+        self._rhythm = Rhythm()
 
     @property
     def silent_for(self) -> float:
@@ -114,18 +116,23 @@ class Airing:
         self._running = asyncio.create_task(self._run())
         self._beating = asyncio.create_task(self._beat())
 
-    async def write(self, tag: Tag) -> None:
-        """Take one tag, waiting while the child is behind; raises ``PublishRefused`` once over."""
+    async def write(self, tags: Sequence[Tag]) -> float:
+        """Take tags, waiting while the child is behind; raises ``PublishRefused`` once over.
+
+        Returns for how many seconds no more is needed.
+        """
         if self._ended.done():
             raise self._ended.result()
         self._heard_at = self._loop.time()
-        self._keep_config(tag)
+        for tag in tags:
+            self._look_at(tag)
         process = self._process
         if process is None:
-            self.vitals.dropped += 1
-            return
+            self.vitals.dropped += len(tags)
+            return 0.0
         with suppress(FeedFailed):  # whoever reads its segments meets that too, and decides
-            await process.write(encode_tag(tag))
+            await process.write(b"".join(map(encode_tag, tags)))
+        return self._rhythm.patience(self._loop.time())
 
     async def ended(self) -> PublishRefused:
         """Return once it ended by itself, with the reason for the publisher."""
@@ -143,28 +150,36 @@ class Airing:
         await asyncio.shield(self._closing)
 
     async def _close(self, unpublished: bool) -> None:
-        slug, process = self.airtime.slug, self._process
+        slug = self.airtime.slug
         log.info("%s: %s", slug, "unpublished" if unpublished else "the publisher is gone")
         self.cut(PublishRefused(REJECTED, "the feed has ended"))
         if self._beating:
             self._beating.cancel()
-        if process is not None and self._running is not None:
-            with suppress(FeedFailed):
-                await process.finish()
-            _, late = await asyncio.wait([self._running], timeout=_LAST_WORDS)
-            if late:
-                log.warning("%s: its last segment took too long and is lost", slug)
-                self._running.cancel()
-                await asyncio.gather(self._running, return_exceptions=True)
-            await process.kill()
+        if self._running is not None:
+            await self._finish(self._running)
         try:
             await self._streams.release(self.airtime, self._status())
         except DatabaseUnavailable as error:  # its heartbeat stops, so it ends all the same
             log.error("%s: the end of its feed was not noted: %s", slug, error)
 
+    async def _finish(self, running: asyncio.Task[None]) -> None:
+        """Let the child hand out the rest; one that is only being started again has none."""
+        if self._process is None:
+            running.cancel()
+        else:
+            with suppress(FeedFailed):
+                await self._process.finish()
+        _, late = await asyncio.wait([running], timeout=_LAST_WORDS)
+        if late:
+            log.warning("%s: its last segment took too long and is lost", self.airtime.slug)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        if self._process is not None:
+            await self._process.kill()
+
     async def _run(self) -> None:
         """Take what the child makes; start another where one fails."""
-        while self._process is not None:
+        while self._process is not None and self._closing is None:
             process = self._process
             try:
                 async for made in process.events():
@@ -223,17 +238,30 @@ class Airing:
                 source=self._source,
             )
         )
+        try:
+            await self._introduce(process)
+        except BaseException:
+            await process.kill()
+            raise
+        return process
+
+    async def _introduce(self, process: FeedProcess) -> None:
+        """Tell a new child what those before it were told first."""
         if self._source is not None:
-            return process
+            return
         await process.write(file_header(audio=True, video=True))
         for tag in self._configs.values():
             await process.write(encode_tag(tag))
-        return process
 
-    def _keep_config(self, tag: Tag) -> None:
+    def _look_at(self, tag: Tag) -> None:
         """Remember what a decoder needs first, for a child that starts in the middle."""
-        if tag.kind == SCRIPT or (tag.kind in (AUDIO, VIDEO) and describe(tag).is_config):
+        facts = describe(tag)
+        if tag.kind == SCRIPT or facts.is_config:
             self._configs[tag.kind] = tag
+        elif tag.kind == VIDEO:
+            self._rhythm.has_video = True
+            if facts.is_keyframe:
+                self._rhythm.keyframe(self._heard_at)
 
     async def _take(self, made: FedEvent) -> None:
         vitals = self.vitals
@@ -308,6 +336,8 @@ class Airing:
     def _after(self, listing: Listing) -> None:
         segment = listing.segment
         self.vitals.listed(segment.size, segment.duration_us)
+        if self._rhythm.last is not None:
+            self.vitals.listing_delay_s = self._loop.time() - self._rhythm.last
         self._next_msn += 1
         self._broken = False
         self._last_end_us = (segment.program_date_time_us or 0) + segment.duration_us

@@ -79,7 +79,7 @@ async def _show(
                 await _first(serving, devnet.ended())
             finally:
                 described.unlink(missing_ok=True)
-                server.should_exit = True
+                server.leave()
                 await asyncio.gather(serving, return_exceptions=True)
 
 

@@ -22,7 +22,7 @@ from xbyte_live.webhooks import Event, Webhooks
 BAD_NAME = "NetStream.Publish.BadName"
 DENIED = "NetStream.Publish.Denied"
 
-_LOOK_EVERY = 1.0  # seconds
+_LOOK_EVERY = 5.0  # seconds
 _SURELY_GONE = 3.0  # seconds: a publisher that lives sends sound or pictures many times in them
 
 log = logging.getLogger(__name__)
@@ -74,11 +74,12 @@ class Live:
         """End the broadcasts whose publishers stay away, until cancelled."""
         while True:
             try:
-                for ended in await self._streams.end_overdue(self._policy.republish_window):
+                window = self._policy.republish_window
+                for ended in await self._streams.end_overdue(window, but_not=self._on_air()):
                     self._say_ended(ended)
             except DatabaseUnavailable as error:
                 log.error("broadcasts cannot be ended now: %s", error)
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(min(_LOOK_EVERY, self._policy.republish_window / 4))
 
     async def stop(self) -> None:
         """Close every feed with all it has sent; the broadcasts wait for the next start."""
@@ -105,35 +106,36 @@ class Live:
             await self._make_room(slug)
             try:
                 airtime = await self._streams.begin_feed(slug, key_id)
-                airing = Airing(
-                    airtime,
-                    policy=self._policy.airing,
-                    spawner=self._spawner,
-                    streams=self._streams,
-                    store=self._store,
-                    started=self._say_started,
-                    encoder=encoder,
-                    source=source,
-                    clock=self._clock,
-                )
-                try:
-                    await airing.start()
-                except FeedFailed:
-                    await self._streams.release(airtime, "")
-                    raise
             except ItemError:
                 raise PublishRefused(BAD_NAME, "there is no such stream any more") from None
+            airing = Airing(
+                airtime,
+                policy=self._policy.airing,
+                spawner=self._spawner,
+                streams=self._streams,
+                store=self._store,
+                started=self._say_started,
+                encoder=encoder,
+                source=source,
+                clock=self._clock,
+            )
+            try:
+                await airing.start()
             except FeedFailed as error:
                 log.error("%s: no feed can be started: %s", slug, error)
+                await self._streams.release(airtime, "")
                 raise PublishRefused(DENIED, "the server cannot take streams now") from None
             self._airings[slug] = airing
             log.info("%s: a feed %s", slug, "goes on" if airtime.resumed else "begins")
             return airing
 
+    def _on_air(self) -> set[str]:
+        """Streams whose feeds are known to live, whatever clock and database say of them."""
+        return {slug for slug, airing in self._airings.items() if not airing.over}
+
     def vitals(self) -> dict[str, Vitals]:
         """How the feeds on air are doing, by slug."""
-        self._forget_over()
-        return {slug: airing.vitals for slug, airing in self._airings.items()}
+        return {slug: airing.vitals for slug, airing in self._airings.items() if not airing.over}
 
     async def _opened_by(self, request: PublishRequest) -> Holder:
         """The stream a publisher has a key of: the key alone, or a slug and ``?key=``."""
@@ -168,9 +170,6 @@ class Live:
                 raise PublishRefused(BAD_NAME, "this stream is on air already")
             current.cut(PublishRefused(DENIED, "another publisher took over"))
         await current.close(unpublished=False)
-
-    def _forget_over(self) -> None:
-        self._airings = {slug: airing for slug, airing in self._airings.items() if not airing.over}
 
     def _say_started(self, airtime: Airtime) -> None:
         self._webhooks.send(Event("stream.started", airtime.slug, self._clock(), {}))

@@ -11,7 +11,7 @@ from xbyte_live.live import Live
 from xbyte_live.media.fed import Source
 from xbyte_live.streams import Streams
 
-_LOOK_EVERY = 2.0  # seconds
+_LOOK_EVERY = 5.0  # seconds
 _WAIT_LEAST, _WAIT_MOST = 1.0, 60.0  # seconds between attempts
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class Pulls:
     async def _once(self, slug: str, url: str) -> bool:
         """Pull until the source ends; whether a segment came of it."""
         try:
-            airing = await self._live.begin(slug, None, source=self._source(url))
+            source = await asyncio.to_thread(self._source, url)  # it looks names up
+            airing = await self._live.begin(slug, None, source=source)
         except (PublishRefused, SourceRefused, DatabaseUnavailable) as error:
             log.warning("%s: its source cannot be pulled: %s", slug, error)
             return False

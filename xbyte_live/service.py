@@ -4,8 +4,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -39,6 +40,7 @@ from xbyte_live.web.metrics import Levels, Metrics
 SWEEP_EVERY = 60.0  # seconds
 FORGET_AFTER = 86_400.0  # seconds a payment that came to nothing is remembered
 LEASE_MARGIN = 10.0
+_TICKS_A_SECOND = 10  # as uvicorn counts them
 HEAD_ROOM = 65_536  # bytes a request may have before its body, beside the payment
 
 log = logging.getLogger(__name__)
@@ -169,10 +171,31 @@ class HttpServer(uvicorn.Server):
             )
         )
         self.ready = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     async def run(self, listener: socket.socket) -> None:  # type: ignore[override]
         """Answer requests until told to stop."""
         await self.serve([listener])
+
+    async def main_loop(self) -> None:
+        """Keep the date header right once a second; uvicorn's own loop wakes ten times for it."""
+        seconds = 0
+        while not await self.on_tick(seconds * _TICKS_A_SECOND):
+            seconds += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._leaving.wait()
+
+    def leave(self) -> None:
+        """Stop answering, once the requests under way are answered."""
+        self.should_exit = True
+        self._leaving.set()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came: leave (called between any two instructions of the main thread)."""
+        super().handle_exit(sig, frame)
+        self._loop.call_soon_threadsafe(self._leaving.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start answering, then say so."""

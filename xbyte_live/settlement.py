@@ -26,6 +26,8 @@ BACKOFF_LEAST, BACKOFF_MOST = 1.0, 300.0  # seconds
 
 log = logging.getLogger(__name__)
 
+_IDLE = 3  # looks that are left out while nothing waits: whoever queues a charge wakes us
+
 
 class Chain(Protocol):
     """What settlement reads from one network."""
@@ -97,7 +99,8 @@ class Settlement:
             due = await self._look()
             went_well = await asyncio.gather(*(self._settle_due(charge) for charge in due))
             if len(due) < self._parallel or not all(went_well):
-                await self._rest()
+                busy = bool(due) or self._backlog > 0
+                await self._rest(self._interval if busy else self._interval * _IDLE)
 
     async def drain(self) -> None:
         """Wait for the attempts that have begun; the others are rows, and begin elsewhere."""
@@ -116,9 +119,9 @@ class Settlement:
             log.exception("settlement cannot read the ledger")
         return []
 
-    async def _rest(self) -> None:
+    async def _rest(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(self._interval):
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             return

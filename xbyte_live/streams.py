@@ -4,13 +4,14 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy import Connection
 
 from xbyte_live.catalog import Catalog
+from xbyte_live.db import broadcasts_sql
 from xbyte_live.db import streams_sql as sql
 from xbyte_live.db.engine import Database
 from xbyte_live.db.recordings_sql import record
@@ -117,7 +118,7 @@ class Streams:
         """The right to list segments, taken from whichever feed had it; raises ``ItemNotFound``."""
         feed = secrets.randbits(62)
         airtime = await self._database.write(
-            lambda db: sql.begin_feed(db, slug, feed, key_id, self._clock())
+            lambda db: broadcasts_sql.begin_feed(db, slug, feed, key_id, self._clock())
         )
         await self._catalog.renew(slug)
         return airtime
@@ -129,7 +130,7 @@ class Streams:
         the same call may be made again.
         """
         now = self._clock()
-        listed = await self._database.write(lambda db: sql.append(db, listing, now))
+        listed = await self._database.write(lambda db: broadcasts_sql.append(db, listing, now))
         if listed:
             await self._catalog.renew(slug)
         return listed
@@ -138,13 +139,13 @@ class Streams:
         """Say that a feed lives; false when it lost the stream."""
         now = self._clock()
         return await self._database.write(
-            lambda db: sql.beat(db, airtime.feed, airtime.slug, now, status)
+            lambda db: broadcasts_sql.beat(db, airtime.feed, airtime.slug, now, status)
         )
 
     async def release(self, airtime: Airtime, status: str) -> None:
         """Let a feed go; its broadcast waits for another."""
         now = self._clock()
-        await self._database.write(lambda db: sql.release(db, airtime.feed, now, status))
+        await self._database.write(lambda db: broadcasts_sql.release(db, airtime.feed, now, status))
         await self._catalog.renew(airtime.slug)
 
     async def resume_all(self) -> None:
@@ -153,13 +154,22 @@ class Streams:
         Those that were off the air for longer than a restart takes are over.
         """
         now = self._clock()
-        await self._database.write(lambda db: sql.resume_all(db, now, now - _LONGEST_RESTART))
+        await self._database.write(
+            lambda db: broadcasts_sql.resume_all(db, now, now - _LONGEST_RESTART)
+        )
 
-    async def end_overdue(self, republish_window: float) -> list[Ended]:
-        """End the broadcasts that have had no feed for so many seconds; recordings go on sale."""
+    async def end_overdue(
+        self, republish_window: float, *, but_not: Collection[str] = ()
+    ) -> list[Ended]:
+        """End the broadcasts that have had no feed for so many seconds; recordings go on sale.
+
+        Streams in ``but_not`` have one, even if their heartbeats could not be written or the
+        clock was set since.
+        """
         since = self._clock() - republish_window
         ended = []
-        for slug in await self._database.read(lambda db: sql.overdue(db, since)):
+        overdue = await self._database.read(lambda db: broadcasts_sql.overdue(db, since))
+        for slug in (slug for slug in overdue if slug not in but_not):
             over = await self._database.write(partial(self._end, slug=slug, since=since))
             if over is not None:
                 await self._catalog.renew(slug)
@@ -171,7 +181,7 @@ class Streams:
         return await self._database.read(sql.sources)
 
     def _end(self, db: Connection, slug: str, since: float) -> Ended | None:
-        row = sql.end_broadcast(db, slug, since)
+        row = broadcasts_sql.end_broadcast(db, slug, since)
         if row is None:
             return None
         recording = record(db, row, self._clock()) if row.recording else None

@@ -15,7 +15,8 @@ class Vitals:
     """Counts and facts of one feed since ``since`` (Unix seconds).
 
     ``late`` and ``dropped`` count packets, ``lost`` segments that could not be kept, ``restarts``
-    how often the packaging process was started again.
+    how often the packaging process was started again. ``listing_delay_s`` is how long the last
+    segment took from the arrival of the keyframe that closed it to its line in the playlist.
     """
 
     since: float
@@ -31,6 +32,7 @@ class Vitals:
     lost: int = 0
     restarts: int = 0
     bytes: int = 0
+    listing_delay_s: float | None = None
     _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_MEASURED))
     _warnings: dict[str, tuple[str, float]] = field(default_factory=dict)
 

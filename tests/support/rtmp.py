@@ -46,12 +46,13 @@ class RecordingFeed:
         self.came = asyncio.Event()
         self._end: asyncio.Future[PublishRefused] = asyncio.get_running_loop().create_future()
 
-    async def write(self, tags: Sequence[Tag]) -> None:
+    async def write(self, tags: Sequence[Tag]) -> float:
         await self.door.wait()
         if self.refusal is not None:
             raise self.refusal
         self.tags.extend(tags)
         self.came.set()
+        return 0.0
 
     async def close(self, *, unpublished: bool) -> None:
         self.closings.append(unpublished)

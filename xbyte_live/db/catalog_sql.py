@@ -8,6 +8,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    bindparam,
     delete,
     func,
     insert,
@@ -64,9 +65,40 @@ UNSET = {
 }
 
 
+def renditions_query() -> Select[Any]:
+    """Rows of ``RENDITION_COLUMNS`` with their item, the best first."""
+    order = (renditions.c.bandwidth.desc(), renditions.c.name)
+    return select(renditions.c.item_id, *RENDITION_COLUMNS).order_by(*order)
+
+
+def offers_query() -> Select[Any]:
+    """Rows of ``OFFER_COLUMNS`` with their item, the newest first."""
+    order = (offers.c.since.desc(), offers.c.id.desc())
+    return select(offers.c.item_id, *OFFER_COLUMNS).order_by(*order)
+
+
+# What runs for every segment of every stream is built once.
+_VERSION = select(items.c.version).where(items.c.slug == bindparam("of_slug"), _ON_SALE)
+_RENDITIONS_OF = renditions_query().where(renditions.c.item_id == bindparam("of_item"))
+_OFFERS_OF = offers_query().where(offers.c.item_id == bindparam("of_item")).limit(bindparam("most"))
+_STREAM_OF = select(streams).where(streams.c.item_id == bindparam("of_item"))
+_FIRST_LISTED = select(func.min(segments.c.msn)).where(
+    segments.c.item_id == bindparam("of_item"),
+    segments.c.rendition == bindparam("of_name"),
+    _LISTED,
+)
+_LISTED_ABOVE = (
+    select(*SEGMENT_COLUMNS)
+    .where(segments.c.item_id == bindparam("of_item"))
+    .where(segments.c.rendition == bindparam("of_name"), _LISTED)
+    .where(segments.c.msn > bindparam("above"))
+    .order_by(segments.c.msn)
+)
+
+
 def version_of(db: Connection, slug: str) -> int | None:
     """The version of the item on sale under ``slug``."""
-    return db.execute(select(items.c.version).where(items.c.slug == slug, _ON_SALE)).scalar()
+    return db.execute(_VERSION, {"of_slug": slug}).scalar()
 
 
 def load_item(db: Connection, slug: str, known: Item | None = None) -> tuple[Item, int]:
@@ -78,7 +110,7 @@ def load_item(db: Connection, slug: str, known: Item | None = None) -> tuple[Ite
     terms = _terms_of(db, row.id)
     live = _live_of(db, row)
     parts = []
-    for rendition in db.execute(renditions_query().where(renditions.c.item_id == row.id)).all():
+    for rendition in db.execute(_RENDITIONS_OF, {"of_item": row.id}).all():
         before = _still_listed(db, row.id, rendition.name, known) if live else ()
         found = _listed(db, row.id, rendition.name, terms, after=before)
         parts.append(rendition_of(rendition, (*before, *found)))
@@ -186,21 +218,9 @@ def remove(db: Connection, slug: str, now: float) -> None:
     change(db, row, {"removed_at": now})
 
 
-def renditions_query() -> Select[Any]:
-    """Rows of ``RENDITION_COLUMNS`` with their item, the best first."""
-    order = (renditions.c.bandwidth.desc(), renditions.c.name)
-    return select(renditions.c.item_id, *RENDITION_COLUMNS).order_by(*order)
-
-
-def offers_query() -> Select[Any]:
-    """Rows of ``OFFER_COLUMNS`` with their item, the newest first."""
-    order = (offers.c.since.desc(), offers.c.id.desc())
-    return select(offers.c.item_id, *OFFER_COLUMNS).order_by(*order)
-
-
 def _terms_of(db: Connection, item_id: int) -> dict[int, Offer]:
     """The newest offers of an item by their number, the newest first."""
-    found = db.execute(offers_query().where(offers.c.item_id == item_id).limit(_OFFERS_READ))
+    found = db.execute(_OFFERS_OF, {"of_item": item_id, "most": _OFFERS_READ})
     return {row.id: offer_of(row) for row in found}
 
 
@@ -208,7 +228,7 @@ def _live_of(db: Connection, row: Row[Any]) -> Row[Any] | None:
     """What makes an item a stream, if it is one."""
     if row.kind != "stream":
         return None
-    return db.execute(select(streams).where(streams.c.item_id == row.id)).one()
+    return db.execute(_STREAM_OF, {"of_item": row.id}).one()
 
 
 def _still_listed(
@@ -218,11 +238,7 @@ def _still_listed(
     before = known.rendition(rendition) if isinstance(known, Stream) else None
     if before is None:
         return ()
-    first = db.execute(
-        select(func.min(segments.c.msn)).where(
-            segments.c.item_id == item_id, segments.c.rendition == rendition, _LISTED
-        )
-    ).scalar()
+    first = db.execute(_FIRST_LISTED, {"of_item": item_id, "of_name": rendition}).scalar()
     return () if first is None else tuple(s for s in before.segments if s.msn >= first)
 
 
@@ -234,12 +250,10 @@ def _listed(
     after: Sequence[Segment],
 ) -> list[Segment]:
     """What a rendition lists, or only what follows on ``after``."""
-    query = select(*SEGMENT_COLUMNS).where(
-        segments.c.item_id == item_id, segments.c.rendition == rendition, _LISTED
-    )
-    if after:
-        query = query.where(segments.c.msn > after[-1].msn)
-    rows = db.execute(query.order_by(segments.c.msn)).all()
+    above = after[-1].msn if after else -1
+    rows = db.execute(
+        _LISTED_ABOVE, {"of_item": item_id, "of_name": rendition, "above": above}
+    ).all()
     known = {offer: terms[offer] for offer in {row.offer_id for row in rows} if offer in terms}
     unknown = {row.offer_id for row in rows} - known.keys() - {None}
     if unknown:  # listed before the newest offers were made

@@ -29,9 +29,6 @@ __all__ = [
     "Source",
 ]
 
-# every wake-up of a child costs more than a frame does, and no segment is worth the hurry
-_BATCH_SECONDS = 0.025
-_BATCH_BYTES = 1 << 16
 _PARTING = 5.0  # seconds a child has to exit once it has said its last
 
 
@@ -58,9 +55,6 @@ class FeedProcess:
         self._loop = asyncio.get_running_loop()
         silence = 3 * options.source.timeout_s if options.source else 0
         self._stall = options.stall_timeout + silence
-        self._batch: list[bytes] = []
-        self._batched = 0
-        self._flushing: asyncio.TimerHandle | None = None
         self._written = self._taken = 0
         self._pulled, self._finishing = options.source is not None, False
         self._reading = False
@@ -84,13 +78,8 @@ class FeedProcess:
         if self._written == self._taken:
             self._since = self._loop.time()
         self._written += len(data)
-        self._batch.append(data)
-        self._batched += len(data)
         try:
-            if self._batched >= _BATCH_BYTES:
-                self._flush()
-            elif self._flushing is None:
-                self._flushing = self._loop.call_later(_BATCH_SECONDS, self._flush)
+            self._writer.write(data)
             await self._writer.drain()
         except (ConnectionError, RuntimeError):
             raise FeedFailed(str(await self._failure())) from None
@@ -101,7 +90,6 @@ class FeedProcess:
             self._finishing = True
             self._since = self._loop.time()
             with suppress(OSError, RuntimeError):
-                self._flush()
                 self._writer.write_eof()
 
     async def events(self) -> AsyncGenerator[FedEvent]:
@@ -131,14 +119,6 @@ class FeedProcess:
         self._child.kill()
         await self._part()
 
-    def _flush(self) -> None:
-        if self._flushing:
-            self._flushing.cancel()
-            self._flushing = None
-        batch, self._batch, self._batched = self._batch, [], 0
-        if batch and not self._ended:
-            self._writer.write(b"".join(batch))
-
     async def _next(self) -> tuple[int, bytes, bytes]:
         """The next answer that is more than a sign of life."""
         read = self._reader.readexactly
@@ -149,9 +129,20 @@ class FeedProcess:
             if kind == fed.TAKEN:
                 self._taken = fed.taken(meta)
                 continue
-            body = await read(body_size) if body_size else b""
+            body = await self._read(body_size)
             self._reading = False
             return kind, meta, body
+
+    async def _read(self, size: int) -> bytes:
+        """So many bytes, piece by piece: waiting for all at once copies them again and again."""
+        pieces = []
+        while size:
+            piece = await self._reader.read(size)
+            if not piece:
+                raise EOFError
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
 
     def _watch(self) -> None:
         """Kill a child that owes something and does nothing."""
@@ -174,8 +165,6 @@ class FeedProcess:
         """Let go of the child; one that does not go by itself is killed."""
         self._ended = True
         self._timer.cancel()
-        if self._flushing:
-            self._flushing.cancel()
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()

@@ -1,5 +1,6 @@
 """Pure: what the RTMP port asks of the rest: who may publish, where tags go, what is allowed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,8 +26,12 @@ class PublishRequest:
 class Feed(Protocol):
     """Where the tags of one broadcast go."""
 
-    async def write(self, tag: Tag) -> None:
-        """Take a tag; waits while what comes after is full. Raises PublishRefused."""
+    async def write(self, tags: Sequence[Tag]) -> float:
+        """Take tags; waits while what comes after is full. Raises PublishRefused.
+
+        Returns for how many seconds no more is needed: tags that come in handfuls cost less.
+        """
+        ...
 
     async def close(self, *, unpublished: bool) -> None:
         """The publisher is gone; ``unpublished`` when it said goodbye. Called exactly once."""

@@ -4,12 +4,12 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from xbyte_live.errors import PublishRefused
 from xbyte_live.rtmp.connection import Connection
 from xbyte_live.rtmp.desk import Desk, Feed, PublishRequest, RtmpCounters, RtmpLimits
-from xbyte_live.rtmp.events import Connected, Goodbye, PublishAsked, Unpublished
+from xbyte_live.rtmp.events import Connected, Event, Goodbye, PublishAsked, Unpublished
 from xbyte_live.rtmp.flv import Tag
 
 READ_SIZE = 1 << 18
@@ -97,19 +97,21 @@ class Peer:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _carry(self, feed: Feed) -> None:
-        """Hand each tag on; nothing is read from the peer while the feed is full."""
-        loop, next_event = asyncio.get_running_loop(), self._connection.next_event
+        """Hand tags on as they come; nothing is read from the peer while the feed is full."""
+        loop = asyncio.get_running_loop()
         while True:
-            self._heard = None
-            while (event := next_event()) is not None:
-                if isinstance(event, Tag):
-                    await feed.write(event)
-                    self._last_tag = loop.time()
-                elif isinstance(event, Unpublished):
-                    return
-                elif isinstance(event, Goodbye):
-                    await self._part(event)
+            self._heard, patience = None, 0.0
+            tags, end = self._next_tags()
+            if tags:
+                patience = await feed.write(tags)
+                self._last_tag = loop.time()
+            if isinstance(end, Unpublished):
+                return
+            if isinstance(end, Goodbye):
+                await self._part(end)
             self._heard = self._last_tag
+            if patience:
+                await self._gather(patience)
             await self._read()
 
     async def _watch(self) -> None:
@@ -123,6 +125,28 @@ class Peer:
             if left <= 0:
                 raise Gone(f"sent no sound or picture for {idle:g} s")
             await asyncio.sleep(left)
+
+    def _next_tags(self) -> tuple[list[Tag], Event | None]:
+        """The tags that have come, and the event that ends them, if one does."""
+        tags: list[Tag] = []
+        while (event := self._connection.next_event()) is not None:
+            if isinstance(event, Tag):
+                tags.append(event)
+            elif isinstance(event, Unpublished | Goodbye):
+                return tags, event
+        return tags, None
+
+    async def _gather(self, seconds: float) -> None:
+        """Let some more arrive in the system's buffers, without being woken for each packet."""
+        transport = cast("asyncio.Transport", self._writer.transport)
+        if transport.is_closing():
+            return
+        transport.pause_reading()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if not transport.is_closing():
+                transport.resume_reading()
 
     async def _wait_for(self, kind: type[_Awaited]) -> _Awaited:
         """The next event of a kind; others are of no meaning here, but a goodbye is."""

@@ -31,6 +31,11 @@ _FEED_GAUGES: tuple[tuple[str, str, Callable[[Vitals], float]], ...] = (
         "Seconds from keyframe to keyframe",
         lambda v: (v.keyframe_interval_us or 0) / 1e6,
     ),
+    (
+        "listing_delay_seconds",
+        "From the keyframe that closed the last segment to its line in the playlist",
+        lambda v: v.listing_delay_s or 0.0,
+    ),
 )
 _FEED_COUNTS: tuple[tuple[str, str, Callable[[Vitals], float]], ...] = (
     ("segments", "Segments listed", lambda v: v.segments),

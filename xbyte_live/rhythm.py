@@ -1,0 +1,39 @@
+"""Pure: when a feed's next keyframe is due, and how long its tags may be gathered until then.
+
+A segment ends when the keyframe after it is there. Until then nobody waits for tags, and being
+woken for each one is most of what a feed costs.
+"""
+
+LONG, SHORT = 0.15, 0.015  # seconds
+_EARLY = 0.1  # how much before its time a keyframe may come
+_OVERDUE = 0.5
+
+
+class Rhythm:
+    """The keyframes of a feed, by the seconds of a steady clock at which they came."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._interval: float | None = None
+        self.has_video = False
+
+    @property
+    def last(self) -> float | None:
+        """When the last keyframe came."""
+        return self._last
+
+    def keyframe(self, now: float) -> None:
+        """One came."""
+        self.has_video = True
+        if self._last is not None:
+            self._interval = now - self._last
+        self._last = now
+
+    def patience(self, now: float) -> float:
+        """Seconds for which nothing that comes is urgent."""
+        if self._last is None or self._interval is None:
+            return SHORT if self.has_video else LONG
+        due = self._last + self._interval - now
+        if due > _EARLY + SHORT:
+            return min(LONG, due - _EARLY)
+        return SHORT if due > -_OVERDUE else LONG / 3
