@@ -12,11 +12,15 @@ import av
 import httpx
 import pytest
 
+from tests.support.media import Audio, Recipe, h264
+from tests.support.players import Playlist, read_playlist
+from tests.support.publishers import publishing
 from tests.support.server import free_port
 from xbyte_live.devnet.chain import Chain
 from xbyte_live.media.playlist import read_media_playlist
 
 ROOT = Path(__file__).parents[1]
+CLIP = Recipe(".flv", "flv", h264(group=25), Audio(rate=44100), seconds=20)
 
 
 async def start(data_dir: Path) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
@@ -70,7 +74,7 @@ async def test_the_demo_sells_and_ends_well_and_starts_again(tmp_path: Path) -> 
     assert {"http_url", "rpc_url", "chain_id", "network", "asset", "pay_to", "payer_key"} < set(
         demo
     )
-    assert [item["kind"] for item in demo["items"]] == ["title"] * 3
+    assert [item["kind"] for item in demo["items"]] == [*["title"] * 3, "stream"]
     video = demo["items"][0]
     async with Chain(demo["rpc_url"]) as chain, httpx.AsyncClient() as http:
         base = video["url"].removesuffix("index.m3u8") + video["renditions"][0]
@@ -90,6 +94,7 @@ async def test_the_demo_sells_and_ends_well_and_starts_again(tmp_path: Path) -> 
     with av.open(str(out)) as paid:
         frames = sum(1 for _ in paid.decode(video=0))
     assert frames == 60 * 30
+    await watch_the_broadcast(demo, tmp_path)
     await end(process, data_dir)
 
     process, again = await start(data_dir)
@@ -97,6 +102,35 @@ async def test_the_demo_sells_and_ends_well_and_starts_again(tmp_path: Path) -> 
     async with Chain(again["rpc_url"]) as chain:
         assert await chain.usdc_balance(demo["pay_to"]) - before == cost
     await end(process, data_dir)
+
+
+async def watch_the_broadcast(demo: dict[str, Any], tmp_path: Path) -> None:
+    """It is on air and for sale; whoever has the key takes over, and when he goes it is back."""
+    stream = f"{demo['http_url']}/hls/{demo['stream_slug']}"
+    clip = CLIP.make(tmp_path / "clip.flv")
+    async with httpx.AsyncClient(timeout=30) as http:
+
+        async def wait_for(discontinuities: int) -> Playlist:
+            async with asyncio.timeout(60):
+                playlist = read_playlist((await http.get(f"{stream}/source/index.m3u8")).text)
+                while playlist.discontinuities < discontinuities:
+                    following = {"_HLS_msn": playlist.last + 1}
+                    answer = await http.get(f"{stream}/source/index.m3u8", params=following)
+                    playlist = read_playlist(answer.text)
+                return playlist
+
+        async with asyncio.timeout(60):
+            while (await http.get(f"{stream}/index.m3u8")).status_code != 200:
+                await asyncio.sleep(0.1)  # another process is to begin
+        own = await wait_for(0)
+        asked = await http.get(f"{stream}/source/{own.last}.ts")
+        assert asked.json()["accepts"][0]["maxAmountRequired"] == str(own.segments[-1].amount)
+        async with publishing(f"{demo['rtmp_url']}/{demo['stream_key']}", clip):
+            await wait_for(own.discontinuities + 1)
+            out = ("--out", str(tmp_path / "live.ts"), "--time-limit", "3", "--json")
+            answer = await cli("pay", f"{stream}/index.m3u8", *out, key=demo["payer_key"])
+            assert json.loads(answer)["cost"] > 0
+        await wait_for(own.discontinuities + 2)
 
 
 async def cli(*args: str, key: str) -> str:

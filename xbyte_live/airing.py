@@ -96,7 +96,6 @@ class Airing:
         self._declared = airtime.target_duration_s
         self._broken = airtime.next_msn > 0  # whatever was listed before, this does not go on there
         self._begun = airtime.resumed
-        self._longest_group_s = airtime.longest_group_s
         self._heard_at = self._loop.time()
         self._rhythm = Rhythm()
 
@@ -300,11 +299,9 @@ class Airing:
     def _listing(self, made: FedSegment) -> Listing:
         track, vitals = self._track, self.vitals
         assert track is not None, "a child names its track first"
-        interval = made.keyframe_interval_us
-        vitals.keyframe_interval_us = interval
+        vitals.keyframe_interval_us = made.keyframe_interval_us
         if made.duration_us * 2 > self.airtime.segment_target_us * 3:
             vitals.still("keyframes", self._clock())
-        self._longest_group_s = max(self._longest_group_s, -(-(interval or 0) // 1_000_000))
         bit_rate = len(made.data) * 8_000_000 // max(made.duration_us, 1)
         return Listing(
             feed=self.airtime.feed,
@@ -329,7 +326,6 @@ class Airing:
                 height=track.height,
                 frame_rate=track.frame_rate,
             ),
-            longest_group_s=self._longest_group_s,
             status=self._status(),
         )
 

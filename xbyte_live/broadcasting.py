@@ -10,7 +10,7 @@ from xbyte_live.airing import AiringPolicy
 from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
-from xbyte_live.errors import ConfigError
+from xbyte_live.errors import ConfigError, FeedFailed
 from xbyte_live.live import Live, LivePolicy
 from xbyte_live.media.fed import FeedOptions, Source
 from xbyte_live.media.source import check_source
@@ -74,8 +74,18 @@ async def open_live(
         stack.push_async_callback(live.stop)
         stack.push_async_callback(rtmp.stop)
         await _listen(settings, rtmp)
-        await stack.enter_async_context(background(live.run(), pulls.run(), webhooks.run()))
+        await stack.enter_async_context(
+            background(live.run(), pulls.run(), webhooks.run(), _warm_up(spawner))
+        )
         yield OnAir(live, rtmp, recordings)
+
+
+async def _warm_up(spawner: FeedSpawner) -> None:
+    """Load the media library before the first publisher comes."""
+    try:
+        await spawner.warm_up()
+    except FeedFailed as error:
+        log.error("no feed can be packaged: %s", error)
 
 
 async def _listen(settings: Settings, rtmp: RtmpServer) -> None:

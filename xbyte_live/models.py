@@ -231,17 +231,14 @@ class Airtime:
     """The right of one feed to list segments of a stream, and where the broadcast stands.
 
     ``resumed`` says that it goes on with a broadcast; ``target_duration_s`` is then what its
-    playlist declares, ``offset_us`` how long it is. ``longest_group_s`` is the longest distance
-    of keyframes seen. The clock of the next segment is never before ``not_before_us``.
+    playlist declares. The clock of the next segment is never before ``not_before_us``.
     """
 
     feed: int
     slug: str
     resumed: bool
     next_msn: int
-    offset_us: int
     target_duration_s: int
-    longest_group_s: int
     segment_target_us: int
     not_before_us: int
 
@@ -256,7 +253,6 @@ class Listing:
     feed: int
     segment: Segment
     rendition: Rendition
-    longest_group_s: int
     status: str
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -40,6 +41,7 @@ from xbyte_live.web.metrics import Levels, Metrics
 SWEEP_EVERY = 60.0  # seconds
 FORGET_AFTER = 86_400.0  # seconds a payment that came to nothing is remembered
 LEASE_MARGIN = 10.0
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICKS_A_SECOND = 10  # as uvicorn counts them
 HEAD_ROOM = 65_536  # bytes a request may have before its body, beside the payment
 
@@ -172,7 +174,6 @@ class HttpServer(uvicorn.Server):
         )
         self.ready = asyncio.Event()
         self._leaving = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
 
     async def run(self, listener: socket.socket) -> None:  # type: ignore[override]
         """Answer requests until told to stop."""
@@ -193,9 +194,21 @@ class HttpServer(uvicorn.Server):
         self._leaving.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came: leave (called between any two instructions of the main thread)."""
+        """A signal came: leave, at once if it is the second."""
         super().handle_exit(sig, frame)
-        self._loop.call_soon_threadsafe(self._leaving.set)
+        self._leaving.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End at a signal, and do not raise it again: what is behind the server ends after it."""
+        loop = asyncio.get_running_loop()
+        for number in _ENDING_SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in _ENDING_SIGNALS:
+                loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start answering, then say so."""

@@ -37,7 +37,6 @@ def a_listing(airtime: Airtime, msn: int, **changes: Any) -> Listing:
         rendition=Rendition(
             name="source", bandwidth=800_000, average_bandwidth=700_000, segments=(), **rendition
         ),
-        longest_group_s=2,
         status=json.dumps({"segments": msn}),
     )
 

@@ -79,7 +79,7 @@ class Server:
         if self.process is None or self.process.returncode is not None:
             return
         self.process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(self.process.wait(), 40)
+        assert await asyncio.wait_for(self.process.wait(), 40) == 0
 
     async def sell(self, slug: str, data: bytes, price: int, *, rewatch: Rewatch = "paid") -> None:
         """Put an object on sale, at so many millionths of a dollar per MB."""

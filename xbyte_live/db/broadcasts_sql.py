@@ -45,7 +45,6 @@ _SET_STREAM = (
         state="on_air",
         duration_us=bindparam("until"),
         heartbeat_at=bindparam("at"),
-        longest_group_s=bindparam("group_s"),
         status=bindparam("said"),
     )
 )
@@ -78,9 +77,7 @@ def begin_feed(db: Connection, slug: str, feed: int, key_id: int | None, now: fl
         slug=slug,
         resumed=resumed,
         next_msn=row.next_msn,
-        offset_us=row.duration_us if resumed else 0,
         target_duration_s=(target or 0) if resumed else 0,
-        longest_group_s=row.longest_group_s,
         segment_target_us=row.segment_target_us,
         not_before_us=last or 0,
     )
@@ -108,7 +105,6 @@ def append(db: Connection, listing: Listing, now: float) -> bool:
         "of_item": row.item_id,
         "until": placed.end_us,
         "at": now,
-        "group_s": listing.longest_group_s,
         "said": listing.status,
     }
     db.execute(_SET_STREAM, said)

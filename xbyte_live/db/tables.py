@@ -108,7 +108,6 @@ streams = Table(
     Column("heartbeat_at", Float),  # when a feed last showed that it lives
     Column("feed", BigInteger),  # the one feed that may add segments
     Column("key_id", BigInteger),  # the key that feed came with
-    Column("longest_group_s", Integer, nullable=False, server_default="0"),
     Column("status", Text, nullable=False),  # JSON, what the feed last said of itself
     CheckConstraint("state IN ('idle', 'on_air', 'waiting', 'ended')", name="state"),
     CheckConstraint("playlist IN ('window', 'event')", name="playlist"),

@@ -1,6 +1,7 @@
 """Adapter: starts feeds through a fork server, which has the media library loaded already."""
 
 import asyncio
+import logging
 import os
 import pickle
 import signal
@@ -15,6 +16,8 @@ from xbyte_live.errors import FeedFailed
 from xbyte_live.media.fed import FeedOptions
 from xbyte_live.media.feed import Child, FeedProcess
 from xbyte_live.media.wire import ANSWER, EXITED, FORK, FORKED, KILL, REQUEST
+
+log = logging.getLogger(__name__)
 
 _PATIENCE = 30.0  # seconds a fork server has for a fork, its own start included
 _READ = 1 << 16
@@ -113,6 +116,7 @@ class _ForkServer:
         self._numbers = count(1)
         self._forked: dict[int, asyncio.Future[int]] = {}
         self._exited: dict[int, asyncio.Future[int | None]] = {}
+        self._orphans: set[int] = set()  # feeds that outlived it
         self._answers = bytearray()
         self.lost = False
         self._loop.add_reader(control, self._read)
@@ -139,7 +143,7 @@ class _ForkServer:
 
     async def close(self) -> None:
         """End it, and its children with it; waits until they are gone."""
-        self._lose()
+        self._let_go()
         try:
             await asyncio.wait_for(self._process.wait(), _PATIENCE)
         except TimeoutError:
@@ -155,6 +159,12 @@ class _ForkServer:
             raise OSError("the fork server does not listen")
 
     def _kill(self, number: int, pid: int) -> None:
+        if number in self._orphans:  # nobody else can end it now
+            self._orphans.discard(number)
+            if pid:  # 0 is a feed that was never forked, and to kill it would be to kill us
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return
         exited = self._exited.get(number)
         if exited is None or exited.done():
             return
@@ -194,7 +204,14 @@ class _ForkServer:
                 exited.set_result(code)
 
     def _lose(self) -> None:
-        """The fork server is gone, or shall go; how its children end is not known any more."""
+        """It died by itself; its children go on, for us to end."""
+        if not self.lost:
+            log.error("the process that starts feeds is gone; those on air go on")
+            self._orphans |= self._exited.keys()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """It is gone, or shall go; how its children end is not known any more."""
         if self.lost:
             return
         self.lost = True

@@ -90,7 +90,6 @@ def upgrade() -> None:
         sa.Column("heartbeat_at", sa.Float()),
         sa.Column("feed", sa.BigInteger()),
         sa.Column("key_id", sa.BigInteger()),
-        sa.Column("longest_group_s", sa.Integer(), server_default="0", nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.CheckConstraint(
             "state IN ('idle', 'on_air', 'waiting', 'ended')", name=op.f("ck_streams_state")
