@@ -67,6 +67,14 @@ class Catalog:
         """What is on sale under ``slug`` once that is no longer ``known``."""
         return await self._snapshots.changed(slug, known)
 
+    def known(self, slug: str) -> Item | None:
+        """An item as it was last seen here."""
+        return self._snapshots.known(slug)
+
+    def put(self, item: Item, version: int) -> None:
+        """Take an item as this process has just written it, for those who wait for it."""
+        self._snapshots.put(item.slug, Snapshot(item, version))
+
     async def renew(self, slug: str) -> None:
         """Look at an item again at once, for those who wait for it to change."""
         await self._snapshots.renew(slug)

@@ -1,11 +1,12 @@
 """Pure: when a feed's next keyframe is due, and how long its tags may be gathered until then.
 
-A segment ends when the keyframe after it is there. Until then nobody waits for tags, and being
-woken for each one is most of what a feed costs.
+A segment ends when the keyframe after it is there, and the sound that is due before it. Until
+then nobody waits for tags, and being woken for each one is most of what a feed costs.
 """
 
 LONG, SHORT = 0.15, 0.015  # seconds
 _EARLY = 0.1  # how much before its time a keyframe may come
+_SOUND = 0.08  # how much behind a keyframe the sound may come that belongs before it
 _OVERDUE = 0.5
 
 
@@ -33,6 +34,8 @@ class Rhythm:
         """Seconds for which nothing that comes is urgent."""
         if self._last is None or self._interval is None:
             return SHORT if self.has_video else LONG
+        if now - self._last < _SOUND:
+            return SHORT
         due = self._last + self._interval - now
         if due > _EARLY + SHORT:
             return min(LONG, due - _EARLY)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from xbyte_live.errors import XByteError
 from xbyte_live.models import Item
 
+_OWN = 3.0  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -19,8 +21,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
+    """``checked_at`` is when it was right, ``lasting`` for how many seconds that is believed."""
+
     snapshot: Snapshot
     checked_at: float
+    lasting: float
 
 
 class Snapshots:
@@ -51,7 +56,7 @@ class Snapshots:
     async def get(self, slug: str) -> Item | None:
         """The item, at most ``refresh`` seconds old; the same object while nothing changed."""
         held = self._held.get(slug)
-        if held is not None and 0 <= self._clock() - held.checked_at < self._refresh:
+        if held is not None and 0 <= self._clock() - held.checked_at < held.lasting:
             self._held.move_to_end(slug)
             return held.snapshot.item
         looking = self._looking.get(slug)
@@ -103,16 +108,31 @@ class Snapshots:
             self._held.pop(slug, None)
             self._tell(slug)
             return None
+        return self._keep(slug, _Held(found, started, self._refresh))
+
+    def known(self, slug: str) -> Item | None:
+        """The item as it was last seen, however long ago."""
+        held = self._held.get(slug)
+        return held.snapshot.item if held else None
+
+    def put(self, slug: str, snapshot: Snapshot) -> None:
+        """Take what this process has just made of an item itself.
+
+        It is believed for longer, since its maker is the first to know when it changes.
+        """
+        self._keep(slug, _Held(snapshot, self._clock(), max(_OWN, self._refresh)))
+
+    def _keep(self, slug: str, held: _Held) -> Item:
         newest = self._held.get(slug)
-        if newest is not None and newest.snapshot.version > found.version:
+        if newest is not None and newest.snapshot.version > held.snapshot.version:
             return newest.snapshot.item  # a later look was quicker
-        self._held[slug] = _Held(found, started)
+        self._held[slug] = held
         self._held.move_to_end(slug)
-        if newest is None or newest.snapshot.item is not found.item:
+        if newest is None or newest.snapshot.item is not held.snapshot.item:
             self._tell(slug)
         if len(self._held) > self._limit:
             self._held.popitem(last=False)
-        return found.item
+        return held.snapshot.item
 
     def _looked(self, slug: str, task: asyncio.Task[Item | None]) -> None:
         del self._looking[slug]

@@ -13,9 +13,10 @@ from sqlalchemy import Connection
 from xbyte_live.catalog import Catalog
 from xbyte_live.db import broadcasts_sql
 from xbyte_live.db import streams_sql as sql
+from xbyte_live.db.catalog_sql import load_item
 from xbyte_live.db.engine import Database
 from xbyte_live.db.recordings_sql import record
-from xbyte_live.models import Airtime, Listing, NewStream, Offer, StreamKey, check_slug
+from xbyte_live.models import Airtime, Item, Listing, NewStream, Offer, StreamKey, check_slug
 
 KEY_PREFIX = "xb_"
 
@@ -129,11 +130,16 @@ class Streams:
         The first one after a broadcast has ended begins the next. Where the outcome is unknown,
         the same call may be made again.
         """
-        now = self._clock()
-        listed = await self._database.write(lambda db: broadcasts_sql.append(db, listing, now))
-        if listed:
-            await self._catalog.renew(slug)
-        return listed
+        now, known = self._clock(), self._catalog.known(slug)
+
+        def work(db: Connection) -> tuple[Item, int] | None:
+            listed = broadcasts_sql.append(db, listing, now)
+            return load_item(db, slug, known) if listed else None
+
+        written = await self._database.write(work)
+        if written is not None:
+            self._catalog.put(*written)
+        return written is not None
 
     async def beat(self, airtime: Airtime, status: str) -> bool:
         """Say that a feed lives; false when it lost the stream."""

@@ -78,7 +78,8 @@ class Peer:
             raise Gone(f"refused: {refused}") from None
         except asyncio.CancelledError:
             self._connection.refuse(_STOPPING.code, str(_STOPPING))
-            self._writer.write(self._connection.data_to_send())
+            if not self._writer.is_closing():
+                self._writer.write(self._connection.data_to_send())
             raise
 
     async def _carry_until_ended(self, feed: Feed) -> None:
