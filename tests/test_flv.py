@@ -20,6 +20,7 @@ from xbyte_live.rtmp.flv import (
     describe,
     encode_tag,
     file_header,
+    may_begin,
 )
 
 FACTS: tuple[tuple[str, int, bytes, TagFacts], ...] = (
@@ -170,3 +171,14 @@ def test_ffmpeg_writes_hevc_in_the_enhanced_form() -> None:
     assert {fact.codec for fact in facts} == {"hevc"}
     assert sum(fact.is_config for fact in facts) == 1
     assert sum(fact.is_keyframe for fact in facts) == 4
+
+
+def test_a_glance_never_overlooks_a_beginning() -> None:
+    for kind in (AUDIO, VIDEO, SCRIPT):
+        for first in range(256):
+            for second in range(8):
+                tag = Tag(kind, 0, bytes([first, second]) + b"avc1hvc1" + bytes(12))
+                facts = describe(tag)
+                key = facts.is_keyframe and kind == VIDEO
+                assert may_begin(tag) or not (facts.is_config or key)
+        assert isinstance(may_begin(Tag(kind, 0, b"")), bool)

@@ -28,7 +28,15 @@ from xbyte_live.media.feed import FeedProcess
 from xbyte_live.media.spawner import FeedSpawner
 from xbyte_live.models import Airtime, Listing, Rendition, Segment, segment_key
 from xbyte_live.rhythm import Rhythm
-from xbyte_live.rtmp.flv import SCRIPT, VIDEO, Tag, describe, encode_tag, file_header
+from xbyte_live.rtmp.flv import (
+    SCRIPT,
+    VIDEO,
+    Tag,
+    describe,
+    encode_tag,
+    file_header,
+    may_begin,
+)
 from xbyte_live.store.base import Store
 from xbyte_live.streams import Streams
 from xbyte_live.vitals import Vitals
@@ -254,13 +262,13 @@ class Airing:
 
     def _look_at(self, tag: Tag) -> None:
         """Remember what a decoder needs first, for a child that starts in the middle."""
+        if not may_begin(tag):
+            return
         facts = describe(tag)
         if tag.kind == SCRIPT or facts.is_config:
             self._configs[tag.kind] = tag
-        elif tag.kind == VIDEO:
-            self._rhythm.has_video = True
-            if facts.is_keyframe:
-                self._rhythm.keyframe(self._heard_at)
+        elif tag.kind == VIDEO and facts.is_keyframe:
+            self._rhythm.keyframe(self._heard_at)
 
     async def _take(self, made: FedEvent) -> None:
         vitals = self.vitals

@@ -4,9 +4,9 @@ A segment ends when the keyframe after it is there, and the sound that is due be
 then nobody waits for tags, and being woken for each one is most of what a feed costs.
 """
 
-LONG, SHORT = 0.15, 0.015  # seconds
-_EARLY = 0.1  # how much before its time a keyframe may come
-_SOUND = 0.08  # how much behind a keyframe the sound may come that belongs before it
+LONG, SHORT = 0.15, 0.02  # seconds
+_EARLY = 0.06  # how much before its time a keyframe may come
+_SOUND = 0.06  # how much behind a keyframe the sound may come that belongs before it
 _OVERDUE = 0.5
 
 
@@ -16,7 +16,6 @@ class Rhythm:
     def __init__(self) -> None:
         self._last: float | None = None
         self._interval: float | None = None
-        self.has_video = False
 
     @property
     def last(self) -> float | None:
@@ -25,15 +24,16 @@ class Rhythm:
 
     def keyframe(self, now: float) -> None:
         """One came."""
-        self.has_video = True
         if self._last is not None:
             self._interval = now - self._last
         self._last = now
 
     def patience(self, now: float) -> float:
         """Seconds for which nothing that comes is urgent."""
-        if self._last is None or self._interval is None:
-            return SHORT if self.has_video else LONG
+        if self._last is None:
+            return LONG  # sound alone is cut by its clock
+        if self._interval is None:
+            return SHORT
         if now - self._last < _SOUND:
             return SHORT
         due = self._last + self._interval - now

@@ -134,6 +134,19 @@ class TagReader:
         return time
 
 
+def may_begin(tag: Tag) -> bool:
+    """Whether a tag may be a keyframe, configuration or script, at a glance; most are not."""
+    payload = tag.payload
+    if not payload or tag.kind not in (AUDIO, VIDEO):
+        return tag.kind == SCRIPT
+    if tag.kind == AUDIO:
+        return payload[0] >> 4 == _ENHANCED_SOUND or payload[1:2] == b"\0"
+    if payload[0] & 0x80:
+        plain = payload[0] & 0xF in (_FRAMES, _FRAMES_X)
+        return not plain or payload[0] >> 4 & 7 == _KEYFRAME
+    return payload[0] >> 4 == _KEYFRAME or payload[1:2] == b"\0"
+
+
 def describe(tag: Tag) -> TagFacts:
     """What is in a tag; never raises, whatever the payload."""
     payload = tag.payload
