@@ -190,3 +190,19 @@ async def test_the_oldest_go_by_age_and_by_room(
     assert await retention(0, 1).retain() == [kept[2].slug, kept[3].slug]
     assert await catalog.item("plasma") is not None
     assert await catalog.item("concert") is not None
+
+
+async def test_removing_a_stream_keeps_what_was_recorded_of_it(
+    streams: Streams, catalog: Catalog, store: DiskStore, clock: Clock
+) -> None:
+    await create(streams, recording=True, window_us=6 * SECOND)
+    airtime = await streams.begin_feed("concert", None)
+    await list_segments(streams, airtime, 8, store)
+    await catalog.remove("concert")
+    [title] = [item for item in await catalog.items() if isinstance(item, Title)]
+    clock.now += LONG
+    await sweep(catalog, store)
+    assert len(await store.keys("concert/")) == 8
+    whole = await catalog.item(title.slug)
+    assert isinstance(whole, Title)
+    assert [s.msn for s in whole.renditions[0].segments] == list(range(8))

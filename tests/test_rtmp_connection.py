@@ -265,3 +265,13 @@ def test_captures_are_read_in_pieces_of_any_size(name: str, piece: int) -> None:
         for kind in (VIDEO, AUDIO):
             assert frames(tags, kind) == frames(tags_of(SOURCE), kind)
     assert client.connection.held == 0
+
+
+def test_a_flood_of_messages_that_lead_to_nothing_is_no_rtmp() -> None:
+    connection = Connection(app="live", noise=bytes(3072), max_message=1 << 20)
+    connection.receive_data(b"\x03" + bytes(1536) + bytes(1536))
+    first = b"\x04" + bytes(3) + b"\x00\x00\x01" + b"\x08" + bytes(4) + b"\x27"
+    connection.receive_data(first + b"\xc4\x27" * 100_000)
+    with pytest.raises(RtmpError, match="too many messages"):
+        while connection.next_event() is None:
+            pass

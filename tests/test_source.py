@@ -26,7 +26,7 @@ from xbyte_live.media.fetch import Web
 from xbyte_live.media.interleave import HOLD_S, Interleave
 from xbyte_live.media.live_state import LiveState
 from xbyte_live.media.pull import Throttle, pull
-from xbyte_live.media.source import Source, backoff, check_source, open_source
+from xbyte_live.media.source import Source, check_source, open_source
 from xbyte_live.media.spawner import FeedSpawner
 
 SECONDS = 4
@@ -754,8 +754,3 @@ def test_another_clock_waits_for_the_old_one() -> None:
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(-1e6, 1e6)), max_size=50))
 def test_interleaving_loses_nothing(given: list[tuple[int, float]]) -> None:
     assert sorted(in_order(given)) == sorted(at for _, at in given)
-
-
-def test_backoff_is_bounded() -> None:
-    assert all(0.5 <= backoff(0) <= 1 for _ in range(20))
-    assert all(30 <= backoff(attempt) <= 60 for attempt in (7, 20, 10**9))

@@ -98,6 +98,8 @@ class Airing:
         self._beating: asyncio.Task[None] | None = None
         self._configs: dict[int, Tag] = {}
         self._failures: list[float] = []
+        self._doubtful: Listing | None = None
+        self._writing = False
         self._track: FedTrack | None = None
         self._next_msn = airtime.next_msn
         self._last_end_us = airtime.not_before_us
@@ -109,8 +111,8 @@ class Airing:
 
     @property
     def silent_for(self) -> float:
-        """Seconds since the publisher last sent something."""
-        return self._loop.time() - self._heard_at
+        """Seconds since the publisher last sent something; 0 while it waits for us."""
+        return 0.0 if self._writing else self._loop.time() - self._heard_at
 
     @property
     def over(self) -> bool:
@@ -137,8 +139,14 @@ class Airing:
         if process is None:
             self.vitals.dropped += len(tags)
             return 0.0
-        with suppress(FeedFailed):  # whoever reads its segments meets that too, and decides
+        self._writing = True
+        try:
             await process.write(b"".join(map(encode_tag, tags)))
+        except FeedFailed:
+            pass  # whoever reads its segments meets that too, and decides
+        finally:
+            self._writing = False
+            self._heard_at = self._loop.time()
         return self._rhythm.patience(self._loop.time())
 
     async def ended(self) -> PublishRefused:
@@ -285,23 +293,38 @@ class Airing:
 
     async def _keep(self, made: FedSegment) -> None:
         """Store a segment, then list it; for a while again and again, if that does not work."""
-        listing = self._listing(made)
-        key = segment_key(self.airtime.slug, RENDITION, listing.segment.msn)
-        give_up_at = self._loop.time() + _PATIENCE
+        give_up_at, listing = self._loop.time() + _PATIENCE, None
         while True:
             try:
+                await self._clear_doubt()
+                if listing is not None:
+                    return
+                fresh = self._listing(made)
+                key = segment_key(self.airtime.slug, RENDITION, fresh.segment.msn)
                 await self._store.put(key, made.data)
-                listed = await self._streams.append(self.airtime.slug, listing)
-                break
+                listing = self._doubtful = fresh
+                self._broken = False
+                continue
             except (StoreError, DatabaseUnavailable) as error:
                 self._say_not_kept(error)
-                if self._loop.time() >= give_up_at:
+            if self._loop.time() >= give_up_at:
+                if listing is None:
                     self.vitals.lost += 1
                     self._broken = True
-                    return
-                await asyncio.sleep(_RETRY_EVERY)
-        if not listed:
+                return
+            await asyncio.sleep(_RETRY_EVERY)
+
+    async def _clear_doubt(self) -> None:
+        """List what is stored, until it is known to be listed: only then is its number used up.
+
+        Bytes of another segment may not be stored under that number before, since those who
+        see the playlist may have paid for it.
+        """
+        if self._doubtful is None:
+            return
+        if not await self._streams.append(self.airtime.slug, self._doubtful):
             raise PublishRefused(REJECTED, "the stream is no longer yours to publish")
+        listing, self._doubtful = self._doubtful, None
         self._after(listing)
 
     def _listing(self, made: FedSegment) -> Listing:
@@ -343,7 +366,6 @@ class Airing:
         if self._rhythm.last is not None:
             self.vitals.listing_delay_s = self._loop.time() - self._rhythm.last
         self._next_msn += 1
-        self._broken = False
         self._last_end_us = (segment.program_date_time_us or 0) + segment.duration_us
         if not self._begun:
             self._begun = True
@@ -364,6 +386,8 @@ class Airing:
             except DatabaseUnavailable as error:
                 self._say_not_kept(error)
                 continue
+            except Exception as error:
+                return self._end_with(error)
             return self._end("the stream is no longer yours to publish")
 
     def _status(self) -> str:

@@ -1,9 +1,10 @@
 """Wiring: the live side: RTMP ports, feeds, pulled sources, webhooks, ends of broadcasts."""
 
+import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from xbyte_live.airing import AiringPolicy
@@ -77,7 +78,12 @@ async def open_live(
         await stack.enter_async_context(
             background(live.run(), pulls.run(), webhooks.run(), _warm_up(spawner))
         )
-        yield OnAir(live, rtmp, recordings)
+        try:
+            yield OnAir(live, rtmp, recordings)
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(settings.webhook_timeout):
+                    await webhooks.drain()
 
 
 async def _warm_up(spawner: FeedSpawner) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from xbyte_live.db import catalog_sql as sql
 from xbyte_live.db import expiry_sql, imports_sql
 from xbyte_live.db.engine import Database
+from xbyte_live.db.recordings_sql import record_if_live
 from xbyte_live.errors import ItemError
 from xbyte_live.models import (
     Import,
@@ -216,10 +217,18 @@ class Catalog:
     async def remove(self, slug: str) -> None:
         """Take an item off sale; the slug may be used again, and its numbers go on then.
 
+        A broadcast that was being recorded is a title from then on.
+
         Raises ``ItemNotFound``.
         """
         check_slug(slug)
-        await self._database.write(lambda db: sql.remove(db, slug, self._clock()))
+        now = self._clock()
+
+        def work(db: Connection) -> None:
+            record_if_live(db, slug, now)
+            sql.remove(db, slug, now)
+
+        await self._database.write(work)
         await self._snapshots.renew(slug)
 
     async def expired_keys(self) -> list[str]:

@@ -181,6 +181,10 @@ class Settings:
                 raise ConfigError(f"{name} must lie between 0 and 65535")
         if self.live_segment_target > 10:
             raise ConfigError("live_segment_target must be 10 or less")
+        if self.rtmp_max_message >= 16 * MIB:
+            raise ConfigError("rtmp_max_message must be less than 16 MiB, as FLV tags are")
+        if self.on_publish_url and not self.webhook_secret.reveal():
+            raise ConfigError("on_publish_url needs webhook_secret, which signs the question")
         if self.rtmps_port and not self.rtmps_certificate:
             raise ConfigError("rtmps_port needs a certificate; set rtmps_certificate")
         for name in ("price", "exposure_cap", "new_payer_cap"):

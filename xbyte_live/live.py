@@ -79,6 +79,8 @@ class Live:
                     self._say_ended(ended)
             except DatabaseUnavailable as error:
                 log.error("broadcasts cannot be ended now: %s", error)
+            except Exception:
+                log.exception("ending broadcasts failed; it is tried again")
             await asyncio.sleep(min(_LOOK_EVERY, self._policy.republish_window / 4))
 
     async def stop(self) -> None:

@@ -44,11 +44,19 @@ class Pulls:
             await self._follow({})
 
     async def _follow(self, wanted: dict[str, str]) -> None:
-        for slug, (url, task) in list(self._pulling.items()):
-            if wanted.get(slug) != url:
-                del self._pulling[slug]
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        over = {
+            slug: task
+            for slug, (url, task) in self._pulling.items()
+            if wanted.get(slug) != url or task.done()
+        }
+        for slug, task in over.items():
+            del self._pulling[slug]
+            task.cancel()
+        for slug, ended in zip(
+            over, await asyncio.gather(*over.values(), return_exceptions=True), strict=True
+        ):
+            if isinstance(ended, Exception):
+                log.error("%s: pulling it ended in an error", slug, exc_info=ended)
         for slug, url in wanted.items():
             if slug not in self._pulling:
                 self._pulling[slug] = (url, asyncio.create_task(self._pull(slug, url)))

@@ -1,5 +1,6 @@
 """Wiring: the `stream` commands: streams, their keys, and how they are doing."""
 
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -196,6 +197,10 @@ def rtmp_url(settings: Settings) -> str:
     """Where publishers push to, as OBS wants it."""
     host = urlsplit(settings.public_url).hostname if settings.public_url else None
     host = host or settings.rtmp_address
+    if host in ("0.0.0.0", "::"):  # noqa: S104  everywhere is no place to push to
+        host = socket.gethostname()
+    if ":" in host:
+        host = f"[{host}]"
     if settings.rtmps_port:
         return f"rtmps://{host}:{settings.rtmps_port}/live"
     return f"rtmp://{host}:{settings.rtmp_port}/live"

@@ -215,7 +215,8 @@ def remove(db: Connection, slug: str, now: float) -> None:
     """Take an item off sale; raises ``ItemNotFound``."""
     row = on_sale(db, slug, lock=True)
     retire(db, row, now, still_named=())
-    change(db, row, {"removed_at": now})
+    # a feed that is just being cut off may yet store one segment, under a number then not used
+    change(db, row, {"removed_at": now, "next_msn": row.next_msn + (row.kind == "stream")})
 
 
 def _terms_of(db: Connection, item_id: int) -> dict[int, Offer]:

@@ -21,8 +21,10 @@ def begin_import(db: Connection, slug: str, replace: bool, now: float, lease: fl
     if import_id is None:
         raise under_way(slug)
     # Read only now that the slug is ours: its last holder may have published until then.
-    columns = (items.c.removed_at, items.c.next_msn)
+    columns = (items.c.removed_at, items.c.next_msn, items.c.kind)
     item = db.execute(select(*columns).where(items.c.slug == slug)).first()
+    if item is not None and item.removed_at is None and item.kind == "stream":
+        raise ItemExists(f"{slug!r} is a stream; remove it first, or choose another slug")
     if item is not None and item.removed_at is None and not replace:
         raise ItemExists(
             f"{slug!r} is on sale already; replace it (--replace) or choose another slug (--slug)"

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Row, func, insert, literal, null, select, upd
 
 from xbyte_live.db import catalog_sql
 from xbyte_live.db.rows import OFFER_COLUMNS, RENDITION_COLUMNS
+from xbyte_live.db.streams_sql import with_item
 from xbyte_live.db.tables import imports, items, offers, renditions, segments
 
 _LONGEST_SLUG = 64
@@ -38,6 +39,13 @@ def record(db: Connection, stream: Row[Any], now: float) -> str:
     offer = {key: value for key, value in terms._asdict().items() if key != "id"}
     db.execute(insert(offers).values(item_id=item_id, **offer | {"since": now}))
     return slug
+
+
+def record_if_live(db: Connection, slug: str, now: float) -> None:
+    """Put what was broadcast so far on sale, if the stream records and is about to go."""
+    row = db.execute(with_item().where(items.c.slug == slug)).first()
+    if row is not None and row.recording and row.state in ("on_air", "waiting"):
+        record(db, row, now)
 
 
 def recordings(db: Connection) -> list[tuple[str, float, int]]:

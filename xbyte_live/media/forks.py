@@ -56,7 +56,9 @@ class ForkServer:
             head += self._exactly(REQUEST.size - len(head))
             what, size, feed = REQUEST.unpack(head)
             body = self._exactly(size)
-            if what == FORK:
+            if what == FORK and not descriptors:  # none was left to receive it with
+                self._answer(FORKED, feed, 0, 0)
+            elif what == FORK:
                 self._fork(feed, socket.socket(fileno=descriptors[0]), body)
             elif what == KILL:
                 self._kill(feed)

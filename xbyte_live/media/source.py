@@ -6,7 +6,6 @@ open a file or another host.
 """
 
 import os
-import random
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 import av
 from av.container import InputContainer
 
-from xbyte_live import backoff as waiting
 from xbyte_live.errors import MediaError, SourceRefused
 from xbyte_live.media.addresses import SCHEMES, Target, is_public, parse_url
 from xbyte_live.media.fed import Source
@@ -24,9 +22,8 @@ from xbyte_live.media.fetch import Web
 from xbyte_live.media.probe import MAX_PIXELS
 from xbyte_live.media.reach import Datagrams, addresses, connect
 
-__all__ = ["Opened", "Source", "backoff", "check_source", "open_source"]
+__all__ = ["Opened", "Source", "check_source", "open_source"]
 
-WAIT_LEAST, WAIT_MOST = 1.0, 60.0  # seconds between attempts
 
 _FILES = "mpegts,flv,mov,matroska,mp3,aac,ac3,eac3,flac,ogg,wav"
 _PIECES = "hls,mpegts,mov,mp3,aac,ac3,eac3"
@@ -65,12 +62,6 @@ class Opened:
             raise self.web.refused
         if self.file and self.file.failed:
             raise MediaError(f"the source ended: {self.file.failed}")
-
-
-def backoff(attempt: int) -> float:
-    """Seconds to wait before a source is opened again, after ``attempt`` failures in a row."""
-    chance = random.random()  # noqa: S311  # nobody gains by knowing it
-    return waiting.backoff(attempt, chance, least=WAIT_LEAST, most=WAIT_MOST)
 
 
 def check_source(url: str, schemes: Sequence[str], allow_private: bool) -> None:

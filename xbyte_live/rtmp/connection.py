@@ -22,6 +22,8 @@ FOURCC = ("avc1", "hvc1", "av01", "vp09", "mp4a", ".mp3", "Opus", "fLaC", "ac-3"
 _CONTROL, _COMMANDS, _STATUS = 2, 3, 5  # the chunk streams we send on
 _ENHANCED = ("fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx")
 
+MOST_IDLE = 500  # messages in a row that are no event: a publisher sends a handful
+
 
 class Connection:
     """Give it what arrives, ask it for events until there are none, send what it says.
@@ -45,6 +47,7 @@ class Connection:
         self._streams = 0
         self._publishing: int | None = None  # the message stream
         self._clock: int | None = None  # the last media timestamp, unwrapped
+        self._idle = 0  # messages since the last event
 
     @property
     def held(self) -> int:
@@ -74,7 +77,11 @@ class Connection:
             received = self._chunks.next_message()
             if received is None:
                 return None
+            self._idle += 1
+            if self._idle > MOST_IDLE:
+                raise RtmpError("too many messages that lead to nothing")
             self._take(received)
+        self._idle = 0
         return self._events.popleft()
 
     def data_to_send(self) -> bytes:

@@ -13,6 +13,7 @@ from xbyte_live.rtmp.events import Connected, Event, Goodbye, PublishAsked, Unpu
 from xbyte_live.rtmp.flv import Tag
 
 READ_SIZE = 1 << 18
+MOST_AT_ONCE = 256  # tags taken in one go
 _Awaited = TypeVar("_Awaited", Connected, PublishAsked)
 _LINGER = 2.0  # seconds a peer gets to read why it was refused
 _STOPPING = PublishRefused("NetStream.Unpublish.Success", "The server is stopping; try again.")
@@ -40,6 +41,7 @@ class Peer:
         self._limits = limits
         self._counters = counters
         self._address = address
+        self._last_read = 0  # bytes
         self._last_tag = 0.0  # when the last one was handed on, on the loop's clock
         self._heard: float | None = None  # the same, while it is the peer we wait for
         self._connection = Connection(
@@ -110,8 +112,11 @@ class Peer:
                 return
             if isinstance(end, Goodbye):
                 await self._part(end)
+            if len(tags) == MOST_AT_ONCE:
+                await asyncio.sleep(0)  # there is more, and there are others
+                continue
             self._heard = self._last_tag
-            if patience:
+            if patience and self._last_read < READ_SIZE // 4:  # a peer that is behind is not held
                 await self._gather(patience)
             await self._read()
 
@@ -130,7 +135,7 @@ class Peer:
     def _next_tags(self) -> tuple[list[Tag], Event | None]:
         """The tags that have come, and the event that ends them, if one does."""
         tags: list[Tag] = []
-        while (event := self._connection.next_event()) is not None:
+        while len(tags) < MOST_AT_ONCE and (event := self._connection.next_event()) is not None:
             if isinstance(event, Tag):
                 tags.append(event)
             elif isinstance(event, Unpublished | Goodbye):
@@ -166,6 +171,7 @@ class Peer:
         data = await self._reader.read(READ_SIZE)
         if not data:
             raise Gone("closed the connection")
+        self._last_read = len(data)
         self._counters.bytes_in += len(data)
         self._connection.receive_data(data)
 
