@@ -177,7 +177,8 @@ async def survives(feed: FeedProcess, chunks: Iterator[bytes]) -> int:
                 await feed.write(chunk)
                 with suppress(OSError):
                     status = Path(f"/proc/{feed.pid}/status").read_text()
-                    peak[0] = int(status.partition("VmHWM:")[2].split()[0]) << 10
+                    if "VmHWM:" in status:  # one that has just ended has no memory any more
+                        peak[0] = int(status.partition("VmHWM:")[2].split()[0]) << 10
             await feed.finish()
 
     async def collect() -> None:

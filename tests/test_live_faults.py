@@ -3,9 +3,9 @@
 import asyncio
 import os
 import resource
-import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -136,7 +136,7 @@ async def test_a_publisher_that_hangs_is_replaced_within_seconds(
         await viewer.until_last(1)
         first.freeze()
         async with insisting(air.rtmp(key), clip):
-            assert 2.5 < gap(await resumed(viewer)) < 8
+            assert 2 < gap(await resumed(viewer)) < 8  # FFmpeg may have sent half a second ahead
 
 
 async def test_a_publisher_that_hangs_is_let_go_and_its_broadcast_waits(
@@ -273,7 +273,8 @@ async def test_a_publisher_that_comes_back_with_other_media_goes_on(
 def small_disk(folder: Path) -> Iterator[Path]:
     """A file system of two megabytes."""
     folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     try:
         yield folder
     finally:
@@ -291,10 +292,17 @@ def filled(folder: Path) -> Iterator[None]:
     ballast.unlink()
 
 
-MAY_MOUNT = os.geteuid() == 0 and shutil.which("mount") is not None
+def may_mount() -> bool:
+    """Whether this user can make a small file system of his own."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with small_disk(Path(folder) / "disk"):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
 
 
-if MAY_MOUNT:
+if may_mount():
 
     async def test_a_full_disk_takes_a_stream_off_and_on_again(tmp_path: Path, clip: Path) -> None:
         with small_disk(tmp_path / "server" / "store") as disk:

@@ -22,11 +22,12 @@ from tests.support.rtmp import (
     RecordingFeed,
     capture,
     chunks,
+    debian_ffmpeg,
     ffmpeg,
     frames,
     gstreamer,
+    has,
     hello,
-    needs,
     publishing,
     pyav,
     serving,
@@ -36,13 +37,11 @@ from xbyte_live.errors import PublishRefused
 from xbyte_live.rtmp.flv import AUDIO, SCRIPT, VIDEO, describe
 from xbyte_live.rtmp.message import Message, command
 
-needs_ffmpeg = pytest.mark.skipif(needs("ffmpeg"), reason="needs the ffmpeg command line")
-needs_gst = pytest.mark.skipif(needs("gst-launch-1.0"), reason="needs GStreamer")
-PUBLISHERS = [
-    pytest.param(ffmpeg, id="ffmpeg", marks=needs_ffmpeg),
-    pytest.param(gstreamer, id="gstreamer", marks=needs_gst),
-    pytest.param(pyav, id="pyav"),
-]
+PUBLISHERS = [pytest.param(ffmpeg, id="ffmpeg"), pytest.param(pyav, id="pyav")]
+if has("ffmpeg"):
+    PUBLISHERS.append(pytest.param(debian_ffmpeg, id="debian-ffmpeg"))
+if has("gst-launch-1.0"):
+    PUBLISHERS.append(pytest.param(gstreamer, id="gstreamer"))
 TAKEN_OVER = PublishRefused("NetStream.Publish.BadName", "Another publisher has taken over.")
 MEDIA = chunks(Message(VIDEO, b"\x17\x01\0\0\0", 40, 1))
 
@@ -101,7 +100,6 @@ async def test_hevc_arrives_as_enhanced_rtmp() -> None:
     assert all(tag.payload[0] & 0x80 for tag in tags if tag.kind == VIDEO)
 
 
-@needs_ffmpeg
 @pytest.mark.parametrize(
     ("path", "said"),
     [("live/bad", "This stream key is not known here."), ("other/key", "rtmp://host/live")],
@@ -115,7 +113,6 @@ async def test_a_refused_publisher_reads_why(path: str, said: str) -> None:
     assert desk.feeds == []
 
 
-@needs_ffmpeg
 async def test_a_feed_that_cannot_be_sold_ends_with_the_reason() -> None:
     desk = RecordingDesk()
     refusal = PublishRefused("NetStream.Publish.Rejected", "VP9 cannot be carried.")
@@ -127,7 +124,6 @@ async def test_a_feed_that_cannot_be_sold_ends_with_the_reason() -> None:
     assert desk.feeds[0].closings == [False]
 
 
-@needs_ffmpeg
 async def test_a_publisher_is_told_when_we_end_its_feed() -> None:
     desk = RecordingDesk()
     async with serving(desk) as (_, port):
@@ -142,7 +138,6 @@ async def test_a_publisher_is_told_when_we_end_its_feed() -> None:
     assert desk.feeds[0].closings == [False]
 
 
-@needs_ffmpeg
 async def test_stopping_the_server_hangs_up_on_everyone() -> None:
     desk = RecordingDesk()
     async with serving(desk) as (server, port):

@@ -12,6 +12,7 @@ from pathlib import Path
 from ssl import SSLContext
 
 import av
+import imageio_ffmpeg
 
 from tests.support.media import Audio, Recipe, Video, h264
 from xbyte_live.errors import PublishRefused
@@ -118,8 +119,17 @@ async def run(*arguments: str) -> tuple[int, str]:
 
 async def ffmpeg(url: str, source: Path = SOURCE, *options: str) -> tuple[int, str]:
     """Publish with the ffmpeg command line."""
-    head = ("ffmpeg", "-nostdin", "-v", "error", *options, "-i", str(source))
-    return await run(*head, "-c", "copy", "-f", "flv", url)
+    return await run(imageio_ffmpeg.get_ffmpeg_exe(), *_copying(url, source, *options))
+
+
+async def debian_ffmpeg(url: str, source: Path = SOURCE) -> tuple[int, str]:
+    """Publish with the ffmpeg of the system, often an older one."""
+    return await run("ffmpeg", *_copying(url, source))
+
+
+def _copying(url: str, source: Path, *options: str) -> tuple[str, ...]:
+    head = ("-nostdin", "-v", "error", *options, "-i", str(source))
+    return (*head, "-c", "copy", "-f", "flv", url)
 
 
 async def gstreamer(url: str, source: Path = SOURCE) -> tuple[int, str]:
@@ -147,9 +157,9 @@ def remux(source: Path, url: str) -> None:
                 output.mux(packet)
 
 
-def needs(program: str) -> bool:
-    """Whether a program is missing here."""
-    return shutil.which(program) is None
+def has(program: str) -> bool:
+    """Whether a program is on this machine."""
+    return shutil.which(program) is not None
 
 
 def tags_of(file: Path) -> list[Tag]:
