@@ -50,14 +50,14 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("snapshots", "2 adapters"),
     ("tasks", "2 adapters"),
     ("webhooks", "2 adapters"),
-    ("ledger", "3 parts"),
+    ("ledger/*", "3 parts"),
     ("catalog", "3 parts"),
     ("streams", "3 parts"),
     ("airing", "3 parts"),
     ("live", "3 parts"),
     ("pulls", "3 parts"),
     ("recordings", "3 parts"),
-    ("settlement", "3 parts"),
+    ("settlement/*", "3 parts"),
     ("housekeeping", "3 parts"),
     ("intake", "3 parts"),
     ("web/*", "4 edge"),
@@ -94,10 +94,10 @@ ALSO: frozenset[tuple[str, str]] = frozenset(
         ("config", "errors"),
         ("config", "money"),
         ("payments/requirements", "pricing"),
-        ("payments/exact", "ledger"),  # gate -> exact, channels -> ledger
-        ("payments/gate", "ledger"),
-        ("payments/channels", "ledger"),
-        ("settlement", "ledger"),
+        ("payments/exact", "ledger/*"),  # gate -> exact, channels -> ledger
+        ("payments/gate", "ledger/*"),
+        ("payments/channels", "ledger/*"),
+        ("settlement/*", "ledger/*"),
         ("housekeeping", "catalog"),  # deletes what the catalog says nobody can buy
         ("intake", "catalog"),
         ("streams", "catalog"),  # whose readers are woken when a segment is listed
@@ -132,9 +132,9 @@ ALSO: frozenset[tuple[str, str]] = frozenset(
 
 # A narrower rule than its layer's: only these may import what matches.
 ONLY: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("db/tables", ("db/*", "ledger")),
+    ("db/tables", ("db/*", "ledger/*")),
     ("db/*_sql", ("db/*", "catalog", "streams", "recordings")),
-    ("db/*", ("db/*", "ledger", "catalog", "streams", "recordings", "service", "broadcasting")),
+    ("db/*", ("db/*", "ledger/*", "catalog", "streams", "recordings", "service", "broadcasting")),
     ("client/*", ("client/*", "paying", "cli")),
     ("devnet/*", ("devnet/*", "demo", "cli")),
     ("service", ("doctor", "shelving", "streaming", "demo", "cli")),
@@ -152,7 +152,7 @@ IO_MODULES = frozenset(
 
 # Who may know a library.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "sqlalchemy": ("db/*", "ledger", "catalog", "streams"),
+    "sqlalchemy": ("db/*", "ledger/*", "catalog", "streams"),
     "alembic": ("db/*",),
     "av": ("media/*", "devnet/*"),
     "web3": ("payments/chain", "devnet/*"),

@@ -23,11 +23,11 @@ from tests.support import ledger_children as children
 from tests.support.ledger_children import NOW, PAYEE, PAYER, a_charge
 from tests.support.paying import Clock
 from xbyte_live.db.engine import Database
-from xbyte_live.ledger import (
+from xbyte_live.ledger.charges import (
     Charge,
+    ChargeLedger,
     Debt,
     Exposure,
-    Ledger,
     Reservation,
     Totals,
     debt_resource,
@@ -49,8 +49,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ledger(database: Database, clock: Clock) -> Ledger:
-    return Ledger(database, clock=clock)
+def ledger(database: Database, clock: Clock) -> ChargeLedger:
+    return ChargeLedger(database, clock=clock)
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ async def started(url: str) -> AsyncIterator[Database]:
         await database.stop()
 
 
-async def pending(ledger: Ledger, number: int = 1, **changes: Any) -> Charge:
+async def pending(ledger: ChargeLedger, number: int = 1, **changes: Any) -> Charge:
     """A payment that was reserved and waits for its settlement."""
     reserved = await ledger.reserve(a_charge(number, **changes), exposure=None, patience=LEASE)
     assert reserved.created and reserved.charge is not None
@@ -72,7 +72,7 @@ async def pending(ledger: Ledger, number: int = 1, **changes: Any) -> Charge:
 
 
 async def queued(
-    ledger: Ledger, number: int = 1, exposure: Exposure = LIMIT, **changes: Any
+    ledger: ChargeLedger, number: int = 1, exposure: Exposure = LIMIT, **changes: Any
 ) -> Charge:
     """A payment whose bytes have left and whose settlement is queued."""
     reserved = await ledger.reserve(a_charge(number, **changes), exposure=exposure, patience=LEASE)
@@ -81,20 +81,20 @@ async def queued(
     return reserved.charge
 
 
-async def attempt(ledger: Ledger, charge: Charge) -> Charge:
+async def attempt(ledger: ChargeLedger, charge: Charge) -> Charge:
     """The charge with an attempt begun."""
     begun = await ledger.begin_attempt(charge.id, lease=LEASE)
     assert begun is not None
     return begun
 
 
-async def failed(ledger: Ledger, number: int, **changes: Any) -> Charge:
+async def failed(ledger: ChargeLedger, number: int, **changes: Any) -> Charge:
     """A payment whose bytes have left and whose settlement has failed."""
     charge = await queued(ledger, number, Exposure(10**9, 10**9), **changes)
     return await ledger.fail(await attempt(ledger, charge), "insufficient_funds")
 
 
-async def now_of(ledger: Ledger, charge: Charge) -> Charge:
+async def now_of(ledger: ChargeLedger, charge: Charge) -> Charge:
     found = await ledger.get(charge.id)
     assert found is not None
     return found
@@ -103,7 +103,7 @@ async def now_of(ledger: Ledger, charge: Charge) -> Charge:
 # Reserve
 
 
-async def test_a_charge_is_kept_as_it_was_made(ledger: Ledger) -> None:
+async def test_a_charge_is_kept_as_it_was_made(ledger: ChargeLedger) -> None:
     new = a_charge(1)
     charge = await pending(ledger)
     assert all(getattr(charge, name) == getattr(new, name) for name in new.__slots__)
@@ -114,7 +114,7 @@ async def test_a_charge_is_kept_as_it_was_made(ledger: Ledger) -> None:
     assert await ledger.find(new.network, new.asset, new.payer, new.nonce) == charge
 
 
-async def test_the_second_reservation_finds_the_first(ledger: Ledger) -> None:
+async def test_the_second_reservation_finds_the_first(ledger: ChargeLedger) -> None:
     first = await pending(ledger)
     other = a_charge(1, resource="/other", amount=7, document={"other": True})
     again = await ledger.reserve(other, exposure=None, patience=LEASE)
@@ -131,7 +131,7 @@ async def test_the_second_reservation_finds_the_first(ledger: Ledger) -> None:
     ],
 )
 async def test_any_other_identity_is_another_charge(
-    ledger: Ledger, changes: dict[str, str]
+    ledger: ChargeLedger, changes: dict[str, str]
 ) -> None:
     first = await pending(ledger)
     second = await pending(ledger, 1, **changes)
@@ -139,7 +139,7 @@ async def test_any_other_identity_is_another_charge(
     assert await now_of(ledger, first) == first
 
 
-async def test_what_was_never_charged_is_not_found(ledger: Ledger) -> None:
+async def test_what_was_never_charged_is_not_found(ledger: ChargeLedger) -> None:
     new = a_charge(1)
     assert await ledger.find(new.network, new.asset, new.payer, new.nonce) is None
     assert await ledger.get(1) is None
@@ -148,7 +148,7 @@ async def test_what_was_never_charged_is_not_found(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("exposure", [None, Exposure(10**6, 10**6)])
 async def test_200_parallel_reservations_make_one_charge(
-    ledger: Ledger, exposure: Exposure | None
+    ledger: ChargeLedger, exposure: Exposure | None
 ) -> None:
     reserved = await asyncio.gather(
         *(ledger.reserve(a_charge(1), exposure=exposure, patience=LEASE) for _ in range(200))
@@ -165,14 +165,14 @@ async def test_several_processes_make_each_charge_once(
     assert sorted(int(number) for said in made for number in said) == list(range(1, 121))
 
 
-async def test_nothing_can_be_sold_for_nothing(ledger: Ledger) -> None:
+async def test_nothing_can_be_sold_for_nothing(ledger: ChargeLedger) -> None:
     for amount in (0, -1):
         with pytest.raises(IntegrityError):
             await ledger.reserve(a_charge(1, amount=amount), exposure=None, patience=LEASE)
     assert await ledger.totals() == []
 
 
-async def test_the_largest_amount_is_kept_exactly(ledger: Ledger) -> None:
+async def test_the_largest_amount_is_kept_exactly(ledger: ChargeLedger) -> None:
     charge = await pending(ledger, 1, amount=2**63 - 1, size=2**53 + 1, valid_before=2**53)
     found = await now_of(ledger, charge)
     assert (found.amount, found.size, found.valid_before) == (2**63 - 1, 2**53 + 1, 2**53)
@@ -181,7 +181,7 @@ async def test_the_largest_amount_is_kept_exactly(ledger: Ledger) -> None:
 # Exposure
 
 
-async def test_bytes_may_leave_within_the_cap_and_wait_beyond_it(ledger: Ledger) -> None:
+async def test_bytes_may_leave_within_the_cap_and_wait_beyond_it(ledger: ChargeLedger) -> None:
     states = []
     for number in range(1, 6):
         reserved = await ledger.reserve(a_charge(number), exposure=LIMIT, patience=LEASE)
@@ -190,14 +190,16 @@ async def test_bytes_may_leave_within_the_cap_and_wait_beyond_it(ledger: Ledger)
     assert states == [("queued", True)] * 3 + [("pending", False)] * 2
 
 
-async def test_the_cap_is_what_is_open_together_to_the_last_unit(ledger: Ledger) -> None:
+async def test_the_cap_is_what_is_open_together_to_the_last_unit(ledger: ChargeLedger) -> None:
     await queued(ledger, 1, amount=299)
     await queued(ledger, 2, amount=1)
     third = await ledger.reserve(a_charge(3, amount=1), exposure=LIMIT, patience=LEASE)
     assert third.charge is not None and third.charge.state == "pending"
 
 
-async def test_a_payer_one_of_whose_payments_settled_has_the_larger_cap(ledger: Ledger) -> None:
+async def test_a_payer_one_of_whose_payments_settled_has_the_larger_cap(
+    ledger: ChargeLedger,
+) -> None:
     await ledger.settle(await pending(ledger, 1, amount=1), TX)
     for number in range(2, 12):
         await queued(ledger, number)
@@ -205,30 +207,30 @@ async def test_a_payer_one_of_whose_payments_settled_has_the_larger_cap(ledger: 
     assert beyond.charge is not None and beyond.charge.state == "pending"
 
 
-async def test_the_cap_is_free_again_once_a_payment_settled(ledger: Ledger) -> None:
+async def test_the_cap_is_free_again_once_a_payment_settled(ledger: ChargeLedger) -> None:
     first = await queued(ledger, 1, amount=300)
     await ledger.settle(first, TX)
     await queued(ledger, 2, amount=1000)
 
 
-async def test_what_waits_for_the_chain_is_no_exposure(ledger: Ledger) -> None:
+async def test_what_waits_for_the_chain_is_no_exposure(ledger: ChargeLedger) -> None:
     for number in range(1, 6):
         await pending(ledger, number)
     await queued(ledger, 6)
 
 
-async def test_a_failed_delivery_is_a_debt_and_never_tried_again(ledger: Ledger) -> None:
+async def test_a_failed_delivery_is_a_debt_and_never_tried_again(ledger: ChargeLedger) -> None:
     charge = await failed(ledger, 1)
     assert charge.is_owed and not charge.came_to_nothing
     assert await ledger.begin_attempt(charge.id, lease=LEASE) is None
 
 
-async def test_each_payer_has_a_cap_of_its_own(ledger: Ledger) -> None:
+async def test_each_payer_has_a_cap_of_its_own(ledger: ChargeLedger) -> None:
     await queued(ledger, 1, amount=300)
     await queued(ledger, 1, amount=300, payer=OTHER_PAYER)
 
 
-async def test_parallel_requests_of_one_payer_stay_within_the_cap(ledger: Ledger) -> None:
+async def test_parallel_requests_of_one_payer_stay_within_the_cap(ledger: ChargeLedger) -> None:
     reserved = await asyncio.gather(
         *(
             ledger.reserve(a_charge(number), exposure=LIMIT, patience=LEASE)
@@ -256,7 +258,7 @@ async def test_a_payer_at_several_processes_stays_within_the_cap(
 # Debts
 
 
-async def test_a_payer_that_owes_is_refused_and_told_what(ledger: Ledger) -> None:
+async def test_a_payer_that_owes_is_refused_and_told_what(ledger: ChargeLedger) -> None:
     await failed(ledger, 1, amount=40)
     await failed(ledger, 2, amount=60, payer=OTHER_PAYER)
     refused = await ledger.reserve(a_charge(3), exposure=LIMIT, patience=LEASE, refuse_debtors=True)
@@ -265,31 +267,31 @@ async def test_a_payer_that_owes_is_refused_and_told_what(ledger: Ledger) -> Non
     assert await ledger.find(new.network, new.asset, new.payer, new.nonce) is None
 
 
-async def test_a_payer_that_owes_still_finds_what_it_paid_for(ledger: Ledger) -> None:
+async def test_a_payer_that_owes_still_finds_what_it_paid_for(ledger: ChargeLedger) -> None:
     paid = await ledger.settle(await pending(ledger, 1), TX)
     await failed(ledger, 2)
     again = await ledger.reserve(a_charge(1), exposure=LIMIT, patience=LEASE, refuse_debtors=True)
     assert again == Reservation(paid, owed=100)
 
 
-async def test_a_payer_that_owes_may_buy_what_is_settled_first(ledger: Ledger) -> None:
+async def test_a_payer_that_owes_may_buy_what_is_settled_first(ledger: ChargeLedger) -> None:
     await failed(ledger, 1)
     assert (await pending(ledger, 2)).state == "pending"
 
 
-async def test_only_bytes_that_left_unpaid_are_owed(ledger: Ledger) -> None:
+async def test_only_bytes_that_left_unpaid_are_owed(ledger: ChargeLedger) -> None:
     await ledger.fail(await attempt(ledger, await pending(ledger, 1)), "insufficient_funds")
     await queued(ledger, 2)
     await ledger.settle(await queued(ledger, 3), TX)
     assert await ledger.debts(PAYER) == []
 
 
-async def test_debts_are_told_by_payee_the_oldest_first(ledger: Ledger) -> None:
+async def test_debts_are_told_by_payee_the_oldest_first(ledger: ChargeLedger) -> None:
     await owing(ledger, (5, OTHER_PAYEE), (7, PAYEE), (11, OTHER_PAYEE))
     assert await ledger.debts(PAYER) == [Debt(OTHER_PAYEE, 16), Debt(PAYEE, 7)]
 
 
-async def owing(ledger: Ledger, *amounts: int | tuple[int, str]) -> list[Charge]:
+async def owing(ledger: ChargeLedger, *amounts: int | tuple[int, str]) -> list[Charge]:
     """Several failed deliveries of one payer, which owed nothing when each was made."""
     made = []
     for number, owed in enumerate(amounts, start=1):
@@ -300,7 +302,7 @@ async def owing(ledger: Ledger, *amounts: int | tuple[int, str]) -> list[Charge]
     return [await ledger.fail(await attempt(ledger, charge), "x") for charge in made]
 
 
-async def pay_debt(ledger: Ledger, amount: int, number: int = 90, **changes: Any) -> Charge:
+async def pay_debt(ledger: ChargeLedger, amount: int, number: int = 90, **changes: Any) -> Charge:
     """Settle a charge that pays a debt."""
     resource = debt_resource(PAYER, PAYEE)
     return await ledger.settle(
@@ -308,7 +310,7 @@ async def pay_debt(ledger: Ledger, amount: int, number: int = 90, **changes: Any
     )
 
 
-async def test_a_debt_paid_in_full_is_made_good(ledger: Ledger) -> None:
+async def test_a_debt_paid_in_full_is_made_good(ledger: ChargeLedger) -> None:
     await owing(ledger, 5, 7, 11)
     assert await ledger.debts(PAYER) == [Debt(PAYEE, 23)]
     await pay_debt(ledger, 23)
@@ -316,7 +318,7 @@ async def test_a_debt_paid_in_full_is_made_good(ledger: Ledger) -> None:
     await queued(ledger, 50)
 
 
-async def test_no_more_is_made_good_than_was_paid(ledger: Ledger) -> None:
+async def test_no_more_is_made_good_than_was_paid(ledger: ChargeLedger) -> None:
     """A delivery that fails while its payer's debt is being paid is not forgiven with it."""
     await owing(ledger, 5, 7, 11)
     await pay_debt(ledger, 12)
@@ -327,20 +329,20 @@ async def test_no_more_is_made_good_than_was_paid(ledger: Ledger) -> None:
     assert await ledger.debts(PAYER) == []
 
 
-async def test_a_debt_that_is_settled_twice_makes_good_once(ledger: Ledger) -> None:
+async def test_a_debt_that_is_settled_twice_makes_good_once(ledger: ChargeLedger) -> None:
     await owing(ledger, 5, 5)
     paid = await pay_debt(ledger, 5)
     await ledger.settle(paid, TX)
     assert await ledger.debts(PAYER) == [Debt(PAYEE, 5)]
 
 
-async def test_a_debt_to_one_payee_is_not_paid_to_another(ledger: Ledger) -> None:
+async def test_a_debt_to_one_payee_is_not_paid_to_another(ledger: ChargeLedger) -> None:
     await owing(ledger, (5, OTHER_PAYEE))
     await pay_debt(ledger, 5)
     assert await ledger.debts(PAYER) == [Debt(OTHER_PAYEE, 5)]
 
 
-async def test_a_debt_is_not_made_good_by_paying_for_something_else(ledger: Ledger) -> None:
+async def test_a_debt_is_not_made_good_by_paying_for_something_else(ledger: ChargeLedger) -> None:
     await owing(ledger, 5)
     await ledger.settle(await pending(ledger, 2, amount=5), TX)
     other = debt_resource(OTHER_PAYER, PAYEE)
@@ -348,13 +350,13 @@ async def test_a_debt_is_not_made_good_by_paying_for_something_else(ledger: Ledg
     assert await ledger.debts(PAYER) == [Debt(PAYEE, 5)]
 
 
-async def test_anybody_may_pay_a_debt(ledger: Ledger) -> None:
+async def test_anybody_may_pay_a_debt(ledger: ChargeLedger) -> None:
     await owing(ledger, 5)
     await pay_debt(ledger, 5, payer=OTHER_PAYER)
     assert await ledger.debts(PAYER) == []
 
 
-async def test_an_unsettled_payment_of_a_debt_makes_nothing_good(ledger: Ledger) -> None:
+async def test_an_unsettled_payment_of_a_debt_makes_nothing_good(ledger: ChargeLedger) -> None:
     await owing(ledger, 5)
     charge = await pending(ledger, 90, amount=5, resource=debt_resource(PAYER, PAYEE))
     charge = await attempt(ledger, charge)
@@ -362,7 +364,7 @@ async def test_an_unsettled_payment_of_a_debt_makes_nothing_good(ledger: Ledger)
     assert await ledger.debts(PAYER) == [Debt(PAYEE, 5)]
 
 
-async def test_a_delivery_that_settles_after_all_is_owed_no_more(ledger: Ledger) -> None:
+async def test_a_delivery_that_settles_after_all_is_owed_no_more(ledger: ChargeLedger) -> None:
     (charge,) = await owing(ledger, 5)
     await ledger.settle(charge, TX)
     assert await ledger.debts(PAYER) == []
@@ -380,7 +382,7 @@ def test_a_debt_is_a_resource_of_its_own() -> None:
 
 
 async def test_an_attempt_is_taken_once_until_its_lease_is_over(
-    ledger: Ledger, clock: Clock
+    ledger: ChargeLedger, clock: Clock
 ) -> None:
     charge = await pending(ledger)
     begun = await attempt(ledger, charge)
@@ -391,7 +393,7 @@ async def test_an_attempt_is_taken_once_until_its_lease_is_over(
     assert (await attempt(ledger, charge)).attempts == 2
 
 
-async def test_200_parallel_attempts_take_one(ledger: Ledger) -> None:
+async def test_200_parallel_attempts_take_one(ledger: ChargeLedger) -> None:
     charge = await pending(ledger)
     begun = await asyncio.gather(
         *(ledger.begin_attempt(charge.id, lease=LEASE) for _ in range(200))
@@ -399,14 +401,16 @@ async def test_200_parallel_attempts_take_one(ledger: Ledger) -> None:
     assert [found.attempts for found in begun if found] == [1]
 
 
-async def test_several_processes_take_each_attempt_once(ledger: Ledger, database_url: str) -> None:
+async def test_several_processes_take_each_attempt_once(
+    ledger: ChargeLedger, database_url: str
+) -> None:
     for number in range(1, 81):
         await pending(ledger, number)
     taken = await children.all_at_once(children.attempt_all, 3, database_url, "80")
     assert sorted(int(number) for said in taken for number in said) == list(range(1, 81))
 
 
-async def test_an_attempt_that_never_ended_leaves_doubt(ledger: Ledger, clock: Clock) -> None:
+async def test_an_attempt_that_never_ended_leaves_doubt(ledger: ChargeLedger, clock: Clock) -> None:
     charge = await pending(ledger)
     await attempt(ledger, charge)
     assert (await now_of(ledger, charge)).in_doubt
@@ -415,7 +419,7 @@ async def test_an_attempt_that_never_ended_leaves_doubt(ledger: Ledger, clock: C
 
 
 async def test_a_crash_during_an_attempt_leaves_doubt_and_the_charge_due(
-    ledger: Ledger, clock: Clock, database_url: str
+    ledger: ChargeLedger, clock: Clock, database_url: str
 ) -> None:
     charge = await queued(ledger)
     child = await children.spawn(children.attempt_and_hang, database_url, str(charge.id))
@@ -428,13 +432,13 @@ async def test_a_crash_during_an_attempt_leaves_doubt_and_the_charge_due(
     assert (await attempt(ledger, charge)).in_doubt
 
 
-async def test_an_attempt_that_ended_without_doubt_leaves_none(ledger: Ledger) -> None:
+async def test_an_attempt_that_ended_without_doubt_leaves_none(ledger: ChargeLedger) -> None:
     begun = await attempt(ledger, await queued(ledger))
     await ledger.postpone(begun, "facilitator_unavailable", delay=0, in_doubt=False)
     assert not (await attempt(ledger, begun)).in_doubt
 
 
-async def test_doubt_stays_until_the_outcome_is_known(ledger: Ledger) -> None:
+async def test_doubt_stays_until_the_outcome_is_known(ledger: ChargeLedger) -> None:
     begun = await attempt(ledger, await queued(ledger))
     await ledger.postpone(begun, "outcome_unknown", delay=0, in_doubt=True)
     again = await attempt(ledger, begun)
@@ -446,7 +450,7 @@ async def test_doubt_stays_until_the_outcome_is_known(ledger: Ledger) -> None:
 async def test_doubt_is_read_when_the_attempt_is_taken_not_before(postgres_url: str) -> None:
     """Another node ends its attempt in doubt between our look at the row and our taking it."""
     async with started(postgres_url) as database:
-        ledger = Ledger(database)
+        ledger = ChargeLedger(database)
         charge = await queued(ledger)
         with (
             psycopg.connect(postgres_url) as other,
@@ -462,14 +466,14 @@ async def test_doubt_is_read_when_the_attempt_is_taken_not_before(postgres_url: 
         assert (begun.in_doubt, begun.attempts) == (True, 2)
 
 
-async def test_a_failed_charge_is_taken_up_again_as_pending(ledger: Ledger) -> None:
+async def test_a_failed_charge_is_taken_up_again_as_pending(ledger: ChargeLedger) -> None:
     first = await attempt(ledger, await pending(ledger))
     assert (await ledger.fail(first, "insufficient_funds")).state == "failed"
     again = await attempt(ledger, first)
     assert (again.state, again.attempts, again.in_doubt) == ("pending", 2, False)
 
 
-async def test_a_settled_charge_is_never_attempted(ledger: Ledger, clock: Clock) -> None:
+async def test_a_settled_charge_is_never_attempted(ledger: ChargeLedger, clock: Clock) -> None:
     charge = await ledger.settle(await pending(ledger), TX)
     clock.now += 10 * LEASE
     assert await ledger.begin_attempt(charge.id, lease=LEASE) is None
@@ -478,7 +482,9 @@ async def test_a_settled_charge_is_never_attempted(ledger: Ledger, clock: Clock)
 # Outcomes
 
 
-async def test_a_settled_charge_has_its_transaction_and_time(ledger: Ledger, clock: Clock) -> None:
+async def test_a_settled_charge_has_its_transaction_and_time(
+    ledger: ChargeLedger, clock: Clock
+) -> None:
     begun = await attempt(ledger, await pending(ledger))
     clock.now += 5
     settled = await ledger.settle(begun, TX)
@@ -489,7 +495,7 @@ async def test_a_settled_charge_has_its_transaction_and_time(ledger: Ledger, clo
     assert served == await now_of(ledger, begun)
 
 
-async def test_what_settled_stays_settled(ledger: Ledger, clock: Clock) -> None:
+async def test_what_settled_stays_settled(ledger: ChargeLedger, clock: Clock) -> None:
     begun = await attempt(ledger, await pending(ledger))
     settled = await ledger.settle(begun, TX)
     clock.now += 5
@@ -499,7 +505,7 @@ async def test_what_settled_stays_settled(ledger: Ledger, clock: Clock) -> None:
 
 
 async def test_a_late_answer_of_an_old_attempt_changes_nothing(
-    ledger: Ledger, clock: Clock
+    ledger: ChargeLedger, clock: Clock
 ) -> None:
     old = await attempt(ledger, await pending(ledger))
     clock.now += LEASE
@@ -511,7 +517,7 @@ async def test_a_late_answer_of_an_old_attempt_changes_nothing(
 
 
 async def test_money_that_moved_is_believed_from_an_old_attempt_too(
-    ledger: Ledger, clock: Clock
+    ledger: ChargeLedger, clock: Clock
 ) -> None:
     old = await attempt(ledger, await pending(ledger))
     clock.now += LEASE
@@ -519,13 +525,13 @@ async def test_money_that_moved_is_believed_from_an_old_attempt_too(
     assert (await ledger.settle(old, TX)).state == "settled"
 
 
-async def test_a_failure_has_its_reason_cut_to_what_fits(ledger: Ledger) -> None:
+async def test_a_failure_has_its_reason_cut_to_what_fits(ledger: ChargeLedger) -> None:
     begun = await attempt(ledger, await pending(ledger))
     found = await ledger.fail(begun, "é" * 1000)
     assert (found.state, found.error) == ("failed", "é" * 128)
 
 
-async def test_a_queued_charge_stays_queued_while_it_is_postponed(ledger: Ledger) -> None:
+async def test_a_queued_charge_stays_queued_while_it_is_postponed(ledger: ChargeLedger) -> None:
     begun = await attempt(ledger, await queued(ledger))
     found = await ledger.postpone(begun, "outcome_unknown", delay=1, in_doubt=True)
     assert (found.state, found.delivered, found.error) == ("queued", True, "outcome_unknown")
@@ -534,11 +540,11 @@ async def test_a_queued_charge_stays_queued_while_it_is_postponed(ledger: Ledger
 # Due
 
 
-async def due_numbers(ledger: Ledger, limit: int = 100) -> list[int]:
+async def due_numbers(ledger: ChargeLedger, limit: int = 100) -> list[int]:
     return [int(charge.nonce, 16) for charge in await ledger.due(limit)]
 
 
-async def test_what_is_queued_is_due_at_once_the_oldest_first(ledger: Ledger) -> None:
+async def test_what_is_queued_is_due_at_once_the_oldest_first(ledger: ChargeLedger) -> None:
     for number in (3, 1, 2):
         await queued(ledger, number)
     assert await due_numbers(ledger) == [3, 1, 2]
@@ -546,7 +552,9 @@ async def test_what_is_queued_is_due_at_once_the_oldest_first(ledger: Ledger) ->
     assert await ledger.queued() == 3
 
 
-async def test_what_is_pending_is_due_when_patience_ends(ledger: Ledger, clock: Clock) -> None:
+async def test_what_is_pending_is_due_when_patience_ends(
+    ledger: ChargeLedger, clock: Clock
+) -> None:
     await pending(ledger)
     clock.now += LEASE - 0.001
     assert await due_numbers(ledger) == []
@@ -555,14 +563,16 @@ async def test_what_is_pending_is_due_when_patience_ends(ledger: Ledger, clock: 
     assert await ledger.queued() == 0
 
 
-async def test_what_is_attempted_is_due_when_its_lease_ends(ledger: Ledger, clock: Clock) -> None:
+async def test_what_is_attempted_is_due_when_its_lease_ends(
+    ledger: ChargeLedger, clock: Clock
+) -> None:
     await attempt(ledger, await queued(ledger))
     assert await due_numbers(ledger) == []
     clock.now += LEASE
     assert await due_numbers(ledger) == [1]
 
 
-async def test_what_is_postponed_is_due_after_its_delay(ledger: Ledger, clock: Clock) -> None:
+async def test_what_is_postponed_is_due_after_its_delay(ledger: ChargeLedger, clock: Clock) -> None:
     begun = await attempt(ledger, await queued(ledger))
     await ledger.postpone(begun, "x", delay=7, in_doubt=True)
     clock.now += 6.999
@@ -571,7 +581,7 @@ async def test_what_is_postponed_is_due_after_its_delay(ledger: Ledger, clock: C
     assert await due_numbers(ledger) == [1]
 
 
-async def test_what_is_settled_or_failed_is_never_due(ledger: Ledger, clock: Clock) -> None:
+async def test_what_is_settled_or_failed_is_never_due(ledger: ChargeLedger, clock: Clock) -> None:
     await ledger.settle(await queued(ledger, 1), TX)
     await ledger.fail(await attempt(ledger, await queued(ledger, 2)), "x")
     clock.now += 10**6
@@ -579,7 +589,7 @@ async def test_what_is_settled_or_failed_is_never_due(ledger: Ledger, clock: Clo
     assert await ledger.queued() == 0
 
 
-async def test_totals_are_counted_by_state(ledger: Ledger) -> None:
+async def test_totals_are_counted_by_state(ledger: ChargeLedger) -> None:
     assert await ledger.totals() == []
     await pending(ledger, 1, amount=1)
     await queued(ledger, 2, amount=20)
@@ -594,7 +604,7 @@ async def test_totals_are_counted_by_state(ledger: Ledger) -> None:
 
 
 async def test_every_charge_a_killed_process_had_told_of_is_there(
-    ledger: Ledger, database_url: str
+    ledger: ChargeLedger, database_url: str
 ) -> None:
     """``kill -9`` between the charge and the delivery: what may have been delivered is known."""
     told: set[int] = set()
@@ -612,16 +622,16 @@ async def test_every_charge_a_killed_process_had_told_of_is_there(
 
 async def test_a_charge_is_there_after_a_restart(database_url: str, clock: Clock) -> None:
     async with started(database_url) as database:
-        ledger = Ledger(database, clock=clock)
+        ledger = ChargeLedger(database, clock=clock)
         charge = await attempt(ledger, await queued(ledger))
     async with started(database_url) as database:
-        assert await Ledger(database).get(charge.id) == replace(charge, in_doubt=True)
+        assert await ChargeLedger(database).get(charge.id) == replace(charge, in_doubt=True)
 
 
 # What is forgotten
 
 
-async def test_only_what_came_to_nothing_is_forgotten(ledger: Ledger, clock: Clock) -> None:
+async def test_only_what_came_to_nothing_is_forgotten(ledger: ChargeLedger, clock: Clock) -> None:
     refused = await ledger.fail(await attempt(ledger, await pending(ledger, 1)), "x")
     kept = [
         await ledger.settle(await pending(ledger, 2), TX),
@@ -642,7 +652,7 @@ async def test_only_what_came_to_nothing_is_forgotten(ledger: Ledger, clock: Clo
     assert await ledger.forget_refused(age=100) == 0
 
 
-async def test_what_is_forgotten_at_once_is_bounded(ledger: Ledger, clock: Clock) -> None:
+async def test_what_is_forgotten_at_once_is_bounded(ledger: ChargeLedger, clock: Clock) -> None:
     for number in range(5):
         await ledger.fail(await attempt(ledger, await pending(ledger, number)), "x")
     clock.now += 1
@@ -650,7 +660,9 @@ async def test_what_is_forgotten_at_once_is_bounded(ledger: Ledger, clock: Clock
     assert await ledger.forget_refused(age=0, limit=3) == 2
 
 
-async def test_a_payment_that_was_forgotten_can_be_made_again(ledger: Ledger, clock: Clock) -> None:
+async def test_a_payment_that_was_forgotten_can_be_made_again(
+    ledger: ChargeLedger, clock: Clock
+) -> None:
     await ledger.fail(await attempt(ledger, await pending(ledger)), "insufficient_funds")
     clock.now += 1
     await ledger.forget_refused(age=0)
@@ -660,14 +672,14 @@ async def test_a_payment_that_was_forgotten_can_be_made_again(ledger: Ledger, cl
 # Secrets
 
 
-async def test_a_secret_is_made_once(ledger: Ledger) -> None:
+async def test_a_secret_is_made_once(ledger: ChargeLedger) -> None:
     told = await asyncio.gather(*(ledger.secret("receipts") for _ in range(50)))
     assert len(set(told)) == 1
     assert len(told[0]) == 32
     assert await ledger.secret("other") != told[0]
 
 
-async def test_several_processes_share_a_secret(ledger: Ledger, database_url: str) -> None:
+async def test_several_processes_share_a_secret(ledger: ChargeLedger, database_url: str) -> None:
     told = await children.all_at_once(children.tell_secret, 3, database_url)
     assert {said[0] for said in told} == {(await ledger.secret("receipts")).hex()}
 
@@ -708,7 +720,7 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self._runner = runner
         self.clock = Clock(NOW)
-        self.ledger = Ledger(database, clock=self.clock)
+        self.ledger = ChargeLedger(database, clock=self.clock)
         self.payer = payer
         self.rows: dict[int, Row] = {}
         self.by_number: dict[int, Row] = {}

@@ -16,7 +16,7 @@ from tests.support.media import Audio, Recipe, h264
 from tests.support.paying import payment_headers
 from tests.support.players import decode
 from tests.support.publishers import publishing
-from xbyte_live.ledger import Ledger
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.money import Price
 from xbyte_live.service import open_shelf
 
@@ -80,7 +80,7 @@ async def test_a_push_can_be_paid_for_within_two_segments(
     assert bought["cost"] == bought["signed"] == sum(segment.amount for segment in sold)
     assert devnet.usdc_balance(payee) == bought["cost"]
     async with open_shelf(air.server.settings) as shelf:
-        totals = await Ledger(shelf.database).totals()
+        totals = await ChargeLedger(shelf.database).totals()
     assert [(t.count, t.amount) for t in totals] == [(bought["pieces"], bought["cost"])]
     played = decode(str(out))
     for track in played.tracks:

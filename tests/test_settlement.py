@@ -9,11 +9,11 @@ from tests.fakes import USDC, FakeChain, FakeFacilitator
 from tests.support.ledger_children import a_charge
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import DatabaseUnavailable
-from xbyte_live.ledger import Charge, Exposure, Ledger
-from xbyte_live.settlement import Settlement
+from xbyte_live.ledger.charges import Charge, ChargeLedger, Exposure
+from xbyte_live.settlement.transfers import Settlement
 
 
-class StuckLedger(Ledger):
+class StuckLedger(ChargeLedger):
     """A ledger that can be read and not written, as on a full disk, until it is mended."""
 
     looks = 0
@@ -56,14 +56,14 @@ async def test_a_ledger_that_takes_no_write_is_tried_again_only_after_a_rest(url
     try:
         async with asyncio.timeout(20):
             while not ledger.looks:
-                await Ledger.due(ledger, 1)
+                await ChargeLedger.due(ledger, 1)
             for _ in range(20):  # more time than twenty rounds of the loop would take
-                await Ledger.due(ledger, 1)
+                await ChargeLedger.due(ledger, 1)
             assert ledger.looks == 1
             ledger.stuck = False
             settlement.wake()
             while len(chain.used) < 3:
-                await Ledger.due(ledger, 1)
+                await ChargeLedger.due(ledger, 1)
             await settlement.drain()
             assert [(t.state, t.count) for t in await ledger.totals()] == [("settled", 3)]
     finally:

@@ -18,7 +18,7 @@ from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import ConfigError
 from xbyte_live.housekeeping import sweep
-from xbyte_live.ledger import Exposure, Ledger
+from xbyte_live.ledger.charges import ChargeLedger, Exposure
 from xbyte_live.payments.chain import ChainReader
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.facilitator import Facilitator, RemoteFacilitator
@@ -28,7 +28,7 @@ from xbyte_live.payments.local_facilitator import LocalFacilitator
 from xbyte_live.payments.methods import payment_methods
 from xbyte_live.payments.requirements import PaymentMethod
 from xbyte_live.payments.sender import OneSender
-from xbyte_live.settlement import Settlement
+from xbyte_live.settlement.transfers import Settlement
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.store.disk import DiskStore
@@ -90,7 +90,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
     methods = payment_methods(settings)
     async with AsyncExitStack() as stack:
         shelf = await stack.enter_async_context(open_shelf(settings))
-        ledger = Ledger(shelf.database)
+        ledger = ChargeLedger(shelf.database)
         facilitator = build_facilitator(settings, methods)
         stack.push_async_callback(facilitator.close)
         chains = build_chains(settings, methods)
@@ -263,7 +263,7 @@ def exact_policy(settings: Settings) -> ExactPolicy:
     )
 
 
-def _readiness(shelf: Shelf, ledger: Ledger, facilitator: Facilitator) -> Readiness:
+def _readiness(shelf: Shelf, ledger: ChargeLedger, facilitator: Facilitator) -> Readiness:
     async def database() -> str | None:
         await ledger.find("", "", "", "")  # one look at an index, whatever there is in it
         return None
@@ -277,7 +277,9 @@ def _readiness(shelf: Shelf, ledger: Ledger, facilitator: Facilitator) -> Readin
     )
 
 
-async def _levels(cache: SegmentCache, database: Database, ledger: Ledger, on_air: OnAir) -> Levels:
+async def _levels(
+    cache: SegmentCache, database: Database, ledger: ChargeLedger, on_air: OnAir
+) -> Levels:
     return Levels(
         cache_hits=cache.hits,
         cache_misses=cache.misses,
@@ -290,7 +292,7 @@ async def _levels(cache: SegmentCache, database: Database, ledger: Ledger, on_ai
     )
 
 
-async def _sweeping(shelf: Shelf, ledger: Ledger, on_air: OnAir) -> None:
+async def _sweeping(shelf: Shelf, ledger: ChargeLedger, on_air: OnAir) -> None:
     while True:
         try:
             await on_air.recordings.retain()

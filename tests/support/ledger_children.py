@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xbyte_live.db.engine import Database
-from xbyte_live.ledger import Exposure, Ledger, NewCharge
+from xbyte_live.ledger.charges import ChargeLedger, Exposure, NewCharge
 
 ROOT = Path(__file__).parents[2]
 PAYER = "0x" + "ab" * 20
@@ -98,7 +98,7 @@ def say(line: object) -> None:
     print(line, flush=True)
 
 
-async def reserve_all(ledger: Ledger, count: str) -> None:
+async def reserve_all(ledger: ChargeLedger, count: str) -> None:
     """Reserve payments 1 to ``count`` at once; says those that were ours."""
     reserved = await asyncio.gather(
         *(
@@ -112,7 +112,7 @@ async def reserve_all(ledger: Ledger, count: str) -> None:
             say(int(reservation.charge.nonce, 16))
 
 
-async def owe_all(ledger: Ledger, count: str, cap: str, first: str) -> None:
+async def owe_all(ledger: ChargeLedger, count: str, cap: str, first: str) -> None:
     """Take payments of one payer optimistically, from ``first`` on; says what was delivered."""
     exposure = Exposure(int(cap), int(cap))
     start = int(first)
@@ -128,7 +128,7 @@ async def owe_all(ledger: Ledger, count: str, cap: str, first: str) -> None:
             say(reservation.charge.amount)
 
 
-async def attempt_all(ledger: Ledger, count: str) -> None:
+async def attempt_all(ledger: ChargeLedger, count: str) -> None:
     """Begin an attempt on the first ``count`` charges; says those that were ours."""
     taken = await asyncio.gather(
         *(ledger.begin_attempt(number, lease=60) for number in range(1, int(count) + 1))
@@ -138,12 +138,12 @@ async def attempt_all(ledger: Ledger, count: str) -> None:
             say(charge.id)
 
 
-async def tell_secret(ledger: Ledger) -> None:
+async def tell_secret(ledger: ChargeLedger) -> None:
     """Says the secret."""
     say((await ledger.secret("receipts")).hex())
 
 
-async def reserve_until_killed(ledger: Ledger, first: str) -> None:
+async def reserve_until_killed(ledger: ChargeLedger, first: str) -> None:
     """Reserve optimistic payments, eight at a time, and say each once it is made."""
     exposure = Exposure(10**9, 10**9)
 
@@ -157,7 +157,7 @@ async def reserve_until_killed(ledger: Ledger, first: str) -> None:
     await asyncio.gather(*(worker(offset) for offset in range(8)))
 
 
-async def attempt_and_hang(ledger: Ledger, charge_id: str) -> None:
+async def attempt_and_hang(ledger: ChargeLedger, charge_id: str) -> None:
     """Begin an attempt, say so, and never end it."""
     charge = await ledger.begin_attempt(int(charge_id), lease=60)
     assert charge is not None
@@ -170,7 +170,7 @@ async def main(work: Callable[..., Awaitable[None]], url: str, *args: str) -> No
     await database.start()
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)
-    await work(Ledger(database, clock=lambda: NOW), *args)
+    await work(ChargeLedger(database, clock=lambda: NOW), *args)
     await database.stop()
 
 

@@ -14,13 +14,13 @@ from eth_account.signers.local import LocalAccount
 
 from tests.fakes import USDC, FakeChain, FakeFacilitator
 from xbyte_live.db.engine import Database
-from xbyte_live.ledger import Exposure, Ledger
+from xbyte_live.ledger.charges import ChargeLedger, Exposure
 from xbyte_live.money import Price
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.payments.requirements import SCHEME_EXACT, PaymentMethod
 from xbyte_live.pricing import Quote
-from xbyte_live.settlement import Settlement
+from xbyte_live.settlement.transfers import Settlement
 
 PAYEE = "0x00000000000000000000000000000000000000Aa"
 TYPES = {
@@ -129,7 +129,7 @@ class Till:
     """A gate on a real ledger, with a chain and a facilitator the test holds in hand."""
 
     gate: Gate
-    ledger: Ledger
+    ledger: ChargeLedger
     settlement: Settlement
     facilitator: FakeFacilitator
     chain: FakeChain
@@ -166,7 +166,7 @@ async def a_till(
     chain.now = clock.now
     database = Database(url)
     await database.start()
-    ledger = Ledger(database, clock=clock)
+    ledger = ChargeLedger(database, clock=clock)
     facilitator = FakeFacilitator(chain)
     settlement = Settlement(
         ledger, facilitator, {USDC.network: chain}, lease=60, parallel=16, queue=queue, clock=clock

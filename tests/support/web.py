@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from tests.fakes import FakeGate, MemoryCatalog, MemoryStore
 from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
-from xbyte_live.ledger import Ledger
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.models import Object, Offer, Rendition, Segment, Title, segment_key
 from xbyte_live.money import Price
 from xbyte_live.store.cache import SegmentCache
@@ -116,7 +116,7 @@ class Site:
             store=self.store,
             cache=self.cache,
             gate=self.gate,  # type: ignore[arg-type]
-            ledger=Ledger(Database("sqlite:///unopened.db")),
+            ledger=ChargeLedger(Database("sqlite:///unopened.db")),
             metrics=self.metrics,
             readiness=Readiness({"part": self._problem}, keep=0),
             clock=lambda: self.now,

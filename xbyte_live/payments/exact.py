@@ -12,7 +12,7 @@ from xbyte_live.errors import (
     PaymentPending,
     PaymentRefused,
 )
-from xbyte_live.ledger import Charge, Exposure, Ledger, NewCharge, is_debt
+from xbyte_live.ledger.charges import Charge, ChargeLedger, Exposure, NewCharge, is_debt
 from xbyte_live.payments.eip3009 import (
     Authorization,
     plain_payload,
@@ -93,7 +93,7 @@ class Exact:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: ChargeLedger,
         settler: Settler,
         facilitator: Facilitator,
         methods: Sequence[PaymentMethod],

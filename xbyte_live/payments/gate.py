@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbyte_live.errors import PaymentRefused
-from xbyte_live.ledger import Charge, Ledger
+from xbyte_live.ledger.charges import Charge, ChargeLedger
 from xbyte_live.payments.exact import Exact
 from xbyte_live.payments.headers import (
     RECEIPT_HEADER,
@@ -41,7 +41,7 @@ class Gate:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: ChargeLedger,
         exact: Exact,
         methods: Sequence[PaymentMethod],
         *,

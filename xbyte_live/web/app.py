@@ -14,7 +14,7 @@ from starlette.routing import Route
 from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.errors import XByteError
-from xbyte_live.ledger import Ledger
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.payments.gate import Gate
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
@@ -43,7 +43,7 @@ def create_app(
     store: Store,
     cache: SegmentCache,
     gate: Gate,
-    ledger: Ledger,
+    ledger: ChargeLedger,
     metrics: Metrics,
     readiness: Readiness,
     clock: Callable[[], float] = time.time,

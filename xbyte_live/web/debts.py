@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound, PaymentRefused
-from xbyte_live.ledger import Ledger, debt_resource
+from xbyte_live.ledger.charges import ChargeLedger, debt_resource
 from xbyte_live.money import MIB, Price
 from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.pricing import Quote
@@ -19,7 +19,7 @@ _PAYER = re.compile(r"0x[0-9a-f]{40}")
 class Debts:
     """``GET /debts/{payer}``: 402 for the oldest debt, 200 once nothing is owed."""
 
-    def __init__(self, *, settings: Settings, ledger: Ledger, gate: Gate) -> None:
+    def __init__(self, *, settings: Settings, ledger: ChargeLedger, gate: Gate) -> None:
         self._settings = settings
         self._ledger = ledger
         self._gate = gate

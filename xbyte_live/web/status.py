@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from xbyte_live.catalog import Catalog
-from xbyte_live.ledger import Ledger
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.models import Stream
 from xbyte_live.web.finding import Finder
 from xbyte_live.web.replies import NO_STORE, json_reply
@@ -25,7 +25,7 @@ class Status:
         *,
         catalog: Catalog,
         finder: Finder,
-        ledger: Ledger,
+        ledger: ChargeLedger,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog

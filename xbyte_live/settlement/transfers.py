@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from xbyte_live.errors import ChainUnavailable, FacilitatorError, XByteError
-from xbyte_live.ledger import Charge, Ledger
+from xbyte_live.ledger.charges import Charge, ChargeLedger
 from xbyte_live.payments.chain import Fate, Transfer
 from xbyte_live.payments.facilitator import (
     Facilitator,
@@ -45,7 +45,7 @@ class Settlement:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: ChargeLedger,
         facilitator: Facilitator,
         chains: Mapping[str, Chain],
         *,

@@ -134,7 +134,7 @@ def is_debt(resource: str) -> bool:
     return resource.startswith(_DEBTS)
 
 
-class Ledger:
+class ChargeLedger:
     """Every method raises ``DatabaseUnavailable`` when the database gives no answer."""
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
