@@ -192,6 +192,167 @@ charges = Table(
     Index(None, "slug", "created_at"),
 )
 
+channels = Table(  # x402 batch-settlement payment channels; addresses are lower case
+    "channels",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("channel_id", String(66), nullable=False, unique=True),
+    Column("network", String(64), nullable=False),
+    Column("asset", String(42), nullable=False),
+    Column("payer", String(42), nullable=False),
+    Column("payer_authorizer", String(42), nullable=False),
+    Column("pay_to", String(42), nullable=False),
+    Column("receiver_authorizer", String(42), nullable=False),
+    Column("withdraw_delay", Integer, nullable=False),
+    Column("salt", String(66), nullable=False),
+    Column("opening", BigInteger, nullable=False),  # what was claimed when we first saw it
+    Column("charged", BigInteger, nullable=False),  # cumulative, as the payer sees it
+    Column("signed", BigInteger, nullable=False),  # the highest voucher's ceiling
+    Column("signature", Text, nullable=False),  # of that voucher, 0x hex
+    Column("held", BigInteger, nullable=False, server_default="0"),  # charged, not to be claimed
+    Column("reserved", BigInteger, nullable=False, server_default="0"),  # a refund is under way
+    Column("epoch", Integer, nullable=False, server_default="0"),  # up when charged goes down
+    Column("archived", BigInteger, nullable=False, server_default="0"),  # of deliveries rolled up
+    Column("balance", BigInteger, nullable=False),  # from here on: as last read from the chain
+    Column("claimed", BigInteger, nullable=False),
+    Column("withdraw_requested_at", BigInteger, nullable=False, server_default="0"),
+    Column("refund_nonce", BigInteger, nullable=False, server_default="0"),
+    Column("synced_at", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("charged_at", Float),
+    CheckConstraint("charged >= 0 AND held >= 0 AND reserved >= 0", name="amounts"),
+    CheckConstraint("charged <= signed", name="charged"),  # money rule 6
+    CheckConstraint("held <= charged", name="held"),
+    Index(None, "network", "charged_at"),
+    Index(None, "payer"),
+)
+
+deliveries = Table(  # one row a voucher charged
+    "deliveries",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("channel", ForeignKey("channels.id"), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("cumulative", BigInteger, nullable=False),  # what the voucher signed for
+    Column("amount", BigInteger, nullable=False),
+    Column("slug", String(64), nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("channel", "epoch", "cumulative"),  # money rule 3
+    CheckConstraint("amount > 0", name="amount"),
+    Index(None, "created_at"),
+)
+
+actions = Table(  # what is to be done on chain for channels: a row first, then a transaction
+    "actions",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("network", String(64), nullable=False),
+    Column("asset", String(42), nullable=False),
+    Column("pay_to", String(42), nullable=False),
+    Column("payer", String(42)),
+    Column("channel_id", String(66)),
+    Column("identity", String(160), nullable=False, unique=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("document", Text, nullable=False),  # JSON: the payload a facilitator settles
+    Column("requirements", Text, nullable=False),  # JSON
+    Column("state", String(8), nullable=False),
+    Column("in_doubt", Boolean, nullable=False),  # a transaction may be on its way
+    Column("tx_hash", String(66)),
+    Column("error", String(128)),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("created_at", Float, nullable=False),
+    Column("settled_at", Float),
+    Column("next_attempt_at", Float),
+    Column("lease_until", Float),
+    CheckConstraint("kind IN ('deposit', 'claim', 'settle', 'refund')", name="kind"),
+    CheckConstraint("state IN ('pending', 'settled', 'failed')", name="state"),
+    CheckConstraint("amount >= 0", name="amount"),
+    Index(None, "state", "next_attempt_at"),
+    Index(None, "channel_id"),
+)
+
+sessions = Table(  # a budget bought once, drawn by a player that cannot pay
+    "sessions",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256: the token is not kept
+    Column("slug", String(64), nullable=False),
+    Column("network", String(64), nullable=False),
+    Column("asset", String(42), nullable=False),
+    Column("payer", String(42), nullable=False),
+    Column("pay_to", String(42), nullable=False),
+    Column("channel", ForeignKey("channels.id")),  # else bought with exact
+    Column("budget", BigInteger, nullable=False),
+    Column("drawn", BigInteger, nullable=False),
+    Column("returned", BigInteger, nullable=False, server_default="0"),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("closed_at", Float),
+    CheckConstraint("drawn >= 0 AND drawn + returned <= budget", name="budget"),
+    Index(None, "closed_at", "expires_at"),
+    Index(None, "payer"),
+)
+
+draws = Table(  # one row a delivery out of a session
+    "draws",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("session_id", ForeignKey("sessions.id"), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index(None, "session_id", "resource"),
+    Index(None, "created_at"),
+)
+
+credits = Table(  # what a payer has left with a payee from sessions bought with exact
+    "credits",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("network", String(64), nullable=False),
+    Column("asset", String(42), nullable=False),
+    Column("payer", String(42), nullable=False),
+    Column("pay_to", String(42), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    UniqueConstraint("network", "asset", "payer", "pay_to"),
+    CheckConstraint("amount >= 0", name="amount"),
+)
+
+earnings = Table(  # deliveries older than the retention, summed by day
+    "earnings",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("day", Integer, nullable=False),  # days since 1970-01-01 UTC
+    Column("slug", String(64), nullable=False),
+    Column("network", String(64), nullable=False),
+    Column("asset", String(42), nullable=False),
+    Column("pay_to", String(42), nullable=False),
+    Column("scheme", String(32), nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    UniqueConstraint("day", "slug", "network", "asset", "pay_to", "scheme"),
+)
+
+watermarks = Table(  # how far the watcher has read each chain
+    "watermarks",
+    metadata,
+    Column("network", String(64), primary_key=True),
+    Column("block", BigInteger, nullable=False),
+)
+
+leases = Table(  # who does what only one process may
+    "leases",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("until", Float, nullable=False),
+)
+
 secrets = Table(
     "secrets",
     metadata,

@@ -26,12 +26,17 @@ def address_word(address: str) -> bytes:
 @lru_cache(maxsize=64)
 def domain_separator(asset: Asset) -> bytes:
     """The EIP-712 domain separator of a token, kept for the few tokens a server takes."""
+    return contract_separator(asset.name, asset.version, asset.chain_id, asset.address)
+
+
+def contract_separator(name: str, version: str, chain_id: int, address: str) -> bytes:
+    """The EIP-712 domain separator of a contract."""
     return keccak(
         _DOMAIN_TYPE
-        + keccak(asset.name.encode())
-        + keccak(asset.version.encode())
-        + word(asset.chain_id)
-        + address_word(asset.address)
+        + keccak(name.encode())
+        + keccak(version.encode())
+        + word(chain_id)
+        + address_word(address)
     )
 
 
