@@ -85,6 +85,30 @@ class Settings:
         (),
         "other tokens than the network's USDC, as `NETWORK/ADDRESS/NAME/VERSION/DECIMALS/SYMBOL`",
     )
+    schemes: tuple[str, ...] = setting(
+        ("batch-settlement", "exact"), "x402 schemes payments are taken by, the preferred one first"
+    )
+    withdraw_delay: int = setting(
+        86_400, "seconds a payer waits for its channel's money when it does not ask us for it"
+    )
+    deposit_minutes: int = setting(10, "minutes of an item a channel deposit is asked to last")
+    deposit_floor: str = setting("0.01", "dollars; a smaller deposit is not worth its gas")
+    receiver_authorizer_key: Secret = setting(
+        Secret(""),
+        "private key that authorizes claims and refunds of channels; empty: the gas key, or the "
+        "facilitator's",
+        flag=False,
+    )
+    claim_interval: int = setting(300, "seconds between two claims of what channels were charged")
+    claim_threshold: str = setting("5.00", "dollars unclaimed of one payee that are claimed at once")
+    settle_interval: int = setting(3600, "seconds between two payouts of claimed money to payees")
+    idle_refund: int = setting(
+        604_800, "seconds without a charge after which a channel's rest is refunded; 0: never"
+    )
+    confirmations: int = setting(1, "blocks that must hold a transaction before it counts")
+    max_gas_price: str = setting("0", "gwei above which nothing but deposits is sent; 0: no cap")
+    low_gas: str = setting("0.0005", "coins of the gas key below which an alarm is raised")
+    watch_interval: int = setting(15, "seconds between two looks at the chain for withdrawals")
     exact_policy: Policy = setting(
         "settle_first",
         "`settle_first`: bytes after the transfer is confirmed; "
@@ -179,6 +203,16 @@ class Settings:
         for name in ("port", "rtmp_port", "rtmps_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ConfigError(f"{name} must lie between 0 and 65535")
+        unknown = set(self.schemes) - {"batch-settlement", "exact"}
+        if unknown or not self.schemes:
+            raise ConfigError("schemes takes batch-settlement and exact, one of them at least")
+        if not 900 <= self.withdraw_delay <= 2_592_000:
+            raise ConfigError("withdraw_delay must lie between 900 and 2592000 seconds")
+        for name, decimals in (("max_gas_price", 9), ("low_gas", 18)):
+            try:
+                parse_decimal(getattr(self, name), decimals)
+            except MoneyError as error:
+                raise ConfigError(f"{name}: {error}") from None
         if self.live_segment_target > 10:
             raise ConfigError("live_segment_target must be 10 or less")
         if self.rtmp_max_message >= 16 * MIB:
@@ -187,7 +221,7 @@ class Settings:
             raise ConfigError("on_publish_url needs webhook_secret, which signs the question")
         if self.rtmps_port and not self.rtmps_certificate:
             raise ConfigError("rtmps_port needs a certificate; set rtmps_certificate")
-        for name in ("price", "exposure_cap", "new_payer_cap"):
+        for name in ("price", "exposure_cap", "new_payer_cap", "deposit_floor", "claim_threshold"):
             try:
                 units = parse_decimal(getattr(self, name), PRICE_DECIMALS)
                 if name == "price":
@@ -266,7 +300,8 @@ class Settings:
 
 _LEAST = {
     "quote_ttl": 1, "retry_window": 1, "payment_timeout": 10, "settle_wait": 1,
-    "facilitator_timeout": 1, "cache_bytes": 0, "item_cache": 1, "write_queue": 1,
+    "facilitator_timeout": 1, "deposit_minutes": 1, "claim_interval": 1, "settle_interval": 1,
+    "idle_refund": 0, "confirmations": 1, "watch_interval": 1, "cache_bytes": 0, "item_cache": 1, "write_queue": 1,
     "settle_parallel": 1, "settle_queue": 1, "max_payment_header": 1024, "segment_target": 1,
     "rtmp_handshake_timeout": 1, "rtmp_idle_timeout": 1, "rtmp_max_message": 65536,
     "rtmp_connections": 1, "rtmp_connections_per_address": 1, "publish_failures": 1,
