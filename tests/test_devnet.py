@@ -14,7 +14,15 @@ from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
 
 from tests.support.chain import SharedDevnet
 from xbyte_live.devnet import accounts
-from xbyte_live.devnet.accounts import GAS, MULTICALL3_ADDRESS, PAYEE, PAYER, USDC_ADDRESS
+from xbyte_live.devnet.accounts import (
+    BATCH_SETTLEMENT_ADDRESS,
+    ERC3009_COLLECTOR_ADDRESS,
+    GAS,
+    MULTICALL3_ADDRESS,
+    PAYEE,
+    PAYER,
+    USDC_ADDRESS,
+)
 from xbyte_live.devnet.chain import PAYER_USDC, Chain, Devnet
 from xbyte_live.errors import DevnetError
 
@@ -59,7 +67,12 @@ async def test_a_new_chain_has_everything_in_place(tmp_path: Path) -> None:
         assert net.network == "eip155:84532"
         assert (net.asset.address, net.asset.decimals) == (USDC_ADDRESS, 6)
         assert await net.chain.rpc("eth_chainId") == hex(84532)
-        for address in (USDC_ADDRESS, MULTICALL3_ADDRESS):
+        for address in (
+            USDC_ADDRESS,
+            MULTICALL3_ADDRESS,
+            BATCH_SETTLEMENT_ADDRESS,
+            ERC3009_COLLECTOR_ADDRESS,
+        ):
             assert len(await net.chain.rpc("eth_getCode", address, "latest")) > 1000
         assert await net.chain.usdc_balance(PAYER.address) == PAYER_USDC
         for account in (GAS, PAYEE, PAYER):

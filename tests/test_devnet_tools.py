@@ -46,15 +46,22 @@ def put_script(file: Path, text: str) -> None:
 def test_recompiling_gives_the_bytes_in_the_package() -> None:
     compiled = compile_contracts()
 
-    assert set(compiled) == {"TestUSDC.json", "TestWallet.json", "TestWalletFactory.json"}
+    assert set(compiled) == {
+        "TestUSDC.json",
+        "TestWallet.json",
+        "TestWalletFactory.json",
+        "BatchSettlement.json",
+        "ERC3009DepositCollector.json",
+    }
     for name, content in compiled.items():
         assert (ARTIFACTS_DIR / name).read_bytes() == content
 
 
-def test_the_runtime_code_needs_nothing_that_a_constructor_sets() -> None:
-    token = load_artifact("TestUSDC")
+@pytest.mark.parametrize("name", ["TestUSDC", "BatchSettlement", "ERC3009DepositCollector"])
+def test_the_runtime_code_needs_nothing_that_a_constructor_sets(name: str) -> None:
+    contract = load_artifact(name)
 
-    assert token.bytecode.endswith(token.runtime.removeprefix("0x"))
+    assert contract.bytecode.endswith(contract.runtime.removeprefix("0x"))
 
 
 def test_multicall3_aggregates(devnet: SharedDevnet) -> None:

@@ -12,6 +12,9 @@ BANNER = (
 MNEMONIC = "test test test test test test test test test test test junk"
 USDC_ADDRESS = "0x036CbD53842c5426634e7929541eC2318f3dCF7e"
 MULTICALL3_ADDRESS = "0xcA11bde05977b3631167028862bE2a173976CA11"
+# Where x402's batch-settlement contracts are on every chain; the SDK knows no other place.
+BATCH_SETTLEMENT_ADDRESS = "0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003"
+ERC3009_COLLECTOR_ADDRESS = "0x4020806089470a89826cB9fB1f4059150b550004"
 DEFAULT_CHAIN_ID = 84532  # Base Sepolia's, whose USDC unmodified x402 clients agree to pay
 
 

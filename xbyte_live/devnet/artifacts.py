@@ -20,9 +20,10 @@ class Artifact:
 
 
 def load_artifact(name: str) -> Artifact:
-    """The contract ``name``: ``TestUSDC``, ``TestWallet``, ``TestWalletFactory`` or ``Multicall3``.
+    """The contract ``name``, one of those below; ``Multicall3`` has runtime code only.
 
-    ``Multicall3`` has runtime code only.
+    ``TestUSDC``, ``TestWallet``, ``TestWalletFactory``, ``BatchSettlement``,
+    ``ERC3009DepositCollector``, ``Multicall3``.
     """
     fields = json.loads((ARTIFACTS_DIR / f"{name}.json").read_text("utf-8"))
     return Artifact(name, fields["abi"], fields["bytecode"], fields["deployedBytecode"])

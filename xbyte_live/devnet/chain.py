@@ -10,7 +10,9 @@ from typing import Any, Self
 import httpx
 
 from xbyte_live.devnet.accounts import (
+    BATCH_SETTLEMENT_ADDRESS,
     DEFAULT_CHAIN_ID,
+    ERC3009_COLLECTOR_ADDRESS,
     FAUCET,
     MULTICALL3_ADDRESS,
     PAYER,
@@ -27,6 +29,14 @@ RPC_TIMEOUT_S = 40.0  # anvil itself gives up on an unmined transaction after 30
 MAX_BLOCK_TIME_S = 20
 HEARTBEAT_S = 30.0
 PAYER_USDC = 1_000_000_000  # $1,000, once, on a new chain
+
+# What lies where; put there at each start, so that a chain saved by an older version has it too.
+_CONTRACTS = {
+    MULTICALL3_ADDRESS: "Multicall3",
+    USDC_ADDRESS: "TestUSDC",
+    BATCH_SETTLEMENT_ADDRESS: "BatchSettlement",
+    ERC3009_COLLECTOR_ADDRESS: "ERC3009DepositCollector",
+}
 
 _MINT = "0x40c10f19"  # mint(address,uint256)
 _BALANCE_OF = "0x70a08231"  # balanceOf(address)
@@ -231,8 +241,8 @@ class Devnet:
 
 async def _prepare(chain: Chain) -> None:
     await chain.rpc("anvil_setLoggingEnabled", False)
-    await chain.set_code(MULTICALL3_ADDRESS, load_artifact("Multicall3").runtime)
-    await chain.set_code(USDC_ADDRESS, load_artifact("TestUSDC").runtime)
+    for address, name in _CONTRACTS.items():
+        await chain.set_code(address, load_artifact(name).runtime)
     if await chain.rpc("eth_blockNumber") == "0x0":
         await chain.fund(PAYER.address, usdc=PAYER_USDC)
     await chain.mine()  # the time of a call is that of the last block: a saved one is old

@@ -5,6 +5,7 @@
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from xbyte_live.devnet import npm
 from xbyte_live.devnet.artifacts import ARTIFACTS_DIR, CONTRACTS_DIR
 from xbyte_live.errors import DevnetError
 
-SOURCES = ("TestUSDC.sol", "TestWallet.sol")
+SOURCES = (
+    "TestUSDC.sol",
+    "TestWallet.sol",
+    "BatchSettlement.sol",
+    "ERC3009DepositCollector.sol",
+)
 SETTINGS = {
     "evmVersion": "cancun",
     "optimizer": {"enabled": True, "runs": 200},
@@ -20,6 +26,7 @@ SETTINGS = {
     "metadata": {"appendCBOR": False, "bytecodeHash": "none"},
     "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
 }
+_TRANSIENT = "2394"  # a warning of transient storage, which says itself that a guard is safe
 
 
 def compile_contracts(cache_dir: Path | None = None) -> dict[str, bytes]:
@@ -30,7 +37,9 @@ def compile_contracts(cache_dir: Path | None = None) -> dict[str, bytes]:
     lock = json.loads((CONTRACTS_DIR / "package-lock.json").read_text("utf-8"))
     modules = npm.install("solc", lock, cache_dir)
     output = _solc(modules)
-    complaints = [e["formattedMessage"] for e in output.get("errors", ())]
+    complaints = [
+        e["formattedMessage"] for e in output.get("errors", ()) if e.get("errorCode") != _TRANSIENT
+    ]
     if complaints:
         raise DevnetError(f"solc refused the contracts: {complaints[0].strip()}")
     version = lock["packages"]["node_modules/solc"]["version"]
@@ -38,6 +47,7 @@ def compile_contracts(cache_dir: Path | None = None) -> dict[str, bytes]:
         f"{name}.json": _artifact(name, contract, version)
         for source in SOURCES
         for name, contract in output["contracts"][source].items()
+        if contract["evm"]["bytecode"]["object"]  # an interface has none
     }
 
 
@@ -45,19 +55,24 @@ def _solc(modules: Path) -> dict[str, Any]:
     sources = {name: {"content": (CONTRACTS_DIR / name).read_text("utf-8")} for name in SOURCES}
     question = {"language": "Solidity", "sources": sources, "settings": SETTINGS}
     command = (npm.node_tools().node, modules / "solc" / "solc.js", "--standard-json")
-    answer = subprocess.run(
-        (*command, "--base-path", modules),
-        input=json.dumps(question),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    # A file, for solc.js ends without waiting until a pipe has taken more than 64 KiB.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        answer = subprocess.run(
+            (*command, "--base-path", modules),
+            input=json.dumps(question),
+            stdout=said,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        said.seek(0)
+        text = said.read()
     # Before the JSON, solc.js prints a line about the SMT solver it was not asked for.
-    start = answer.stdout.find("{")
+    start = text.find("{")
     if start < 0:
         raise DevnetError(f"solc did not run: {answer.stderr.strip()[:300]}")
-    output: dict[str, Any] = json.loads(answer.stdout[start:])
+    output: dict[str, Any] = json.loads(text[start:])
     return output
 
 
