@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from xbyte_live.errors import (
@@ -11,6 +11,9 @@ from xbyte_live.errors import (
     StoreError,
     XByteError,
 )
+from xbyte_live.media.fed import FedEvent, FeedOptions
+from xbyte_live.media.feed import FeedProcess
+from xbyte_live.media.spawner import FeedSpawner
 from xbyte_live.models import Item, Segment
 from xbyte_live.money import Asset
 from xbyte_live.payments.chain import Fate, Transfer
@@ -46,11 +49,11 @@ class FakeGate:
         amount = sale.quotes[0].price.amount_for(sale.size)
         return Receipt({"PAYMENT-RESPONSE": "cmVjZWlwdA=="}, amount)
 
-    def terms(self, quote: Quote) -> list[dict[str, Any]]:
-        return terms(self.methods, quote, timeout=300)
+    def terms(self, quote: Quote, deposit: int) -> list[dict[str, Any]]:
+        return terms(self.methods, quote, timeout=300, deposit=deposit)
 
-    def challenge(self, sale: Sale, error: str) -> Challenge:
-        return challenge(sale, self.methods, timeout=300, error=error)
+    def challenge(self, sale: Sale, refusal: PaymentRefused) -> Challenge:
+        return challenge(sale, self.methods, timeout=300, error=refusal.code)
 
 
 class MemoryCatalog:
@@ -189,3 +192,44 @@ class FakeFacilitator:
 
     async def close(self) -> None:
         return None
+
+
+class FakeFeed(FeedProcess):
+    """A packaging child that hands out what the test puts: events, a failure, ``None`` to end."""
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[FedEvent | XByteError | None] = asyncio.Queue()
+
+    def put(self, *events: FedEvent | XByteError | None) -> None:
+        for event in events:
+            self._events.put_nowait(event)
+
+    async def write(self, data: bytes) -> None:
+        return None
+
+    async def finish(self) -> None:
+        return None
+
+    async def events(self) -> AsyncGenerator[FedEvent]:
+        while (event := await self._events.get()) is not None:
+            if isinstance(event, XByteError):
+                raise event
+            yield event
+
+    async def kill(self) -> None:
+        return None
+
+
+class FakeSpawner(FeedSpawner):
+    """Starts the feeds it was made with, one after the other, while ``gate`` is set."""
+
+    def __init__(self, *feeds: FakeFeed) -> None:
+        self._feeds = list(feeds)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.begun = asyncio.Event()
+
+    async def start(self, options: FeedOptions) -> FeedProcess:
+        self.begun.set()
+        await self.gate.wait()
+        return self._feeds.pop(0)

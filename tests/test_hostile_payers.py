@@ -27,10 +27,9 @@ from xbyte_live.payments.requirements import Sale
 OPTIMISTIC = Exposure(cap=5000, new_payer_cap=5000)
 USED = "invalid_exact_evm_nonce_already_used"
 
-# JSON that Python reads and writes, and that no facilitator's JSON library has to.
-UNWRITABLE = (
-    '{"far": 1e999, "half": "\\ud800", "nul": "\\u0000", "deep": ' + "[" * 99 + "]" * 99 + "}"
-)
+# JSON that we read, and that no facilitator's JSON library has to.
+UNWRITABLE = '{"nul": "\\u0000", "deep": ' + "[" * 99 + "]" * 99 + "}"
+NO_JSON = ["1e999", '"\\ud800"', "NaN", "[" * 2000 + "]" * 2000]
 
 
 @pytest.fixture
@@ -95,6 +94,15 @@ async def test_only_what_was_checked_goes_to_a_facilitator(url: str) -> None:
         assert len(charge.document["payload"]["authorization"]) == 6
         assert charge.document["accepted"] == charge.requirements == offered(till.gate, sale)
         assert charge.document["resource"]["url"] == sale.url
+
+
+@pytest.mark.parametrize("rider", NO_JSON, ids=["infinity", "half a pair", "nan", "deep"])
+async def test_what_json_cannot_say_is_no_payment(url: str, rider: str) -> None:
+    async with a_till(url) as till:
+        text = '{"x402Version": 2, "rider": ' + rider + "}"
+        value = base64.b64encode(text.encode()).decode()
+        with pytest.raises(PaymentMalformed):
+            await till.gate.admit({"PAYMENT-SIGNATURE": value}, a_sale())
 
 
 async def test_whatever_a_payment_carries_can_be_sent_to_a_real_facilitator(url: str) -> None:

@@ -62,6 +62,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("intake", "3 parts"),
     ("web/*", "4 edge"),
     ("broadcasting", "5 wiring"),
+    ("charging", "5 wiring"),
     ("service", "5 wiring"),
     ("streaming", "5 wiring"),
     ("doctor", "5 wiring"),
@@ -111,6 +112,8 @@ ALSO: frozenset[tuple[str, str]] = frozenset(
         ("web/*", "store/base"),  # the edge opens bytes
         ("web/*", "store/cache"),
         ("service", "broadcasting"),
+        ("service", "charging"),
+        ("doctor", "charging"),
         ("streaming", "service"),
         ("streaming", "shelving"),
         ("streaming", "broadcasting"),
@@ -134,7 +137,19 @@ ALSO: frozenset[tuple[str, str]] = frozenset(
 ONLY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("db/tables", ("db/*", "ledger/*")),
     ("db/*_sql", ("db/*", "catalog", "streams", "recordings")),
-    ("db/*", ("db/*", "ledger/*", "catalog", "streams", "recordings", "service", "broadcasting")),
+    (
+        "db/*",
+        (
+            "db/*",
+            "ledger/*",
+            "catalog",
+            "streams",
+            "recordings",
+            "service",
+            "broadcasting",
+            "charging",
+        ),
+    ),
     ("client/*", ("client/*", "paying", "cli")),
     ("devnet/*", ("devnet/*", "demo", "cli")),
     ("service", ("doctor", "shelving", "streaming", "demo", "cli")),

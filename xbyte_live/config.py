@@ -270,6 +270,11 @@ class Settings:
         )
 
     @property
+    def deposit_units(self) -> int:
+        """``deposit_floor`` in millionths of a dollar."""
+        return parse_decimal(self.deposit_floor, PRICE_DECIMALS)
+
+    @property
     def rpc_by_network(self) -> dict[str, str]:
         """RPC URL by CAIP-2 network, known public nodes included."""
         urls = dict(PUBLIC_RPC_URLS)

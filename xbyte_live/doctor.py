@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 
 from xbyte_live.broadcasting import tls_context
+from xbyte_live.charging import build_chains, build_facilitator
 from xbyte_live.config import Settings
 from xbyte_live.display import print_json, print_table
 from xbyte_live.errors import ChainUnavailable, XByteError
 from xbyte_live.payments.keys import is_address
-from xbyte_live.payments.methods import payment_methods
-from xbyte_live.service import build_chains, build_facilitator, open_shelf
+from xbyte_live.payments.methods import accepted_assets
+from xbyte_live.service import open_shelf
 from xbyte_live.web.health import store_check
 
 Check = Callable[[Settings], Awaitable[str]]
@@ -53,8 +54,8 @@ async def _payee(settings: Settings) -> str:
 
 
 async def _networks(settings: Settings) -> str:
-    methods = payment_methods(settings)
-    return ", ".join(f"{m.asset.symbol} on {m.asset.network}" for m in methods)
+    assets = accepted_assets(settings)
+    return ", ".join(f"{asset.symbol} on {asset.network}" for asset in assets)
 
 
 async def _port(settings: Settings) -> str:
@@ -102,11 +103,11 @@ async def _store(settings: Settings) -> str:
 
 
 async def _chain(settings: Settings) -> str:
-    methods = payment_methods(settings)
-    chains = build_chains(settings, methods)
+    assets = accepted_assets(settings)
+    chains = build_chains(settings, assets)
     try:
-        for method in methods:
-            await chains[method.asset.network].check(method.asset.chain_id)
+        for asset in assets:
+            await chains[asset.network].check(asset.chain_id)
     except ChainUnavailable as error:
         raise XByteError(f"{error}; check the network, or set rpc_urls=NETWORK=URL") from None
     finally:
@@ -116,7 +117,7 @@ async def _chain(settings: Settings) -> str:
 
 
 async def _facilitator(settings: Settings) -> str:
-    facilitator = build_facilitator(settings, payment_methods(settings))
+    facilitator = build_facilitator(settings, accepted_assets(settings))
     try:
         await facilitator.check()
     finally:

@@ -22,6 +22,7 @@
     ├── PaymentError             their side: what a payer sent
     │   ├── PaymentMalformed     cannot be read as an x402 payment
     │   └── PaymentRefused       read, and not good for this sale (has a code)
+    │       └── VoucherMismatch  ... as it does not follow on what its channel was charged
     ├── PaymentPending           sent to the chain, outcome not known yet
     ├── FacilitatorError         our side: the way to the chain
     │   ├── FacilitatorUnavailable   could not be asked (nothing was sent)
@@ -29,12 +30,15 @@
     ├── ChainUnavailable         the RPC node did not answer
     ├── BudgetExceeded           the paying side stopped before paying too much
     ├── TermsRefused             the paying side will not sign what a server asks of it
+    ├── ChannelDistrusted        a server claims of a channel more than it earned
     ├── DeliveryFailed           a server did not hand over what was asked of it or paid for
     └── DevnetError              the local chain could not be started
 
 Every message is one sentence a person can act on, and holds no key, no path of the
 server and no traceback.
 """
+
+from typing import Any
 
 
 class XByteError(Exception):
@@ -146,6 +150,18 @@ class PaymentRefused(PaymentError):
         self.code = code
 
 
+class VoucherMismatch(PaymentRefused):
+    """A voucher does not follow on what its channel was charged.
+
+    ``extra`` is what its payer needs to sign the right one, for the 402 of ``network``.
+    """
+
+    def __init__(self, code: str, network: str, extra: dict[str, Any]) -> None:
+        super().__init__(code)
+        self.network = network
+        self.extra = extra
+
+
 class PaymentPending(XByteError):
     """The payment was sent to the chain and its outcome is not known yet (HTTP 503).
 
@@ -179,6 +195,13 @@ class BudgetExceeded(XByteError):
 
 class TermsRefused(XByteError):
     """The paying side will not sign what a server asks: wrong token, chain, payee or amount."""
+
+
+class ChannelDistrusted(XByteError):
+    """A server claims of a channel more than it delivered, or what cannot be.
+
+    Nothing more is signed for it; what is left in the channel can be withdrawn.
+    """
 
 
 class DeliveryFailed(XByteError):

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xbyte_live.models import Offer, Segment
-from xbyte_live.money import Price
+from xbyte_live.models import Item, Object, Offer, Segment
+from xbyte_live.money import MIB, Price
+
+_USUAL_RATE = 4_000_000  # bits a second, of a stream that has not said its own yet
+_MOST_AHEAD = 4096 * MIB  # bytes a deposit is asked for at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,19 @@ def quotes_for(
             held.append(quote)
         successor_since = offer.since
     return tuple(held)
+
+
+def deposit_for(item: Item, price: Price, *, seconds: int, floor: int) -> int:
+    """Atomic units a channel should be opened with to last so long, at least ``floor``.
+
+    By the rate of the item's best rendition; a file is taken to be wanted whole.
+    """
+    if isinstance(item, Object):
+        size = item.size
+    else:
+        rates = [rendition.average_bandwidth for rendition in item.renditions]
+        size = max(rates, default=_USUAL_RATE) * seconds // 8
+    return max(floor, price.amount_for(min(size, _MOST_AHEAD)))
 
 
 def in_force(offers: Sequence[Offer], now: float) -> Offer:

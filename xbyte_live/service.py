@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -14,21 +14,12 @@ from starlette.applications import Starlette
 
 from xbyte_live.broadcasting import OnAir, open_live
 from xbyte_live.catalog import Catalog
+from xbyte_live.charging import Till, open_till
 from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import ConfigError
 from xbyte_live.housekeeping import sweep
-from xbyte_live.ledger.charges import ChargeLedger, Exposure
-from xbyte_live.payments.chain import ChainReader
-from xbyte_live.payments.exact import Exact, ExactPolicy
-from xbyte_live.payments.facilitator import Facilitator, RemoteFacilitator
-from xbyte_live.payments.gate import Gate
-from xbyte_live.payments.keys import gas_key, is_address
-from xbyte_live.payments.local_facilitator import LocalFacilitator
-from xbyte_live.payments.methods import payment_methods
-from xbyte_live.payments.requirements import PaymentMethod
-from xbyte_live.payments.sender import OneSender
-from xbyte_live.settlement.transfers import Settlement
+from xbyte_live.payments.keys import is_address
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.store.disk import DiskStore
@@ -40,7 +31,6 @@ from xbyte_live.web.metrics import Levels, Metrics
 
 SWEEP_EVERY = 60.0  # seconds
 FORGET_AFTER = 86_400.0  # seconds a payment that came to nothing is remembered
-LEASE_MARGIN = 10.0
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICKS_A_SECOND = 10  # as uvicorn counts them
 HEAD_ROOM = 65_536  # bytes a request may have before its body, beside the payment
@@ -87,32 +77,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
     """
     if not is_address(settings.pay_to):
         raise ConfigError("pay_to must be the payee's address; set XBYTE_PAY_TO=0x…")
-    methods = payment_methods(settings)
     async with AsyncExitStack() as stack:
         shelf = await stack.enter_async_context(open_shelf(settings))
-        ledger = ChargeLedger(shelf.database)
-        facilitator = build_facilitator(settings, methods)
-        stack.push_async_callback(facilitator.close)
-        chains = build_chains(settings, methods)
-        for chain in chains.values():
-            stack.push_async_callback(chain.close)
-        settlement = Settlement(
-            ledger,
-            facilitator,
-            chains,
-            lease=settings.facilitator_timeout + settings.settle_wait + LEASE_MARGIN,
-            parallel=settings.settle_parallel,
-            queue=settings.settle_queue,
-        )
-        stack.push_async_callback(settlement.drain)
-        gate = Gate(
-            ledger,
-            Exact(ledger, settlement, facilitator, methods, exact_policy(settings)),
-            methods,
-            payment_timeout=settings.payment_timeout,
-            max_payment_header=settings.max_payment_header,
-            secret=await ledger.secret("receipts"),
-        )
+        till = await stack.enter_async_context(open_till(settings, shelf.database))
         cache = SegmentCache(shelf.store, settings.cache_bytes)
         on_air = await stack.enter_async_context(
             open_live(settings, shelf.database, shelf.catalog, shelf.store)
@@ -122,12 +89,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
             catalog=shelf.catalog,
             store=shelf.store,
             cache=cache,
-            gate=gate,
-            ledger=ledger,
-            metrics=Metrics(levels=lambda: _levels(cache, shelf.database, ledger, on_air)),
-            readiness=_readiness(shelf, ledger, facilitator),
+            gate=till.gate,
+            ledger=till.charges,
+            metrics=Metrics(levels=lambda: _levels(cache, shelf.database, till, on_air)),
+            readiness=_readiness(shelf, till),
         )
-        async with background(settlement.run(), _sweeping(shelf, ledger, on_air)):
+        async with background(*till.work(), _sweeping(shelf, till, on_air)):
             yield app
 
 
@@ -216,60 +183,13 @@ class HttpServer(uvicorn.Server):
         self.ready.set()
 
 
-def build_facilitator(settings: Settings, methods: tuple[PaymentMethod, ...]) -> Facilitator:
-    """Remote facilitators where URLs are set, else our own with the gas key."""
-    if settings.facilitators:
-        return RemoteFacilitator(settings.facilitators, timeout=settings.facilitator_timeout)
-    key = gas_key(settings)
-    senders = {
-        network: OneSender(key, url, confirmation_timeout=settings.settle_wait)
-        for network, url in rpc_urls(settings, methods).items()
-    }
-    legacy = {m.v1_network: m.asset.network for m in methods if m.v1_network}
-    return LocalFacilitator(
-        senders,
-        legacy,
-        factories=settings.smart_wallet_factories,
-        parallel=settings.settle_parallel,
-    )
-
-
-def build_chains(settings: Settings, methods: tuple[PaymentMethod, ...]) -> dict[str, ChainReader]:
-    """One reader for each network payments are taken on."""
-    return {
-        network: ChainReader(url, timeout=settings.facilitator_timeout)
-        for network, url in rpc_urls(settings, methods).items()
-    }
-
-
-def rpc_urls(settings: Settings, methods: tuple[PaymentMethod, ...]) -> Mapping[str, str]:
-    """The RPC node of each network in use; raises ``ConfigError`` for one without."""
-    known = settings.rpc_by_network
-    networks = dict.fromkeys(method.asset.network for method in methods)
-    for network in networks:
-        if network not in known:
-            raise ConfigError(f"no RPC node is known for {network}; set rpc_urls={network}=URL")
-    return {network: known[network] for network in networks}
-
-
-def exact_policy(settings: Settings) -> ExactPolicy:
-    """The ``exact`` scheme's rules as the settings have them."""
-    optimistic = settings.exact_policy == "optimistic"
-    return ExactPolicy(
-        exposure=Exposure(*settings.exposure_caps) if optimistic else None,
-        retry_window=settings.retry_window,
-        payment_timeout=settings.payment_timeout,
-        settle_wait=settings.settle_wait,
-    )
-
-
-def _readiness(shelf: Shelf, ledger: ChargeLedger, facilitator: Facilitator) -> Readiness:
+def _readiness(shelf: Shelf, till: Till) -> Readiness:
     async def database() -> str | None:
-        await ledger.find("", "", "", "")  # one look at an index, whatever there is in it
+        await till.charges.find("", "", "", "")  # one look at an index, whatever there is in it
         return None
 
     async def settling() -> str | None:
-        await facilitator.check()
+        await till.facilitator.check()
         return None
 
     return Readiness(
@@ -277,27 +197,25 @@ def _readiness(shelf: Shelf, ledger: ChargeLedger, facilitator: Facilitator) -> 
     )
 
 
-async def _levels(
-    cache: SegmentCache, database: Database, ledger: ChargeLedger, on_air: OnAir
-) -> Levels:
+async def _levels(cache: SegmentCache, database: Database, till: Till, on_air: OnAir) -> Levels:
     return Levels(
         cache_hits=cache.hits,
         cache_misses=cache.misses,
         cache_bytes=cache.bytes,
         database_queue=database.waiting,
-        charges={total.state: total.count for total in await ledger.open_totals()},
+        charges={total.state: total.count for total in await till.charges.open_totals()},
         feeds=on_air.live.vitals(),
         publishers=on_air.rtmp.connections,
         publishers_turned_away=on_air.rtmp.counters.turned_away,
     )
 
 
-async def _sweeping(shelf: Shelf, ledger: ChargeLedger, on_air: OnAir) -> None:
+async def _sweeping(shelf: Shelf, till: Till, on_air: OnAir) -> None:
     while True:
         try:
             await on_air.recordings.retain()
             await sweep(shelf.catalog, shelf.store)
-            await ledger.forget_refused(age=FORGET_AFTER)
+            await till.charges.forget_refused(age=FORGET_AFTER)
         except Exception:
             log.exception("clearing up old segments failed; it is tried again")
         await asyncio.sleep(SWEEP_EVERY)

@@ -4,13 +4,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
+
+Work: TypeAlias = Coroutine[Any, Any, None]
 
 log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def background(*work: Work) -> AsyncIterator[None]:
     """Run ``work`` while the body runs, then cancel it and wait until it has stopped."""
     tasks = [asyncio.create_task(_logged(job)) for job in work]
     try:
@@ -21,7 +23,7 @@ async def background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _logged(job: Coroutine[Any, Any, None]) -> None:
+async def _logged(job: Work) -> None:
     try:
         await job
     except Exception:

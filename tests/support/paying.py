@@ -14,6 +14,7 @@ from eth_account.signers.local import LocalAccount
 
 from tests.fakes import USDC, FakeChain, FakeFacilitator
 from xbyte_live.db.engine import Database
+from xbyte_live.errors import PaymentRefused
 from xbyte_live.ledger.charges import ChargeLedger, Exposure
 from xbyte_live.money import Price
 from xbyte_live.payments.exact import Exact, ExactPolicy
@@ -81,7 +82,7 @@ def sign(
 
 def offered(gate: Gate, sale: Sale, version: int = 2) -> dict[str, Any]:
     """The first requirements of the 402 a sale is asked for with."""
-    challenge = gate.challenge(sale, "payment_required")
+    challenge = gate.challenge(sale, PaymentRefused("payment_required"))
     if version == 1:
         return dict(json.loads(challenge.body)["accepts"][0])
     return dict(json.loads(base64.b64decode(challenge.headers["PAYMENT-REQUIRED"]))["accepts"][0])

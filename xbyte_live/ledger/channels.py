@@ -93,7 +93,8 @@ class Charging:
     """What became of a voucher, and the channel as it then stands (``None``: ``missing``).
 
     ``charged``: now; ``again``: before, for the same bytes, within the retry window;
-    ``mismatch``: it does not follow on what was charged; ``balance``: the channel has too little.
+    ``mismatch``: it does not follow on what was charged; ``balance``: the channel has too little,
+    or its payer is about to take it out.
     ``epoch`` names with the ceiling the delivery that was charged.
     """
 
@@ -132,6 +133,11 @@ class ChannelLedger:
     async def find(self, channel_id: str) -> Channel | None:
         """The channel of that id."""
         return await self._database.read(lambda db: _find(db, channel_id))
+
+    async def was_charged(self, new: NewDelivery) -> bool:
+        """Whether this voucher was charged for this delivery, within the retry window."""
+        since = self._clock() - self._retry_window
+        return await self._database.read(lambda db: _charged_before(db, new, since))
 
     async def sync(
         self, network: str, config: ChannelConfig, channel_id: str, chain: OnChain
@@ -193,7 +199,7 @@ def charge_all(
         if new.ceiling != channel.charged + new.amount:
             outcomes[index] = _earlier(db, channel, new, fresh, now - retry_window)
             continue
-        if new.ceiling > channel.spendable:
+        if new.ceiling > channel.spendable or _is_leaving(channel, now):
             outcomes[index] = Charging("balance", channel)
             continue
         signed = (channel.signed, channel.signature)
@@ -254,10 +260,23 @@ def _earlier(
             return Charging("again", channel, row["epoch"])
     if new.ceiling > channel.signed:
         return Charging("mismatch", channel)
-    row_found = db.execute(
+    epoch = _epoch_of(db, channel.id, new, since)
+    if epoch is None:
+        return Charging("mismatch", channel)
+    return Charging("again", channel, epoch)
+
+
+def _charged_before(db: Connection, new: NewDelivery, since: float) -> bool:
+    channel = _find(db, new.channel_id)
+    return channel is not None and _epoch_of(db, channel.id, new, since) is not None
+
+
+def _epoch_of(db: Connection, channel: int, new: NewDelivery, since: float) -> int | None:
+    """The epoch in which a voucher was charged for a delivery since then, if it was."""
+    query = (
         select(deliveries.c.epoch)
         .where(
-            deliveries.c.channel == channel.id,
+            deliveries.c.channel == channel,
             deliveries.c.cumulative == new.ceiling,
             deliveries.c.amount == new.amount,
             deliveries.c.resource == new.resource,
@@ -266,10 +285,14 @@ def _earlier(
         )
         .order_by(deliveries.c.epoch.desc())
         .limit(1)
-    ).first()
-    if row_found is None:
-        return Charging("mismatch", channel)
-    return Charging("again", channel, row_found.epoch)
+    )
+    return db.execute(query).scalar_one_or_none()
+
+
+def _is_leaving(channel: Channel, now: float) -> bool:
+    """Whether a withdrawal is so near that what is charged now might not be claimed in time."""
+    requested = channel.chain.withdraw_requested_at
+    return requested > 0 and now > requested + channel.config.withdraw_delay / 2
 
 
 _SAME = ("channel", "cumulative", "amount", "resource", "size")

@@ -8,6 +8,7 @@ from typing import Any
 
 from xbyte_live.errors import PaymentRefused
 from xbyte_live.ledger.charges import Charge, ChargeLedger
+from xbyte_live.payments.channels import Admitted, Channels, channel_state, correction_of
 from xbyte_live.payments.exact import Exact
 from xbyte_live.payments.headers import (
     RECEIPT_HEADER,
@@ -16,6 +17,7 @@ from xbyte_live.payments.headers import (
     response_headers,
 )
 from xbyte_live.payments.requirements import (
+    SCHEME_CHANNELS,
     SCHEME_EXACT,
     Challenge,
     PaymentMethod,
@@ -28,12 +30,19 @@ from xbyte_live.pricing import Quote
 __all__ = ["Challenge", "Gate", "Receipt", "Sale"]
 
 
+_OF_CHANNEL = "c"  # what a receipt of a voucher begins with; that of a charge is its number
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What goes back with paid bytes: response headers, and what the charge was for them."""
+    """What goes back with paid bytes: response headers, and what the charge was for them.
+
+    ``answer`` goes back in place of the bytes: the payment asked for its money back.
+    """
 
     headers: dict[str, str]
     amount: int
+    answer: dict[str, Any] | None = None
 
 
 class Gate:
@@ -45,13 +54,16 @@ class Gate:
         exact: Exact,
         methods: Sequence[PaymentMethod],
         *,
+        channels: Channels | None = None,
         payment_timeout: int,
         max_payment_header: int,
         secret: bytes,
     ) -> None:
         self._ledger = ledger
         self._exact = exact
+        self._channels = channels
         self.methods = tuple(methods)
+        self._schemes = {method.scheme for method in methods}
         self._timeout = payment_timeout
         self._max_header = max_payment_header
         self._secret = secret
@@ -60,7 +72,8 @@ class Gate:
         """Charge the payment a request carries for this sale; on return the charge is durable.
 
         Raises ``PaymentRefused`` (``payment_required`` when there is none), ``PaymentMalformed``,
-        ``PaymentPending``, ``FacilitatorError`` and ``DatabaseUnavailable``.
+        ``PaymentPending``, ``FacilitatorError``, ``ChainUnavailable`` and
+        ``DatabaseUnavailable``.
         """
         payment = read_payment(headers, max_bytes=self._max_header)
         token = headers.get(RECEIPT_HEADER)
@@ -68,18 +81,53 @@ class Gate:
             return Receipt({}, 0)
         if payment is None:
             raise PaymentRefused("invalid_receipt" if token else "payment_required")
-        if payment.scheme != SCHEME_EXACT:
-            raise PaymentRefused("unsupported_scheme")
-        charge = await self._exact.charge(payment, sale)
-        return self._receipt(charge, payment, sale)
+        if payment.scheme in self._schemes:
+            if payment.scheme == SCHEME_CHANNELS and self._channels is not None:
+                return await self._by_channel(self._channels, payment, sale)
+            if payment.scheme == SCHEME_EXACT:
+                return self._receipt(await self._exact.charge(payment, sale), payment, sale)
+        raise PaymentRefused("unsupported_scheme")
 
-    def challenge(self, sale: Sale, error: str) -> Challenge:
-        """The 402 that asks for this sale's amount, with an x402 error code."""
-        return challenge(sale, self.methods, timeout=self._timeout, error=error)
+    def challenge(self, sale: Sale, refusal: PaymentRefused) -> Challenge:
+        """The 402 that asks for this sale's amount, saying why it must be asked for."""
+        return challenge(
+            sale,
+            self.methods,
+            timeout=self._timeout,
+            error=refusal.code,
+            correction=correction_of(refusal),
+        )
 
-    def terms(self, quote: Quote) -> list[dict[str, Any]]:
+    def terms(self, quote: Quote, deposit: int) -> list[dict[str, Any]]:
         """What every payment at this quote accepts, but for the amount, which is each sale's."""
-        return terms(self.methods, quote, timeout=self._timeout)
+        return terms(self.methods, quote, timeout=self._timeout, deposit=deposit)
+
+    async def _by_channel(self, channels: Channels, payment: Payment, sale: Sale) -> Receipt:
+        if payment.payload.get("type") == "refund":
+            refunded = await channels.refund(payment, sale)
+            shown = {"message": "Refund acknowledged", "channelId": refunded.channel.channel_id}
+            return Receipt(self._channel_headers(refunded, None), 0, shown)
+        admitted = await channels.charge(payment, sale)
+        token = None
+        if sale.rewatch_free:
+            name = f"{_OF_CHANNEL}{admitted.channel.id}-{admitted.epoch}-{admitted.ceiling}"
+            token = self._token(name, sale.resource)
+        return Receipt(self._channel_headers(admitted, token), admitted.amount)
+
+    def _channel_headers(self, admitted: Admitted, receipt: str | None) -> dict[str, str]:
+        channel = admitted.channel
+        extra: dict[str, Any] = {"channelState": channel_state(channel, admitted.ceiling)}
+        if admitted.amount:
+            extra["chargedAmount"] = str(admitted.amount)
+        return response_headers(
+            2,
+            network=channel.network,
+            payer=channel.config.payer,
+            amount=admitted.moved,
+            transaction=admitted.transaction,
+            extra=extra,
+            receipt=receipt,
+        )
 
     def _receipt(self, charge: Charge, payment: Payment, sale: Sale) -> Receipt:
         headers = response_headers(
@@ -88,23 +136,28 @@ class Gate:
             payer=charge.payer,
             amount=charge.amount,
             transaction=charge.tx_hash or "",
-            receipt=self._token(charge.id) if sale.rewatch_free else None,
+            receipt=self._token(str(charge.id)) if sale.rewatch_free else None,
         )
         return Receipt(headers, charge.amount)
 
     async def _opens(self, token: str, sale: Sale) -> bool:
         """Whether the receipt of a first purchase covers these bytes (money rule 7)."""
-        number = token.partition(".")[0]
-        if not (number.isascii() and number.isdecimal() and len(number) < 19):
+        name = token.partition(".")[0]
+        if name.startswith(_OF_CHANNEL):  # what was charged by voucher stays charged
+            whole = sale.resource.partition("#")[0]
+            tokens = (self._token(name, sale.resource), self._token(name, whole))
+            return any(hmac.compare_digest(own.encode(), token.encode()) for own in tokens)
+        if not (name.isascii() and name.isdecimal() and len(name) < 19):
             return False
-        if not hmac.compare_digest(self._token(int(number)).encode(), token.encode()):
+        if not hmac.compare_digest(self._token(name).encode(), token.encode()):
             return False
-        charge = await self._ledger.get(int(number))
+        charge = await self._ledger.get(int(name))
         if charge is None or charge.state == "failed":
             return False
         own = charge.resource
         return sale.resource == own or sale.resource.startswith(f"{own}#")
 
-    def _token(self, charge_id: int) -> str:
-        digest = hmac.new(self._secret, str(charge_id).encode(), hashlib.sha256).hexdigest()
-        return f"{charge_id}.{digest}"
+    def _token(self, name: str, resource: str = "") -> str:
+        signed = f"{name} {resource}" if resource else name
+        digest = hmac.new(self._secret, signed.encode(), hashlib.sha256).hexdigest()
+        return f"{name}.{digest}"

@@ -1,10 +1,11 @@
 """Pure: x402 payment headers to values and back, for hostile input (x402 v2 transport HTTP)."""
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from xbyte_live.errors import PaymentMalformed
 from xbyte_live.payments.wire import read_json
@@ -50,13 +51,15 @@ def response_headers(
     *,
     network: str,
     payer: str,
-    amount: int,
+    amount: int | None,
     transaction: str,
+    extra: dict[str, Any] | None = None,
     receipt: str | None = None,
 ) -> dict[str, str]:
     """The settlement response header for delivered bytes (x402 v2 5.3).
 
-    ``transaction`` is empty while the settlement is still queued; ``receipt`` opens the same
+    ``transaction`` is empty while the settlement is still queued, and where nothing moves on
+    chain, as ``amount`` then is; ``extra`` is the scheme's own part. ``receipt`` opens the same
     bytes again where an item says ``rewatch = free``.
     """
     settled: dict[str, Any] = {
@@ -67,7 +70,9 @@ def response_headers(
     }
     if version == 1:
         return {X_PAYMENT_RESPONSE: _encode(settled)}
-    settled["amount"] = str(amount)
+    settled["amount"] = "" if amount is None else str(amount)
+    if extra is not None:
+        settled["extra"] = extra
     if receipt is not None:
         settled["extensions"] = {RECEIPT_EXTENSION: {"receipt": receipt}}
     return {PAYMENT_RESPONSE: _encode(settled)}
@@ -102,4 +107,4 @@ def _payment(document: dict[str, Any]) -> Payment:
 
 
 def _encode(value: dict[str, Any]) -> str:
-    return base64.b64encode(json.dumps(value, separators=(",", ":")).encode()).decode("ascii")
+    return base64.b64encode(orjson.dumps(value)).decode("ascii")

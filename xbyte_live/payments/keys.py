@@ -16,10 +16,15 @@ def is_address(text: str) -> bool:
     return _ADDRESS.fullmatch(text) is not None
 
 
+def is_key(text: str) -> bool:
+    """Whether a text has the form of a private key in hex."""
+    return _KEY.fullmatch(text) is not None
+
+
 def gas_key(settings: Settings) -> str:
     """The private key in hex; raises ``ConfigError``, which never holds any of it."""
     if settings.gas_key:
-        if _KEY.fullmatch(settings.gas_key.reveal()) is None:
+        if not is_key(settings.gas_key.reveal()):
             raise ConfigError("XBYTE_GAS_KEY is not a private key of 64 hex digits")
         return settings.gas_key.reveal()
     if settings.gas_keystore:

@@ -1,16 +1,19 @@
 """Pure: what is sold in one request, and how a 402 asks for it (x402 v2 5.1, v1 in the body)."""
 
 import base64
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from xbyte_live.money import Asset
 from xbyte_live.pricing import Quote
 
 SCHEME_EXACT = "exact"
+SCHEME_CHANNELS = "batch-settlement"
 PAYMENT_REQUIRED = "PAYMENT-REQUIRED"
+HINTS = frozenset({"minDeposit", "channelState", "voucherState"})  # of ``extra``: no terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +22,9 @@ class Sale:
 
     ``resource`` names the bytes for good (path, and range if any); ``quotes`` has the one in
     force first and the older ones that still hold behind it; ``settle_first`` forbids
-    delivering before the money has moved, whatever the policy; ``retry_only`` takes nothing but
-    payments that were charged for it before.
+    delivering before the money has moved, whatever the policy, and with it payment by channel;
+    ``retry_only`` takes nothing but payments that were charged for it before. ``deposit`` is what
+    a channel should be opened with, in atomic units.
     """
 
     resource: str
@@ -33,15 +37,36 @@ class Sale:
     rewatch_free: bool = False
     settle_first: bool = False
     retry_only: bool = False
+    deposit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelTerms:
+    """What every channel to us is opened with: who authorizes claims, and the delay (seconds)."""
+
+    receiver_authorizer: str
+    withdraw_delay: int
 
 
 @dataclass(frozen=True, slots=True)
 class PaymentMethod:
-    """One way to pay: a scheme with an asset; ``v1_network`` is the legacy name, if it has one."""
+    """One way to pay: a scheme with an asset; ``v1_network`` is the legacy name, if it has one.
+
+    ``channel`` is set for ``batch-settlement`` and for it alone.
+    """
 
     scheme: str
     asset: Asset
     v1_network: str | None = None
+    channel: ChannelTerms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What a corrective 402 adds to ``extra`` of the offer for a network (``channelState`` …)."""
+
+    network: str
+    extra: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +82,48 @@ def resource_info(sale: Sale) -> dict[str, str]:
     return {"url": sale.url, "description": sale.description, "mimeType": sale.mime_type}
 
 
-def requirements_v2(method: PaymentMethod, quote: Quote, timeout: int) -> dict[str, Any]:
+def requirements_v2(
+    method: PaymentMethod, quote: Quote, timeout: int, deposit: int = 0
+) -> dict[str, Any]:
     """Payment requirements in their v2 wire form (x402 v2 5.1.2); ``timeout`` in seconds."""
+    asset, channel = method.asset, method.channel
+    amount = quote.price.amount_for(quote.size)
+    extra: dict[str, Any] = {"name": asset.name, "version": asset.version}
+    if channel is not None:
+        extra["receiverAuthorizer"] = channel.receiver_authorizer
+        extra["withdrawDelay"] = channel.withdraw_delay
+        extra["minDeposit"] = str(max(amount, deposit))
     return {
         "scheme": method.scheme,
-        "network": method.asset.network,
-        "asset": method.asset.address,
-        "amount": str(quote.price.amount_for(quote.size)),
+        "network": asset.network,
+        "asset": asset.address,
+        "amount": str(amount),
         "payTo": quote.pay_to,
         "maxTimeoutSeconds": timeout,
-        "extra": {"name": method.asset.name, "version": method.asset.version},
+        "extra": extra,
     }
 
 
-def terms(methods: Sequence[PaymentMethod], quote: Quote, *, timeout: int) -> list[dict[str, Any]]:
+def accepts(accepted: Mapping[str, Any], offered: Mapping[str, Any]) -> bool:
+    """Whether a payment's copy of the requirements is what was offered, hints aside.
+
+    Every field must be equal; ``extra`` may hold more than was offered, as the x402 SDK allows.
+    """
+    if accepted == offered:
+        return True
+    more = accepted.get("extra")
+    if not isinstance(more, dict):
+        return False
+    return {**accepted, "extra": None} == {**offered, "extra": None} and all(
+        more.get(name) == value for name, value in offered["extra"].items() if name not in HINTS
+    )
+
+
+def terms(
+    methods: Sequence[PaymentMethod], quote: Quote, *, timeout: int, deposit: int = 0
+) -> list[dict[str, Any]]:
     """The v2 requirements of every method without their amounts, to be published once."""
-    shared = [requirements_v2(method, quote, timeout) for method in methods]
+    shared = [requirements_v2(method, quote, timeout, deposit) for method in methods]
     return [{k: v for k, v in entry.items() if k != "amount"} for entry in shared]
 
 
@@ -95,15 +146,29 @@ def requirements_v1(
 
 
 def challenge(
-    sale: Sale, methods: Sequence[PaymentMethod], *, timeout: int, error: str
+    sale: Sale,
+    methods: Sequence[PaymentMethod],
+    *,
+    timeout: int,
+    error: str,
+    correction: Correction | None = None,
 ) -> Challenge:
-    """The 402 for a sale at the quote in force, saying why with an x402 error code."""
+    """The 402 for a sale at the quote in force, saying why with an x402 error code.
+
+    A ``correction`` goes to the payer of a channel whose voucher did not follow on the last.
+    """
     quote = sale.quotes[0]
+    open_to = [m for m in methods if m.channel is None or not sale.settle_first]
+    offers = [requirements_v2(method, quote, timeout, sale.deposit) for method in open_to]
+    if correction is not None:
+        for offer in offers:
+            if (offer["scheme"], offer["network"]) == (SCHEME_CHANNELS, correction.network):
+                offer["extra"] |= correction.extra
     v2 = {
         "x402Version": 2,
         "error": error,
         "resource": resource_info(sale),
-        "accepts": [requirements_v2(method, quote, timeout) for method in methods],
+        "accepts": offers,
     }
     v1 = {
         "x402Version": 1,
@@ -120,4 +185,4 @@ def challenge(
 
 
 def _compact(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return orjson.dumps(value)

@@ -15,7 +15,6 @@ from xbyte_live.errors import PaymentMalformed, PaymentRefused
 from xbyte_live.money import MAX_AMOUNT
 from xbyte_live.payments.eip712 import address_word, contract_separator, recover, typed_digest, word
 
-SCHEME_CHANNELS = "batch-settlement"
 CONTRACT = "0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003"
 COLLECTOR = "0x4020806089470a89826cB9fB1f4059150b550004"  # pulls ERC-3009 deposits
 LEAST_DELAY, LONGEST_DELAY = 900, 2_592_000  # seconds a withdrawal may take
@@ -101,6 +100,11 @@ class Voucher:
     channel_id: str
     ceiling: int
     signature: str
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether there is a signature: a channel begins with a ceiling that nobody signed."""
+        return self.signature != NO_SIGNATURE
 
     def wire(self) -> dict[str, str]:
         """Its form on the wire (``voucher``)."""

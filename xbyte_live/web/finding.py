@@ -9,7 +9,7 @@ from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemError, ItemGone, ItemNotFound
 from xbyte_live.models import Item, Object, Segment, Stream, Title, check_slug, segment_key
-from xbyte_live.pricing import Quote, quotes_for
+from xbyte_live.pricing import Quote, deposit_for, quotes_for
 from xbyte_live.web.replies import Header, raw_headers, uploaded_headers
 
 _MSN = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -169,6 +169,12 @@ def quotes_at(
         quote_ttl=settings.quote_ttl,
         segment=segment,
     )
+
+
+def deposit_at(item: Item, quote: Quote, settings: Settings) -> int:
+    """What a channel should be opened with to buy from an item at a quote."""
+    seconds = settings.deposit_minutes * 60
+    return deposit_for(item, quote.price, seconds=seconds, floor=settings.deposit_units)
 
 
 def _listed(title: Title | Stream, rendition: str, msn: str) -> Segment | None:

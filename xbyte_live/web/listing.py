@@ -19,7 +19,7 @@ from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.requirements import PaymentMethod
 from xbyte_live.pricing import Quote, in_force
 from xbyte_live.store.cache import SegmentCache
-from xbyte_live.web.finding import Finder, quotes_at
+from xbyte_live.web.finding import Finder, deposit_at, quotes_at
 from xbyte_live.web.playlists import playlist_max_age
 from xbyte_live.web.ranges import names_tag
 from xbyte_live.web.replies import JSON, not_modified
@@ -130,7 +130,7 @@ class Listing:
             "asset": methods[0].asset.address,
             "networks": list(dict.fromkeys(method.asset.network for method in methods)),
             "schemes": list(dict.fromkeys(method.scheme for method in methods)),
-            "accepts": self._gate.terms(quote),
+            "accepts": self._gate.terms(quote, deposit_at(item, quote, self._settings)),
             "payment_methods": [_method(method, quote) for method in methods],
         }
 

@@ -13,7 +13,7 @@ from xbyte_live.payments.gate import Gate, Receipt, Sale
 from xbyte_live.payments.headers import PAYMENT_SIGNATURE, RECEIPT_HEADER, X_PAYMENT
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
-from xbyte_live.web.finding import Finder, Found, quotes_at
+from xbyte_live.web.finding import Finder, Found, deposit_at, quotes_at
 from xbyte_live.web.metrics import Metrics
 from xbyte_live.web.ranges import Span, names_tag, range_holds, read_range
 from xbyte_live.web.replies import (
@@ -21,6 +21,7 @@ from xbyte_live.web.replies import (
     NO_STORE,
     Prepared,
     fault_of,
+    json_reply,
     not_modified,
     raw_headers,
 )
@@ -99,14 +100,16 @@ class Playback:
             body = b"" if request.method == "HEAD" else await self._open(found, span)
             return self._respond(found, span, terms, body, None)
         if unpaid:
-            return self._refuse(terms.sale, "payment_required")
+            return self._refuse(terms.sale, PaymentRefused("payment_required"))
         body = await self._open(found, span)
         try:
             receipt = await self._admit(request, terms.sale)
         except PaymentRefused as refusal:
             if found.withdrawn:
                 raise ItemGone(_OFF_SALE) from None
-            return self._refuse(terms.sale, refusal.code)
+            return self._refuse(terms.sale, refusal)
+        if receipt.answer is not None:
+            return json_reply(receipt.answer, {**NO_STORE, **receipt.headers})
         return self._respond(found, span, terms, body, receipt)
 
     def _price(self, request: Request, found: Found, span: Span | None) -> _Terms:
@@ -130,11 +133,12 @@ class Playback:
             mime_type=found.content_type,
             rewatch_free=rewatch_free,
             retry_only=found.withdrawn,
+            deposit=deposit_at(found.item, quotes[0], self._settings),
         )
         return _Terms(sale, kept)
 
-    def _refuse(self, sale: Sale, code: str) -> Response:
-        challenge = self._gate.challenge(sale, code)
+    def _refuse(self, sale: Sale, refusal: PaymentRefused) -> Response:
+        challenge = self._gate.challenge(sale, refusal)
         headers = {**NO_STORE, "accept-ranges": "bytes", **challenge.headers}
         return Response(challenge.body, 402, headers, JSON)
 

@@ -1,0 +1,48 @@
+"""Adapter: the key that authorizes claims and refunds of our channels."""
+
+from collections.abc import Sequence
+
+import coincurve
+from eth_hash.auto import keccak
+
+from xbyte_live.config import Settings
+from xbyte_live.errors import ConfigError
+from xbyte_live.payments.keys import gas_key, is_key
+from xbyte_live.payments.voucher import Claim, claim_digest, refund_digest
+
+
+class Authorizer:
+    """Signs as ``receiverAuthorizer``; ``address`` is lower case. ``key`` is in hex."""
+
+    def __init__(self, key: str) -> None:
+        self._key = coincurve.PrivateKey(bytes.fromhex(key.removeprefix("0x")))
+        public = self._key.public_key.format(compressed=False)
+        self.address = "0x" + keccak(public[1:])[-20:].hex()
+
+    def sign_claims(self, claims: Sequence[Claim], chain_id: int) -> str:
+        """The signature that lets anyone send this batch of claims."""
+        return self._sign(claim_digest(claims, chain_id))
+
+    def sign_refund(self, channel_id: str, nonce: int, amount: int, chain_id: int) -> str:
+        """The signature that lets anyone send this refund, once."""
+        return self._sign(refund_digest(channel_id, nonce, amount, chain_id))
+
+    def _sign(self, digest: bytes) -> str:
+        signature = self._key.sign_recoverable(digest, hasher=None)
+        return "0x" + (signature[:64] + bytes([signature[64] + 27])).hex()
+
+
+def own_authorizer(settings: Settings) -> Authorizer | None:
+    """The authorizer whose key we hold: its own, or the gas key where we pay gas ourselves.
+
+    ``None`` where a remote facilitator is to authorize. Raises ``ConfigError``, which never
+    holds any of the key.
+    """
+    key = settings.receiver_authorizer_key.reveal()
+    if key:
+        if not is_key(key):
+            raise ConfigError(
+                "XBYTE_RECEIVER_AUTHORIZER_KEY is not a private key of 64 hex digits"
+            )
+        return Authorizer(key)
+    return None if settings.facilitators else Authorizer(gas_key(settings))

@@ -1,0 +1,371 @@
+"""Part: the ``batch-settlement`` scheme on EVM: one voucher of a channel pays for one delivery.
+
+A voucher signed by a key is checked here alone, while what we know of its channel is fresh; a
+smart wallet's is checked by the facilitator. Deposits and refunds are rows before they are sent.
+Source: x402 ``scheme_batch_settlement_evm``.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from xbyte_live.errors import PaymentPending, PaymentRefused, VoucherMismatch
+from xbyte_live.ledger.channels import Channel, ChannelLedger, Charging, NewDelivery
+from xbyte_live.money import Asset
+from xbyte_live.payments.eip3009 import EXPIRY_MARGIN
+from xbyte_live.payments.facilitator import Facilitator, SignedPayment
+from xbyte_live.payments.headers import Payment
+from xbyte_live.payments.requirements import (
+    Correction,
+    PaymentMethod,
+    Sale,
+    accepts,
+    requirements_v2,
+    resource_info,
+)
+from xbyte_live.payments.voucher import (
+    AMOUNT_MISMATCH,
+    BELOW_CLAIMED,
+    CHANNEL_ID_MISMATCH,
+    CHANNEL_NOT_FOUND,
+    DEPOSIT_BELOW_MINIMUM,
+    DEPOSIT_EARLY,
+    DEPOSIT_EXPIRED,
+    DEPOSIT_FAILED,
+    EXCEEDS_BALANCE,
+    REFUND_NOTHING,
+    VOUCHER_SIGNATURE,
+    ChannelPayment,
+    Deposit,
+    config_refusal,
+    read_channel_payment,
+    signed_by_key,
+)
+
+RETRY_AFTER = 2  # seconds a payer waits before it presents the same payment again
+KNOWN = 8192  # channels whose freshness is remembered
+
+
+class Mirror(Protocol):
+    """What the chain says of channels, brought into the ledger."""
+
+    async def refresh(self, network: str, config: Any, channel_id: str) -> Channel:
+        """Read a channel and record what was read; raises ``ChainUnavailable``."""
+
+
+class Action(Protocol):
+    """What became of a deposit or a refund: ``pending``, ``settled`` or ``failed``."""
+
+    @property
+    def state(self) -> str:
+        """How it stands."""
+
+    @property
+    def amount(self) -> int:
+        """Atomic units it moves."""
+
+    @property
+    def tx_hash(self) -> str | None:
+        """The transaction that moved them."""
+
+    @property
+    def error(self) -> str | None:
+        """The x402 code it failed with."""
+
+
+class Actions(Protocol):
+    """What brings deposits and refunds to the chain."""
+
+    async def deposit(
+        self,
+        payment: ChannelPayment,
+        *,
+        network: str,
+        asset: Asset,
+        requirements: dict[str, Any],
+        document: dict[str, Any],
+    ) -> Action:
+        """Move a deposit, once however often it is asked for."""
+
+    async def refund(self, channel: Channel, amount: int) -> Action:
+        """Give an amount back to the payer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelPolicy:
+    """``deposit_floor`` is in atomic units, the rest in seconds."""
+
+    deposit_floor: int
+    payment_timeout: int
+    retry_window: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A payment that was good: the channel after it, and the delivery it paid for.
+
+    ``amount`` is 0 for a refund; ``moved`` is what went over the chain, in ``transaction``.
+    """
+
+    channel: Channel
+    amount: int
+    ceiling: int
+    epoch: int
+    transaction: str = ""
+    moved: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A payload, and the offer it is for."""
+
+    method: PaymentMethod
+    requirements: dict[str, Any]
+    payment: ChannelPayment
+
+    @property
+    def network(self) -> str:
+        return self.method.asset.network
+
+
+class Channels:
+    """Checks ``batch-settlement`` payments and charges each voucher once."""
+
+    def __init__(
+        self,
+        ledger: ChannelLedger,
+        mirror: Mirror,
+        actions: Actions,
+        facilitator: Facilitator,
+        methods: Sequence[PaymentMethod],
+        policy: ChannelPolicy,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._mirror = mirror
+        self._actions = actions
+        self._facilitator = facilitator
+        self._methods = tuple(method for method in methods if method.channel is not None)
+        self._policy = policy
+        self._clock = clock
+        self._synced: OrderedDict[str, float] = OrderedDict()
+
+    async def charge(self, payment: Payment, sale: Sale) -> Admitted:
+        """Charge a payment for a sale, or find that it was charged for it before.
+
+        Raises ``PaymentMalformed``, ``PaymentRefused`` with the x402 code (``VoucherMismatch``
+        with what the payer needs to mend it), ``PaymentPending`` while the outcome of a deposit
+        is not known, ``FacilitatorError``, ``ChainUnavailable`` and ``DatabaseUnavailable``.
+        """
+        checked = self._match(payment, read_channel_payment(payment.payload), sale)
+        if checked.payment.kind == "refund":
+            raise PaymentRefused(REFUND_NOTHING, "a refund is no payment")
+        await self._check(checked, int(checked.requirements["amount"]))
+        if checked.payment.deposit is not None:
+            return await self._deposit(checked, checked.payment.deposit, sale)
+        await self._freshen(checked)
+        charging = await self._ledger.charge(_delivery(checked, sale))
+        return self._admitted(checked, charging)
+
+    async def refund(self, payment: Payment, sale: Sale) -> Admitted:
+        """Give back what a channel has left, or the part of it that a refund asks for.
+
+        Raises as ``charge`` does.
+        """
+        checked = self._match(payment, read_channel_payment(payment.payload), sale)
+        await self._check(checked, 0)
+        wanted, voucher = checked.payment.refund, checked.payment.voucher
+        config = checked.payment.config
+        channel = await self._refresh(checked.network, config, voucher.channel_id)
+        if voucher.ceiling != channel.charged:
+            raise _mismatch(channel)
+        rest = channel.spendable - channel.charged
+        if rest <= 0 or (wanted is not None and wanted > rest):
+            raise PaymentRefused(REFUND_NOTHING)
+        action = await self._actions.refund(channel, rest if wanted is None else wanted)
+        if action.state == "pending":
+            raise PaymentPending(RETRY_AFTER)
+        if action.state == "failed":
+            raise PaymentRefused(action.error or REFUND_NOTHING)
+        after = await self._ledger.find(voucher.channel_id) or channel
+        return Admitted(
+            after, 0, voucher.ceiling, after.epoch, action.tx_hash or "", moved=action.amount
+        )
+
+    def _match(self, payment: Payment, channel_payment: ChannelPayment, sale: Sale) -> _Checked:
+        """The offer the payment accepted, field by field."""
+        if payment.accepted is None or sale.settle_first:
+            raise PaymentRefused("unsupported_scheme")
+        on_network = [m for m in self._methods if m.asset.network == payment.network]
+        if not on_network:
+            raise PaymentRefused("network_mismatch")
+        for method in on_network:
+            for quote in sale.quotes:
+                offer = requirements_v2(method, quote, self._policy.payment_timeout, sale.deposit)
+                if accepts(payment.accepted, offer):
+                    return _Checked(method, offer, channel_payment)
+        raise PaymentRefused("invalid_payment_requirements")
+
+    async def _check(self, checked: _Checked, amount: int) -> None:
+        """Raise unless the channel may pay this offer and its voucher was signed for it."""
+        payment, chain_id = checked.payment, checked.method.asset.chain_id
+        config, voucher = payment.config, payment.voucher
+        code = config_refusal(payment, checked.requirements, chain_id)
+        if code == CHANNEL_ID_MISMATCH:
+            raise PaymentRefused(code)
+        if code is None and config.voucher_key is None:
+            code = await self._ask(checked)
+        elif code is None and not signed_by_key(voucher, config.voucher_key or "", chain_id):
+            code = VOUCHER_SIGNATURE
+        if code is None:
+            return
+        channel = await self._ledger.find(voucher.channel_id)
+        if channel is not None and voucher.ceiling != channel.charged + amount:
+            raise _mismatch(channel)  # which comes before all else, as other servers have it
+        raise PaymentRefused(code)
+
+    async def _ask(self, checked: _Checked) -> str | None:
+        """A smart wallet's voucher can only be checked on chain (EIP-1271)."""
+        if checked.payment.deposit is not None:
+            return None  # the facilitator sees it with the deposit
+        document = {
+            "x402Version": 2,
+            "accepted": checked.requirements,
+            "payload": checked.payment.wire(),
+        }
+        verdict = await self._facilitator.verify(SignedPayment(2, document, checked.requirements))
+        return None if verdict.is_valid else verdict.code or VOUCHER_SIGNATURE
+
+    async def _freshen(self, checked: _Checked) -> None:
+        """Look at the chain unless the ledger's picture of the channel is fresh enough."""
+        config, channel_id = checked.payment.config, checked.payment.voucher.channel_id
+        oldest = self._clock() - state_ttl(config.withdraw_delay)
+        if self._synced.get(channel_id, 0.0) >= oldest:
+            return
+        channel = await self._ledger.find(channel_id)
+        if channel is None or channel.chain.at < oldest:
+            channel = await self._refresh(checked.network, config, channel_id)
+        self._synced[channel_id] = channel.chain.at
+        self._synced.move_to_end(channel_id)
+        while len(self._synced) > KNOWN:
+            self._synced.popitem(last=False)
+
+    async def _refresh(self, network: str, config: Any, channel_id: str) -> Channel:
+        channel = await self._mirror.refresh(network, config, channel_id)
+        if channel.chain.balance == 0:
+            raise PaymentRefused(CHANNEL_NOT_FOUND)
+        return channel
+
+    async def _deposit(self, checked: _Checked, deposit: Deposit, sale: Sale) -> Admitted:
+        """Have the deposit moved, unless it was, then charge its voucher."""
+        voucher = checked.payment.voucher
+        new = _delivery(checked, sale)
+        before = await self._ledger.find(voucher.channel_id)
+        known = before is not None and await self._ledger.was_charged(new)
+        if not known:
+            self._check_deposit(checked, deposit, before)
+        action = await self._actions.deposit(
+            checked.payment,
+            network=checked.network,
+            asset=checked.method.asset,
+            requirements=checked.requirements,
+            document={
+                "x402Version": 2,
+                "accepted": checked.requirements,
+                "payload": checked.payment.wire(),
+                "resource": resource_info(sale),
+            },
+        )
+        if action.state == "pending":
+            raise PaymentPending(RETRY_AFTER)
+        if action.state == "failed":
+            raise PaymentRefused(action.error or DEPOSIT_FAILED)
+        admitted = self._admitted(checked, await self._ledger.charge(new))
+        return Admitted(
+            admitted.channel,
+            admitted.amount,
+            admitted.ceiling,
+            admitted.epoch,
+            action.tx_hash or "",
+            moved=action.amount,
+        )
+
+    def _check_deposit(self, checked: _Checked, deposit: Deposit, before: Channel | None) -> None:
+        """Refuse, before any gas is spent, a deposit that could not pay for this delivery."""
+        voucher, now = checked.payment.voucher, self._clock()
+        amount = int(checked.requirements["amount"])
+        if before is not None and voucher.ceiling != before.charged + amount:
+            raise _mismatch(before)
+        if deposit.amount < self._policy.deposit_floor:
+            raise PaymentRefused(DEPOSIT_BELOW_MINIMUM)
+        if deposit.valid_before < now + EXPIRY_MARGIN:
+            raise PaymentRefused(DEPOSIT_EXPIRED)
+        if deposit.valid_after > now:
+            raise PaymentRefused(DEPOSIT_EARLY)
+        there = before.spendable if before is not None else 0
+        if before is not None and voucher.ceiling > there + deposit.amount:
+            raise PaymentRefused(EXCEEDS_BALANCE)
+
+    def _admitted(self, checked: _Checked, charging: Charging) -> Admitted:
+        channel, voucher = charging.channel, checked.payment.voucher
+        if channel is None:
+            raise PaymentRefused(CHANNEL_NOT_FOUND)
+        match charging.outcome:
+            case "mismatch":
+                if channel.charged_at is None and voucher.ceiling <= channel.chain.claimed:
+                    raise _mismatch(channel, BELOW_CLAIMED)
+                raise _mismatch(channel)
+            case "balance":
+                raise PaymentRefused(EXCEEDS_BALANCE)
+        amount = int(checked.requirements["amount"])
+        return Admitted(channel, amount, voucher.ceiling, charging.epoch)
+
+
+def state_ttl(withdraw_delay: int) -> float:
+    """Seconds for which what was read of a channel is fresh: a third of its delay, 30 to 300."""
+    return min(300.0, max(30.0, withdraw_delay / 3))
+
+
+def channel_state(channel: Channel, charged: int) -> dict[str, Any]:
+    """``channelState`` of a response (x402 ``scheme_batch_settlement_evm``)."""
+    return {
+        "channelId": channel.channel_id,
+        "balance": str(channel.chain.balance),
+        "totalClaimed": str(channel.chain.claimed),
+        "withdrawRequestedAt": channel.chain.withdraw_requested_at,
+        "refundNonce": str(channel.chain.refund_nonce),
+        "chargedCumulativeAmount": str(charged),
+    }
+
+
+def _mismatch(channel: Channel, code: str = AMOUNT_MISMATCH) -> VoucherMismatch:
+    extra: dict[str, Any] = {"channelState": channel_state(channel, channel.charged)}
+    if channel.voucher.is_signed:
+        extra["voucherState"] = {
+            "signedMaxClaimable": str(channel.signed),
+            "signature": channel.signature,
+        }
+    return VoucherMismatch(code, channel.network, extra)
+
+
+def correction_of(error: PaymentRefused) -> Correction | None:
+    """What a 402 says beyond the code of a refusal."""
+    if isinstance(error, VoucherMismatch):
+        return Correction(error.network, error.extra)
+    return None
+
+
+def _delivery(checked: _Checked, sale: Sale) -> NewDelivery:
+    voucher = checked.payment.voucher
+    return NewDelivery(
+        channel_id=voucher.channel_id,
+        ceiling=voucher.ceiling,
+        signature=voucher.signature,
+        amount=int(checked.requirements["amount"]),
+        slug=sale.slug,
+        resource=sale.resource,
+        size=sale.size,
+    )
