@@ -13,7 +13,12 @@ from eth_account.signers.local import LocalAccount
 from tests.fakes import USDC
 from tests.support.facilitator_double import facilitator_double
 from tests.support.paying import Till, a_payer, a_sale, a_till, offered, payment_headers, sign
-from xbyte_live.errors import FacilitatorUnavailable, PaymentPending, PaymentRefused
+from xbyte_live.errors import (
+    FacilitatorUnavailable,
+    PaymentMalformed,
+    PaymentPending,
+    PaymentRefused,
+)
 from xbyte_live.ledger.charges import Charge, Exposure
 from xbyte_live.payments.facilitator import (
     Refused,
