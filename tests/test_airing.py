@@ -1,16 +1,18 @@
-"""What becomes of a segment when the database leaves it open whether it is listed."""
+"""What becomes of segments in doubt, and of what is counted, when something fails on the way."""
 
 import hashlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from tests.fakes import FakeFeed, FakeSpawner
 from tests.support.broadcasts import SECOND, create
 from xbyte_live.airing import Airing, AiringPolicy
 from xbyte_live.catalog import Catalog
 from xbyte_live.db.engine import Database
-from xbyte_live.errors import DatabaseUnavailable, PublishRefused
+from xbyte_live.errors import DatabaseUnavailable, FeedFailed, PublishRefused
 from xbyte_live.media.fed import FedSegment, FedTrack, FeedOptions
 from xbyte_live.media.spawner import FeedSpawner
 from xbyte_live.models import Airtime, Listing, Segment, Stream
@@ -59,12 +61,12 @@ async def airing(
         store=store,
         started=started.append,
     )
-    track = FedTrack(codecs="avc1.64001f", frame_rate=Fraction(30), target_duration_s=2)
-    await airing._take(track)
+    await airing._take(TRACK)
     started.clear()
     return airing
 
 
+TRACK = FedTrack(codecs="avc1.64001f", frame_rate=Fraction(30), target_duration_s=2)
 started: list[Airtime] = []
 
 
@@ -137,3 +139,29 @@ async def test_a_feed_that_lost_the_stream_stores_nothing_more(
     with pytest.raises(PublishRefused):
         await airing._take(a_segment("other"))
     assert await listed(catalog, store) == [b"first"]
+
+
+async def test_packets_are_counted_on_when_the_child_is_another(
+    streams: ForgetfulStreams, store: DiskStore
+) -> None:
+    await create(streams)
+    first, second = FakeFeed(), FakeFeed()
+    airing = Airing(
+        await streams.begin_feed("concert", None),
+        policy=AiringPolicy(options=FeedOptions(), restarts=1),
+        spawner=FakeSpawner(first, second),
+        streams=streams,
+        store=store,
+        started=started.append,
+    )
+    counted = [
+        replace(a_segment(f"segment {late}"), late=late, dropped=dropped)
+        for late, dropped in ((2, 1), (5, 1), (0, 3), (4, 3))
+    ]
+    first.put(TRACK, *counted[:2], FeedFailed("it was killed"))
+    second.put(TRACK, *counted[2:], None)
+    await airing.start()
+    await airing.ended()
+    await airing.close(unpublished=True)
+    assert airing.vitals.restarts == 1
+    assert (airing.vitals.late, airing.vitals.dropped) == (5 + 4, 1 + 3)

@@ -1,4 +1,6 @@
-from xbyte_live.attempts import Attempts
+import pytest
+
+from xbyte_live.attempts import Attempts, network_of
 
 
 def test_an_address_may_be_wrong_so_often_in_a_minute() -> None:
@@ -21,3 +23,18 @@ def test_memory_is_bounded_however_many_addresses_try() -> None:
             attempts.failed(f"address {number}", 0)
     assert len(attempts._failures) == 100
     assert all(len(failures) == 3 for failures in attempts._failures.values())
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_who_has_an_ipv6_network_is_one(address: str, network: str) -> None:
+    assert network_of(address) == network

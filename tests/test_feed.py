@@ -288,6 +288,31 @@ async def test_a_fork_server_that_died_is_replaced(spawner: FeedSpawner) -> None
     assert len((await through(second, encode(tags_of("flv")))).segments) == 5
 
 
+async def test_a_feed_is_never_killed_by_its_number(
+    spawner: FeedSpawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the fork server is gone, the number may be another program's by then."""
+    before = open_files()
+    orphans = [await spawner.start(FeedOptions()) for _ in range(2)]
+    os.kill(parent_of(orphans[0].pid), signal.SIGKILL)
+    for orphan in orphans:
+        with suppress(FeedFailed):
+            await orphan.write(ENDLESS_HEAD)
+    os.kill(orphans[0].pid, signal.SIGKILL)
+    await until_gone(orphans[0].pid)
+    os.kill(orphans[1].pid, signal.SIGSTOP)  # it does not end by itself
+    child = await spawner.start(FeedOptions())
+    killed: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", lambda pid, number: killed.append(pid))
+        for feed in (*orphans, child):
+            await feed.kill()
+    assert killed == []
+    await until_gone(orphans[1].pid, child.pid)
+    await spawner.close()
+    assert open_files() == before
+
+
 async def test_a_terminal_interrupt_ends_no_feed(spawner: FeedSpawner) -> None:
     feed = await spawner.start(FeedOptions())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

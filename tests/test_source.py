@@ -2,24 +2,30 @@
 
 import http.server
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import av
 import imageio_ffmpeg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.media import Audio, Recipe, h264
 from xbyte_live.errors import MediaError, SourceRefused
-from xbyte_live.media import source
+from xbyte_live.media import reach, source
 from xbyte_live.media.addresses import SCHEMES, is_public, parse_url
 from xbyte_live.media.fed import FedEvent, FedSegment, FedTrack, FeedOptions
 from xbyte_live.media.fetch import Web
@@ -661,7 +667,10 @@ a=control:track1
 
 def rtsp_answers(server: socket.socket, packets: list[bytes], redirect: str = "") -> None:
     """Serve one player: what it asks for, and the packets once it says PLAY."""
-    guest, _ = server.accept()
+    try:
+        guest, _ = server.accept()
+    except ssl.SSLError:
+        return  # the player does not trust us
     with guest, guest.makefile("rb") as asked:
         while line := asked.readline().decode():
             verb, headers = line.split()[0], {}
@@ -713,6 +722,145 @@ def test_an_rtsp_server_that_sends_on_to_a_private_address_is_left(
             open_source(Source(url, timeout_s=5)),
         ):
             pass
+
+
+@dataclass(slots=True)
+class Certificate:
+    """One that a server made for itself, and what the server speaks TLS with."""
+
+    file: Path
+    server: ssl.SSLContext
+
+
+def a_certificate(folder: Path, name: str) -> Certificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    file, private = folder / f"{name}.pem", folder / f"{name}.key"
+    file.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(file, private)
+    return Certificate(file, server)
+
+
+@contextmanager
+def shaking_hands(certificate: Certificate) -> Iterator[tuple[int, list[bytes]]]:
+    """A port where TLS is spoken with whoever comes, and what came first of each that trusts it."""
+    said: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def serve() -> None:
+            while True:
+                guest, _ = server.accept()
+                guest.settimeout(5)
+                with guest:
+                    if guest.recv(1, socket.MSG_PEEK) == b"q":
+                        return
+                    with suppress(OSError), certificate.server.wrap_socket(guest, True) as secure:
+                        said.append(secure.recv(1))
+
+        with threaded(serve):
+            try:
+                yield port, said
+            finally:
+                with socket.create_connection(("127.0.0.1", port)) as last:
+                    last.sendall(b"q")
+
+
+@pytest.mark.parametrize("scheme", ["https", "rtmps", "rtsps"])
+@pytest.mark.parametrize(("name", "trusted"), [("localhost", False), ("elsewhere", True)])
+def test_who_proves_to_be_nobody_is_told_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, name: str, trusted: bool
+) -> None:
+    certificate = a_certificate(tmp_path, name)
+    if trusted:  # but for another name
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))
+    reason = "localhost" if trusted else "self-signed"
+    with (
+        shaking_hands(certificate) as (port, said),
+        pytest.raises(MediaError, match=f"certificate .*{reason}"),
+    ):
+        pulled(f"{scheme}://localhost:{port}/live/secret")
+    assert not any(said)
+
+
+def test_rtsps_from_whom_a_trusted_certificate_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = a_certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))
+    packets = rtp_packets(folder / "footage.ts")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as plain,
+        certificate.server.wrap_socket(plain, server_side=True) as server,
+    ):
+        url = f"rtsps://localhost:{server.getsockname()[1]}/camera"
+        out = Collected()
+        with threaded(partial(rtsp_answers, server, packets)), suppress(MediaError):
+            pull_into(out, url)
+    assert lasts(out) == pytest.approx(SECONDS, abs=1.1)
+
+
+def test_rtmps_from_whom_a_trusted_certificate_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = a_certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))
+    with shaking_hands(certificate) as (port, said), pytest.raises(MediaError) as ended:
+        pulled(f"rtmps://localhost:{port}/live/x")
+    assert said[0] == b"\x03"  # RTMP's first byte: it is spoken to
+    assert "certificate" not in str(ended.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtmp", "rtsp", "tcp"])
+def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """A name may lead elsewhere the next time it is asked for."""
+    look_up, asked = socket.getaddrinfo, []
+
+    def rebinding(host: str, *args: object, **options: object) -> object:
+        if host != "rebinding.example":
+            return look_up(host, *args, **options)  # type: ignore[arg-type]
+        asked.append(host)
+        first = "127.0.0.1" if len(asked) == 1 else "127.0.0.2"
+        return look_up(first, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    for module in (reach, source):  # as if the first one were public, and the next were not
+        monkeypatch.setattr(module, "is_public", lambda address: address == "127.0.0.1")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket() as inner,
+    ):
+        port = server.getsockname()[1]
+        inner.bind(("127.0.0.2", port))
+        inner.listen()
+        inner.setblocking(False)
+
+        server.settimeout(20)
+        met: list[str] = []
+
+        def hang_up() -> None:
+            guest, (address, _) = server.accept()
+            met.append(address)
+            guest.close()
+
+        with (
+            threaded(hang_up),
+            pytest.raises(MediaError),
+            open_source(Source(f"{scheme}://rebinding.example:{port}/live/x", timeout_s=5)),
+        ):
+            pass
+        assert (len(asked), len(met)) == (1, 1)
+        with pytest.raises(BlockingIOError):
+            inner.accept()
 
 
 def test_what_comes_early_waits() -> None:

@@ -98,6 +98,7 @@ class Airing:
         self._beating: asyncio.Task[None] | None = None
         self._configs: dict[int, Tag] = {}
         self._failures: list[float] = []
+        self._late = self._dropped = 0  # what the present child has counted of these
         self._doubtful: Listing | None = None
         self._writing = False
         self._track: FedTrack | None = None
@@ -118,6 +119,11 @@ class Airing:
     def over(self) -> bool:
         """Whether it has ended, or is about to."""
         return self._closing is not None or self._ended.done()
+
+    @property
+    def closed(self) -> bool:
+        """Whether all that is left of it is listed, and the stream let go."""
+        return self._closing is not None and self._closing.done()
 
     async def start(self) -> None:
         """Start the child process; raises ``FeedFailed``."""
@@ -203,10 +209,7 @@ class Airing:
                 return
             except FeedFailed as error:
                 await process.kill()
-                if self.over or not self._may_restart(error):
-                    self._end(f"it cannot be packaged: {error}")
-                    return
-                await self._restart()
+                await self._restart(error)
             except Exception as error:
                 self._end_with(error)
                 return
@@ -235,12 +238,16 @@ class Airing:
         log.error("%s: %s", self.airtime.slug, error)
         return len(self._failures) <= self._policy.restarts
 
-    async def _restart(self) -> None:
+    async def _restart(self, error: FeedFailed) -> None:
+        """Start another child for the one that failed, as often as that may be tried."""
         self._process = None  # what comes meanwhile is dropped, and counted
-        try:
-            self._process = await self._new_process()
-        except FeedFailed as error:
-            self._end(f"it cannot be packaged: {error}")
+        while not self.over and self._may_restart(error):
+            try:
+                self._process = await self._new_process()
+                return
+            except FeedFailed as again:
+                error = again
+        self._end(f"it cannot be packaged: {error}")
 
     async def _new_process(self) -> FeedProcess:
         declared = self._track.target_duration_s if self._track else self._declared
@@ -258,6 +265,7 @@ class Airing:
         except BaseException:
             await process.kill()
             raise
+        self._late = self._dropped = 0
         return process
 
     async def _introduce(self, process: FeedProcess) -> None:
@@ -288,7 +296,9 @@ class Airing:
             vitals.codecs, vitals.frame_rate = made.codecs, made.frame_rate
             vitals.width, vitals.height = made.width, made.height
         else:
-            vitals.late, vitals.dropped = made.late, made.dropped
+            vitals.late += made.late - self._late
+            vitals.dropped += made.dropped - self._dropped
+            self._late, self._dropped = made.late, made.dropped
             await self._keep(made)
 
     async def _keep(self, made: FedSegment) -> None:

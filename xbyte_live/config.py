@@ -159,7 +159,7 @@ class Settings:
     rtmp_connections: int = setting(200, "RTMP connections at the same time")
     rtmp_connections_per_address: int = setting(20, "the same from one address")
     publish_failures: int = setting(
-        10, "wrong stream keys an address may try in a minute before it is turned away"
+        10, "wrong stream keys a network may try in a minute before they are refused unlogged"
     )
     second_publisher: SecondPublisher = setting(
         "refuse", "`refuse` a second publisher of a stream on air, or let it `take_over`"

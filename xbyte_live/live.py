@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from xbyte_live.airing import Airing, AiringPolicy
-from xbyte_live.attempts import Attempts
+from xbyte_live.attempts import Attempts, network_of
 from xbyte_live.errors import DatabaseUnavailable, FeedFailed, ItemError, PublishRefused
 from xbyte_live.media.fed import Source
 from xbyte_live.media.spawner import FeedSpawner
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 class LivePolicy:
     """The rules of going on air; times in seconds.
 
-    ``failures`` is how many wrong keys an address may try in a minute; ``on_publish_url`` is
-    asked for its leave, if there is one.
+    ``failures`` is how many wrong keys an address may try in a minute, before those that follow
+    are no news; ``on_publish_url`` is asked for its leave, if there is one.
     """
 
     airing: AiringPolicy
@@ -121,36 +121,46 @@ class Live:
                 source=source,
                 clock=self._clock,
             )
+            self._airings[slug] = airing  # a broadcast that goes on is not ended meanwhile
             try:
                 await airing.start()
-            except FeedFailed as error:
+            except BaseException as error:
+                del self._airings[slug]
+                if not isinstance(error, FeedFailed):
+                    raise
                 log.error("%s: no feed can be started: %s", slug, error)
                 await self._streams.release(airtime, "")
                 raise PublishRefused(DENIED, "the server cannot take streams now") from None
-            self._airings[slug] = airing
             log.info("%s: a feed %s", slug, "goes on" if airtime.resumed else "begins")
             return airing
 
     def _on_air(self) -> set[str]:
-        """Streams whose feeds are known to live, whatever clock and database say of them."""
-        return {slug for slug, airing in self._airings.items() if not airing.over}
+        """Streams whose feeds are known to live, whatever clock and database say of them.
+
+        One that is closing lives, since its last segments are still to be listed.
+        """
+        return {slug for slug, airing in self._airings.items() if not airing.closed}
 
     def vitals(self) -> dict[str, Vitals]:
         """How the feeds on air are doing, by slug."""
         return {slug: airing.vitals for slug, airing in self._airings.items() if not airing.over}
 
     async def _opened_by(self, request: PublishRequest) -> Holder:
-        """The stream a publisher has a key of: the key alone, or a slug and ``?key=``."""
-        now, address = self._clock(), request.address
-        if self._attempts.exhausted(address, now):
-            raise PublishRefused(DENIED, "too many wrong stream keys; wait a minute")
+        """The stream a publisher has a key of: the key alone, or a slug and ``?key=``.
+
+        A right key is always taken, whoever else tries wrong ones from the same network: nobody
+        guesses one, so all a limit is good for is to say less of it.
+        """
         slug, key = _names(request)
         holder = await self._streams.holder(key)
-        if holder is None or (slug and holder.slug != slug):
-            self._attempts.failed(address, now)
-            log.warning("a publisher at %s came with a wrong stream key", address)
-            raise PublishRefused(BAD_NAME, "this is no valid stream key")
-        return holder
+        if holder is not None and (not slug or holder.slug == slug):
+            return holder
+        network, now = network_of(request.address), asyncio.get_running_loop().time()
+        if self._attempts.exhausted(network, now):
+            raise PublishRefused(DENIED, "too many wrong stream keys")
+        self._attempts.failed(network, now)
+        log.warning("a publisher at %s came with a wrong stream key", request.address)
+        raise PublishRefused(BAD_NAME, "this is no valid stream key")
 
     async def _ask_leave(self, slug: str, address: str) -> None:
         if not self._policy.on_publish_url:
@@ -163,15 +173,18 @@ class Live:
 
     async def _make_room(self, slug: str) -> None:
         """End the feed a stream has already, if that is the rule or its publisher is gone."""
-        current = self._airings.pop(slug, None)
+        current = self._airings.get(slug)
         if current is None:
             return
         if not current.over:
             if not self._policy.take_over and current.silent_for < _SURELY_GONE:
-                self._airings[slug] = current
                 raise PublishRefused(BAD_NAME, "this stream is on air already")
             current.cut(PublishRefused(DENIED, "another publisher took over"))
-        await current.close(unpublished=False)
+        try:
+            await current.close(unpublished=False)
+        finally:
+            if current.closed:  # and not only waited for in vain
+                del self._airings[slug]
 
     def _say_started(self, airtime: Airtime) -> None:
         self._webhooks.send(Event("stream.started", airtime.slug, self._clock(), {}))

@@ -2,7 +2,7 @@
 
 ``multiprocessing`` has one too, but its children import the main program again, and starting it
 blocks. Requests come over a socket, each with the descriptor of the pipe its child shall serve;
-answers are the child's process id, and how it ended.
+answers are the child's process id with a descriptor of the process, and how it ended.
 """
 
 import gc
@@ -79,7 +79,7 @@ class ForkServer:
             worker.start(sock, options)
         sock.close()
         self._feeds[pid] = feed
-        self._answer(FORKED, feed, pid, 0)
+        self._answer_forked(feed, pid)
 
     def _kill(self, feed: int) -> None:
         # only a child not reaped yet, so no other process can have its id
@@ -95,6 +95,23 @@ class ForkServer:
             feed = self._feeds.pop(pid, None)
             if feed is not None:
                 self._answer(EXITED, feed, pid, os.waitstatus_to_exitcode(status))
+
+    def _answer_forked(self, feed: int, pid: int) -> None:
+        """Say so, with a descriptor of the child, which stands for no other that has its id later.
+
+        It is made here because only here the child is not reaped yet. Without one, which takes
+        a free descriptor and Linux 5.3, nobody but this process ends the child by force.
+        """
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            self._answer(FORKED, feed, pid, 0)
+            return
+        try:
+            with suppress(ConnectionError):
+                socket.send_fds(self._control, [ANSWER.pack(FORKED, feed, pid, 0)], [handle])
+        finally:
+            os.close(handle)
 
     def _answer(self, what: int, feed: int, pid: int, code: int) -> None:
         with suppress(ConnectionError):

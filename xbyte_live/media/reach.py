@@ -1,6 +1,9 @@
-"""Adapter: looks up the addresses of a source and connects to them, if that is allowed."""
+"""Adapter: looks up a source's addresses and connects to them, if allowed; whom TLS may trust."""
 
 import socket
+import ssl
+
+import certifi
 
 from xbyte_live.errors import SourceRefused
 from xbyte_live.media.addresses import Target, is_public
@@ -35,6 +38,32 @@ def connect(target: Target, allow_private: bool, timeout: float) -> socket.socke
         except OSError as error:
             failure = error
     raise failure or ConnectionError
+
+
+def ca_file() -> str:
+    """The certificates to trust, in one file: the system's, or those that come with this program.
+
+    ``SSL_CERT_FILE`` names others, as it does for OpenSSL.
+    """
+    return ssl.get_default_verify_paths().cafile or certifi.where()
+
+
+def distrust(target: Target, allow_private: bool, timeout: float) -> str | None:
+    """What is wrong with a server's certificate, in a few words; ``None`` for nothing known.
+
+    Connects to find out; raises ``SourceRefused``.
+    """
+    context = ssl.create_default_context(cafile=ca_file())
+    try:
+        with (
+            connect(target, allow_private, timeout) as sock,
+            context.wrap_socket(sock, server_hostname=target.host),
+        ):
+            return None
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except OSError:
+        return None
 
 
 class Datagrams:

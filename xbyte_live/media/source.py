@@ -20,7 +20,7 @@ from xbyte_live.media.addresses import SCHEMES, Target, is_public, parse_url
 from xbyte_live.media.fed import Source
 from xbyte_live.media.fetch import Web
 from xbyte_live.media.probe import MAX_PIXELS
-from xbyte_live.media.reach import Datagrams, addresses, connect
+from xbyte_live.media.reach import Datagrams, addresses, ca_file, connect, distrust
 
 __all__ = ["Opened", "Source", "check_source", "open_source"]
 
@@ -31,6 +31,7 @@ _PROTOCOLS = {
     "rtmp": "rtmp,tcp", "rtmps": "rtmps,rtmp,tls,tcp", "rtsp": "rtsp,rtp,tcp",
     "rtsps": "rtsps,rtsp,rtp,tls,tcp",
 }  # fmt: skip
+_SECURE = frozenset({"rtmps", "rtsps"})
 _BUFFER = 1 << 16
 _DESCRIPTORS = 1024  # a child has far fewer
 
@@ -102,8 +103,8 @@ def open_source(source: Source) -> Iterator[Opened]:
 def _stream(target: Target, source: Source) -> Opened:
     """RTMP and RTSP, which FFmpeg speaks itself."""
     hosts = [""] if source.allow_private else addresses(target, False)
-    if target.scheme in ("rtmps", "rtsps"):
-        hosts = [""]  # the certificate is for the name
+    if target.scheme in _SECURE:
+        hosts = [""]  # the certificate is for the name, which nobody at another address has one of
     before = _descriptors()
     failure: av.FFmpegError | None = None
     for host in hosts:
@@ -118,11 +119,18 @@ def _stream(target: Target, source: Source) -> Opened:
             container.close()
             raise SourceRefused("the source leads to a private or local address")
         return Opened(container, hurries=False)
+    reason = None
+    if target.scheme in _SECURE:  # FFmpeg knows of certificates, but does not say so
+        reason = distrust(target, source.allow_private, source.timeout_s)
+    if reason:
+        raise MediaError(f"the source's certificate is not to be trusted ({reason})")
     raise failure or MediaError("the source cannot be reached")
 
 
 def _stream_options(target: Target, pinned: bool) -> dict[str, str]:
     options = {"protocol_whitelist": _PROTOCOLS[target.scheme]}
+    if target.scheme in _SECURE:  # by itself, FFmpeg trusts anybody
+        options |= {"tls_verify": "1", "ca_file": ca_file()}
     if target.scheme.startswith("rtsp"):
         return options | {"rtsp_transport": "tcp"}
     if pinned:  # a server may go by the name it is called by

@@ -20,7 +20,6 @@ from xbyte_live.media.wire import ANSWER, EXITED, FORK, FORKED, KILL, REQUEST
 log = logging.getLogger(__name__)
 
 _PATIENCE = 30.0  # seconds a fork server has for a fork, its own start included
-_READ = 1 << 16
 _ROOT = str(Path(__file__).parents[2])
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -116,8 +115,7 @@ class _ForkServer:
         self._numbers = count(1)
         self._forked: dict[int, asyncio.Future[int]] = {}
         self._exited: dict[int, asyncio.Future[int | None]] = {}
-        self._orphans: set[int] = set()  # feeds that outlived it
-        self._answers = bytearray()
+        self._handles: dict[int, int] = {}  # a descriptor of each feed's process
         self.lost = False
         self._loop.add_reader(control, self._read)
 
@@ -132,18 +130,21 @@ class _ForkServer:
             pid = await asyncio.wait_for(forked, _PATIENCE)
         except BaseException as error:
             self._forked.pop(number, None)
-            self._kill(number, 0)
+            self._kill(number)
             self._exited.pop(number, None)
             if isinstance(error, ConnectionError):
                 self._lose()
             if isinstance(error, TimeoutError | OSError):
                 raise FeedFailed("no process can be started for it") from None
             raise
-        return Child(pid, exited, lambda: self._kill(number, pid))
+        return Child(pid, exited, lambda: self._kill(number))
 
     async def close(self) -> None:
         """End it, and its children with it; waits until they are gone."""
-        self._let_go()
+        if not self.lost:
+            self._let_go()
+            for number in tuple(self._handles):
+                self._forget(number)
         try:
             await asyncio.wait_for(self._process.wait(), _PATIENCE)
         except TimeoutError:
@@ -158,37 +159,38 @@ class _ForkServer:
         if socket.send_fds(self._control, [message], descriptors) != len(message):
             raise OSError("the fork server does not listen")
 
-    def _kill(self, number: int, pid: int) -> None:
-        if number in self._orphans:  # nobody else can end it now
-            self._orphans.discard(number)
-            if pid:  # 0 is a feed that was never forked, and to kill it would be to kill us
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            return
-        exited = self._exited.get(number)
-        if exited is None or exited.done():
-            return
-        try:
-            self._send(KILL, number, b"", None)
-        except OSError:
-            if pid:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+    def _kill(self, number: int) -> None:
+        """End a feed, never by its process id: others may have that once the feed is gone."""
+        if number in self._handles:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handles[number], signal.SIGKILL)
+            self._forget(number)
+        elif number in self._exited:
+            with suppress(OSError):
+                self._send(KILL, number, b"", None)
+
+    def _forget(self, number: int) -> None:
+        handle = self._handles.pop(number, None)
+        if handle is not None:
+            os.close(handle)
 
     def _read(self) -> None:
         try:
-            data = self._control.recv(_READ)
+            # one answer at a time, so that a descriptor is that of its feed
+            data, descriptors, _, _ = socket.recv_fds(
+                self._control, ANSWER.size, 1, socket.MSG_CMSG_CLOEXEC
+            )
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data = b""
+            data, descriptors = b"", []
         if not data:
             self._lose()
             return
-        self._answers += data
-        while len(self._answers) >= ANSWER.size:
-            self._take(*ANSWER.unpack_from(self._answers))
-            del self._answers[: ANSWER.size]
+        what, number, pid, code = ANSWER.unpack(data)
+        if descriptors:
+            self._handles[number] = descriptors[0]
+        self._take(what, number, pid, code)
 
     def _take(self, what: int, number: int, pid: int, code: int) -> None:
         if what == FORKED:
@@ -198,7 +200,10 @@ class _ForkServer:
                     forked.set_result(pid)
                 else:
                     forked.set_exception(FeedFailed("the machine has no room for its process"))
+            else:  # nobody waits for it any more
+                self._kill(number)
         elif what == EXITED:
+            self._forget(number)
             exited = self._exited.pop(number, None)
             if exited and not exited.done():
                 exited.set_result(code)
@@ -207,7 +212,6 @@ class _ForkServer:
         """It died by itself; its children go on, for us to end."""
         if not self.lost:
             log.error("the process that starts feeds is gone; those on air go on")
-            self._orphans |= self._exited.keys()
             self._let_go()
 
     def _let_go(self) -> None:

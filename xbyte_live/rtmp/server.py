@@ -5,9 +5,9 @@ import logging
 import socket
 from collections import Counter
 from contextlib import suppress
-from ipaddress import IPv6Address, IPv6Network, ip_address
 from ssl import SSLContext
 
+from xbyte_live.attempts import network_of
 from xbyte_live.errors import RtmpError
 from xbyte_live.rtmp.desk import Desk, Feed, PublishRequest, RtmpCounters, RtmpLimits
 from xbyte_live.rtmp.peer import Gone, Peer
@@ -89,7 +89,7 @@ class RtmpServer:
         self._admit(sock, str(address[0]), context)
 
     def _admit(self, sock: socket.socket, address: str, context: SSLContext | None) -> None:
-        limits, network = self._limits, _network(address)
+        limits, network = self._limits, network_of(address)
         same = Counter(self._peers.values())[network]
         if len(self._peers) >= limits.max_connections or same >= limits.per_address:
             self.counters.turned_away += 1
@@ -156,11 +156,3 @@ async def _close(writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_CLOSING):
             await writer.wait_closed()
     writer.transport.abort()
-
-
-def _network(address: str) -> str:
-    """What one limit holds for: an IPv4 address, or an IPv6 network of 64 bits."""
-    ip = ip_address(address)
-    if isinstance(ip, IPv6Address):
-        return str(ip.ipv4_mapped or IPv6Network((int(ip), 64), strict=False))
-    return str(ip)
