@@ -1,26 +1,39 @@
 """Wiring: the parts that take money: facilitator, chain, settlement, and the gate before them."""
 
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
-from xbyte_live.errors import ConfigError
+from xbyte_live.errors import ConfigError, FacilitatorError
+from xbyte_live.ledger.actions import ActionLedger
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.ledger.charges import ChargeLedger, Exposure
-from xbyte_live.money import Asset
+from xbyte_live.money import Asset, parse_decimal
+from xbyte_live.payments.authorizer import Authorizer, own_authorizer
 from xbyte_live.payments.chain import ChainReader
+from xbyte_live.payments.channel_chain import ChannelChain
+from xbyte_live.payments.channels import ChannelPolicy, Channels
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.facilitator import Facilitator, RemoteFacilitator
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.keys import gas_key
 from xbyte_live.payments.local_facilitator import LocalFacilitator
 from xbyte_live.payments.methods import accepted_assets, legacy_names, payment_methods
+from xbyte_live.payments.requirements import SCHEME_EXACT, of_scheme
 from xbyte_live.payments.sender import OneSender
+from xbyte_live.settlement.actions import ActionPolicy, Actions
+from xbyte_live.settlement.mirror import Mirror
+from xbyte_live.settlement.proofs import Proofs
 from xbyte_live.settlement.transfers import Settlement
 from xbyte_live.tasks import Work
 
 LEASE_MARGIN = 10.0
+GWEI_DECIMALS = 9
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,44 +42,99 @@ class Till:
 
     gate: Gate
     charges: ChargeLedger
+    channels: ChannelLedger
+    actions: Actions
+    mirror: Mirror
     facilitator: Facilitator
-    settlement: Settlement
+    transfers: Settlement
 
     def work(self) -> Sequence[Work]:
         """What runs behind the server."""
-        return (self.settlement.run(),)
+        return (self.transfers.run(),)
 
 
 @asynccontextmanager
 async def open_till(settings: Settings, database: Database) -> AsyncIterator[Till]:
     """Everything that takes money, without its background work; ended in order on leaving."""
     assets = accepted_assets(settings)
-    charges = ChargeLedger(database)
+    charges, vouchers = (
+        ChargeLedger(database),
+        ChannelLedger(database, retry_window=settings.retry_window),
+    )
     async with AsyncExitStack() as stack:
         facilitator = build_facilitator(settings, assets)
         stack.push_async_callback(facilitator.close)
-        chains = build_chains(settings, assets)
+        chains, contracts = build_chains(settings, assets), build_contracts(settings, assets)
         for chain in chains.values():
             stack.push_async_callback(chain.close)
-        settlement = Settlement(
+        for contract in contracts.values():
+            stack.push_async_callback(contract.close)
+        transfers = Settlement(
             charges,
             facilitator,
             chains,
-            lease=settings.facilitator_timeout + settings.settle_wait + LEASE_MARGIN,
+            lease=_lease(settings),
             parallel=settings.settle_parallel,
             queue=settings.settle_queue,
         )
-        stack.push_async_callback(settlement.drain)
-        methods = payment_methods(settings, {})
+        stack.push_async_callback(transfers.drain)
+        authorizer = own_authorizer(settings)
+        mirror = Mirror(vouchers, contracts)
+        actions = Actions(
+            ActionLedger(database),
+            vouchers,
+            facilitator,
+            contracts,
+            Proofs(contracts, chains),
+            mirror,
+            authorizer,
+            action_policy(settings),
+        )
+        stack.push_async_callback(actions.drain)
+        authorizers = await receiver_authorizers(authorizer, facilitator, assets)
+        methods = payment_methods(settings, authorizers)
         gate = Gate(
             charges,
-            Exact(charges, settlement, facilitator, methods, exact_policy(settings)),
+            Exact(
+                charges,
+                transfers,
+                facilitator,
+                of_scheme(methods, SCHEME_EXACT),
+                exact_policy(settings),
+            ),
             methods,
+            channels=Channels(
+                vouchers, mirror, actions, facilitator, methods, channel_policy(settings)
+            ),
             payment_timeout=settings.payment_timeout,
             max_payment_header=settings.max_payment_header,
             secret=await charges.secret("receipts"),
         )
-        yield Till(gate, charges, facilitator, settlement)
+        yield Till(gate, charges, vouchers, actions, mirror, facilitator, transfers)
+
+
+async def receiver_authorizers(
+    own: Authorizer | None, facilitator: Facilitator, assets: Sequence[Asset]
+) -> dict[str, str]:
+    """Who authorizes claims and refunds on each network where somebody does."""
+    if own is not None:
+        return {asset.network: own.address for asset in assets}
+    found: dict[str, str] = {}
+    for asset in assets:
+        try:
+            authorizer = await facilitator.receiver_authorizer(asset.network)
+        except FacilitatorError as error:
+            log.error("%s; payment by channel is not offered on %s", error, asset.network)
+            continue
+        if authorizer is not None:
+            found[asset.network] = authorizer
+        else:
+            log.warning(
+                "no facilitator authorizes claims on %s: payment by channel is not offered; "
+                "XBYTE_RECEIVER_AUTHORIZER_KEY would let us",
+                asset.network,
+            )
+    return found
 
 
 def build_facilitator(settings: Settings, assets: Sequence[Asset]) -> Facilitator:
@@ -94,6 +162,16 @@ def build_chains(settings: Settings, assets: Sequence[Asset]) -> dict[str, Chain
     }
 
 
+def build_contracts(settings: Settings, assets: Sequence[Asset]) -> dict[str, ChannelChain]:
+    """One reader of the channels' contract for each network payments are taken on."""
+    return {
+        network: ChannelChain(
+            url, timeout=settings.facilitator_timeout, confirmations=settings.confirmations
+        )
+        for network, url in rpc_urls(settings, assets).items()
+    }
+
+
 def rpc_urls(settings: Settings, assets: Sequence[Asset]) -> Mapping[str, str]:
     """The RPC node of each network in use; raises ``ConfigError`` for one without."""
     known = settings.rpc_by_network
@@ -113,3 +191,24 @@ def exact_policy(settings: Settings) -> ExactPolicy:
         payment_timeout=settings.payment_timeout,
         settle_wait=settings.settle_wait,
     )
+
+
+def channel_policy(settings: Settings) -> ChannelPolicy:
+    """The ``batch-settlement`` scheme's rules as the settings have them."""
+    return ChannelPolicy(
+        deposit_floor=settings.deposit_units, payment_timeout=settings.payment_timeout
+    )
+
+
+def action_policy(settings: Settings) -> ActionPolicy:
+    """How actions go to the chain as the settings have it."""
+    return ActionPolicy(
+        lease=_lease(settings),
+        wait=settings.settle_wait,
+        max_gas_price=parse_decimal(settings.max_gas_price, GWEI_DECIMALS),
+        parallel=settings.settle_parallel,
+    )
+
+
+def _lease(settings: Settings) -> float:
+    return settings.facilitator_timeout + settings.settle_wait + LEASE_MARGIN

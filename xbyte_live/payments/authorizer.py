@@ -41,8 +41,6 @@ def own_authorizer(settings: Settings) -> Authorizer | None:
     key = settings.receiver_authorizer_key.reveal()
     if key:
         if not is_key(key):
-            raise ConfigError(
-                "XBYTE_RECEIVER_AUTHORIZER_KEY is not a private key of 64 hex digits"
-            )
+            raise ConfigError("XBYTE_RECEIVER_AUTHORIZER_KEY is not a private key of 64 hex digits")
         return Authorizer(key)
     return None if settings.facilitators else Authorizer(gas_key(settings))

@@ -88,7 +88,7 @@ class ChannelEvent(NamedTuple):
     block: int
     block_hash: str
     tx_hash: str
-    index: int
+    log_index: int
 
 
 class ChannelChain:
@@ -117,9 +117,7 @@ class ChannelChain:
         for at in range(0, len(ids), CHANNELS_AT_ONCE):
             some = ids[at : at + CHANNELS_AT_ONCE]
             words = [bytes.fromhex(channel_id[2:]) for channel_id in some]
-            datas = [
-                call + word for word in words for call in (_CHANNELS, _WITHDRAWALS, _NONCE)
-            ]
+            datas = [call + word for word in words for call in (_CHANNELS, _WITHDRAWALS, _NONCE)]
             with _asking():
                 answers = await self._read(datas, block)
                 found |= {
@@ -244,9 +242,7 @@ def _asking() -> Any:
             "the chain has no contract for payment channels at its place; check rpc_urls"
         ) from error
     except Exception as error:
-        raise ChainUnavailable(
-            f"the RPC node gave no answer ({type(error).__name__})"
-        ) from error
+        raise ChainUnavailable(f"the RPC node gave no answer ({type(error).__name__})") from error
 
 
 def _state(channel: bytes, withdrawal: bytes, nonce: bytes) -> ChannelState:
@@ -263,7 +259,7 @@ def _event(log: LogReceipt) -> ChannelEvent:
         block=log["blockNumber"],
         block_hash=_hex(log["blockHash"]),
         tx_hash=_hex(log["transactionHash"]),
-        index=log["logIndex"],
+        log_index=log["logIndex"],
     )
 
 

@@ -17,11 +17,14 @@ from xbyte_live.money import Asset
 from xbyte_live.payments.eip3009 import EXPIRY_MARGIN
 from xbyte_live.payments.facilitator import Facilitator, SignedPayment
 from xbyte_live.payments.headers import Payment
+from xbyte_live.payments.order import Order
 from xbyte_live.payments.requirements import (
+    SCHEME_CHANNELS,
     Correction,
     PaymentMethod,
     Sale,
     accepts,
+    of_scheme,
     requirements_v2,
     resource_info,
 )
@@ -93,13 +96,19 @@ class Actions(Protocol):
         """Give an amount back to the payer."""
 
 
+class Budgets(Protocol):
+    """What holds the budgets of sessions."""
+
+    async def charge(self, new: NewDelivery, order: Order) -> Charging | None:
+        """Charge a voucher for an order and hold it; ``None`` if its session is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelPolicy:
-    """``deposit_floor`` is in atomic units, the rest in seconds."""
+    """``deposit_floor`` is in atomic units, ``payment_timeout`` in seconds."""
 
     deposit_floor: int
     payment_timeout: int
-    retry_window: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +151,15 @@ class Channels:
         methods: Sequence[PaymentMethod],
         policy: ChannelPolicy,
         *,
+        budgets: Budgets | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._budgets = budgets
         self._ledger = ledger
         self._mirror = mirror
         self._actions = actions
         self._facilitator = facilitator
-        self._methods = tuple(method for method in methods if method.channel is not None)
+        self._methods = of_scheme(methods, SCHEME_CHANNELS)
         self._policy = policy
         self._clock = clock
         self._synced: OrderedDict[str, float] = OrderedDict()
@@ -167,8 +178,7 @@ class Channels:
         if checked.payment.deposit is not None:
             return await self._deposit(checked, checked.payment.deposit, sale)
         await self._freshen(checked)
-        charging = await self._ledger.charge(_delivery(checked, sale))
-        return self._admitted(checked, charging)
+        return self._admitted(checked, await self._charge(_delivery(checked, sale), sale))
 
     async def refund(self, payment: Payment, sale: Sale) -> Admitted:
         """Give back what a channel has left, or the part of it that a refund asks for.
@@ -199,7 +209,9 @@ class Channels:
         """The offer the payment accepted, field by field."""
         if payment.accepted is None or sale.settle_first:
             raise PaymentRefused("unsupported_scheme")
-        on_network = [m for m in self._methods if m.asset.network == payment.network]
+        on_network = [
+            m for m in self._methods if m.asset.network == payment.network and sale.takes(m)
+        ]
         if not on_network:
             raise PaymentRefused("network_mismatch")
         for method in on_network:
@@ -259,6 +271,14 @@ class Channels:
             raise PaymentRefused(CHANNEL_NOT_FOUND)
         return channel
 
+    async def _charge(self, new: NewDelivery, sale: Sale) -> Charging:
+        if sale.order is None:
+            return await self._ledger.charge(new)
+        charging = self._budgets and await self._budgets.charge(new, sale.order)
+        if charging is None:
+            raise PaymentRefused("session_over", "this session is over, or another channel's")
+        return charging
+
     async def _deposit(self, checked: _Checked, deposit: Deposit, sale: Sale) -> Admitted:
         """Have the deposit moved, unless it was, then charge its voucher."""
         voucher = checked.payment.voucher
@@ -283,7 +303,7 @@ class Channels:
             raise PaymentPending(RETRY_AFTER)
         if action.state == "failed":
             raise PaymentRefused(action.error or DEPOSIT_FAILED)
-        admitted = self._admitted(checked, await self._ledger.charge(new))
+        admitted = self._admitted(checked, await self._charge(new, sale))
         return Admitted(
             admitted.channel,
             admitted.amount,

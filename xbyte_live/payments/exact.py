@@ -150,13 +150,16 @@ class Exact:
     def _exposure(self, new: NewCharge, sale: Sale) -> Exposure | None:
         """What may leave unsettled: nothing for an authorization about to expire in the queue."""
         lasts = new.valid_before - self._clock()
-        if sale.settle_first or lasts < self._policy.payment_timeout / 2:
+        settled = sale.settle_first or sale.order is not None
+        if settled or lasts < self._policy.payment_timeout / 2:
             return None
         return self._policy.exposure
 
     async def _check(self, payment: Payment, authorization: Authorization, sale: Sale) -> NewCharge:
         """The charge this payment would be, all its terms and its signature checked."""
         match = self._match(payment, authorization, sale)
+        if not sale.is_for(authorization.payer):
+            raise PaymentRefused("payer_mismatch", "only who bought it may pay for more of it")
         asset = match.method.asset
         amount = match.quote.price.amount_for(match.quote.size)
         code = refusal(authorization, value=amount, pay_to=match.quote.pay_to, now=self._clock())
@@ -195,7 +198,8 @@ class Exact:
             _Match(method, quote, self._requirements(payment, method, quote, sale))
             for method in self._methods
             for quote in sale.quotes
-            if (method.v1_network if payment.version == 1 else method.asset.network)
+            if sale.takes(method)
+            and (method.v1_network if payment.version == 1 else method.asset.network)
             == payment.network
         ]
         if not offers:

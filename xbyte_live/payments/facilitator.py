@@ -2,13 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
 
 from xbyte_live.errors import FacilitatorError, FacilitatorMisbehaved, FacilitatorUnavailable
+from xbyte_live.payments.requirements import SCHEME_CHANNELS
 from xbyte_live.payments.wire import read_json
 
 MAX_ANSWER = 256 * 1024
@@ -53,10 +55,52 @@ REFUSALS = frozenset(
         "network_mismatch",
         "smart_wallet_deployment_failed",
         "unsupported_scheme",
+        *(
+            f"invalid_batch_settlement_evm_{code}"
+            for code in (
+                "authorizer_address_mismatch",
+                "authorizer_not_configured",
+                "channel_id_mismatch",
+                "channel_not_found",
+                "claim_payload",
+                "claim_simulation_failed",
+                "cumulative_below_claimed",
+                "cumulative_exceeds_balance",
+                "deposit_payload",
+                "deposit_simulation_failed",
+                "eip6492_factory_not_allowed",
+                "erc3009_authorization_required",
+                "insufficient_balance",
+                "missing_eip712_domain",
+                "network_mismatch",
+                "nothing_to_settle",
+                "payload_authorization_valid_after",
+                "payload_authorization_valid_before",
+                "payload_type",
+                "receive_authorization_signature",
+                "receiver_authorizer_mismatch",
+                "receiver_mismatch",
+                "refund_amount_invalid",
+                "refund_no_balance",
+                "refund_payload",
+                "refund_simulation_failed",
+                "rpc_read_failed",
+                "scheme",
+                "settle_payload",
+                "settle_simulation_failed",
+                "smart_wallet_deployment_failed",
+                "token_mismatch",
+                "unknown_settle_action",
+                "voucher_signature",
+                "withdraw_delay_mismatch",
+                "withdraw_delay_out_of_range",
+            )
+        ),
     }
 )
 _REFUSED_PAYLOAD = "invalid_exact_evm_payload_"  # all that begin so are about its fields
 _TX_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +158,12 @@ class Facilitator(Protocol):
     async def settle(self, payment: SignedPayment) -> Outcome:
         """Move the money; safe to ask again for the same payment."""
 
+    async def receiver_authorizer(self, network: str) -> str | None:
+        """The lower-case address that authorizes claims and refunds of channels there, if any.
+
+        Raises ``FacilitatorError`` when that cannot be asked.
+        """
+
     async def check(self) -> None:
         """Return if payments can be settled, else raise the error that says why not."""
 
@@ -136,6 +186,7 @@ class RemoteFacilitator:
             headers={"accept-encoding": "identity"},  # nothing small that unpacks to much
             follow_redirects=False,
         )
+        self._authorizers: dict[str, dict[str, str]] = {}  # by URL, then by network
 
     async def verify(self, payment: SignedPayment) -> Verdict:
         """Ask each facilitator in turn until one answers in the x402 form."""
@@ -160,7 +211,7 @@ class RemoteFacilitator:
     async def settle(self, payment: SignedPayment) -> Outcome:
         """Ask in turn; once a request may have been acted on, its outcome is ``Unknown``."""
         failure: FacilitatorError = FacilitatorUnavailable("no facilitator could be reached")
-        for url in tuple(self._urls):
+        for url in await self._able(payment):
             try:
                 response = await self._post(url, "settle", payment)
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
@@ -184,20 +235,61 @@ class RemoteFacilitator:
             )
         raise failure
 
+    async def receiver_authorizer(self, network: str) -> str | None:
+        """What the first facilitator that has one advertises; each is asked until it answers."""
+        failure: FacilitatorError | None = None
+        for url in tuple(self._urls):
+            try:
+                found = (await self._authorizers_of(url)).get(network)
+            except FacilitatorError as error:
+                failure = error
+                continue
+            if found is not None:
+                return found
+        if failure is not None:
+            raise failure
+        return None
+
     async def check(self) -> None:
         """Return when some facilitator lists what it supports."""
         failure: FacilitatorError = FacilitatorUnavailable("no facilitator could be reached")
         for url in self._urls:
-            request = self._http.build_request("GET", f"{url}/supported")
             try:
-                if isinstance(_object(await self._send(request), "supported").get("kinds"), list):
-                    return
-                failure = FacilitatorMisbehaved("a facilitator's supported answer has no kinds")
-            except httpx.HTTPError:
-                continue
+                await self._supported(url)
+                return
             except FacilitatorError as error:
                 failure = error
         raise failure
+
+    async def _supported(self, url: str) -> list[Any]:
+        request = self._http.build_request("GET", f"{url}/supported")
+        try:
+            kinds = _object(await self._send(request), "supported").get("kinds")
+        except httpx.HTTPError:
+            raise FacilitatorUnavailable("no facilitator could be reached") from None
+        if not isinstance(kinds, list):
+            raise FacilitatorMisbehaved("a facilitator's supported answer has no kinds")
+        return kinds
+
+    async def _authorizers_of(self, url: str) -> dict[str, str]:
+        """Who authorizes claims at a facilitator, by network."""
+        if url not in self._authorizers:
+            self._authorizers[url] = dict(_authorizers(await self._supported(url)))
+        return self._authorizers[url]
+
+    async def _able(self, payment: SignedPayment) -> tuple[str, ...]:
+        """The facilitators to ask, in order.
+
+        For a claim or refund that one of them is to sign, that one alone.
+        """
+        authorizer = _delegated_to(payment.document.get("payload"))
+        if authorizer is not None:
+            network = payment.requirements.get("network", "")
+            for url in tuple(self._urls):
+                with suppress(FacilitatorError):
+                    if (await self._authorizers_of(url)).get(network) == authorizer:
+                        return (url,)
+        return tuple(self._urls)
 
     def _distrust(self, url: str) -> None:
         """Ask the others first from now on; this payment's next attempt goes to one of them."""
@@ -236,6 +328,29 @@ class RemoteFacilitator:
         return httpx.Response(
             response.status_code, headers=_plain(response.headers), content=bytes(data)
         )
+
+
+def _authorizers(kinds: list[Any]) -> Iterator[tuple[str, str]]:
+    """Who authorizes claims on which network, of the kinds of payment a facilitator supports."""
+    for kind in kinds:
+        if isinstance(kind, dict) and kind.get("scheme") == SCHEME_CHANNELS:
+            extra, network = kind.get("extra"), kind.get("network")
+            found = extra.get("receiverAuthorizer") if isinstance(extra, dict) else None
+            if isinstance(network, str) and isinstance(found, str) and _ADDRESS.fullmatch(found):
+                yield network, found.lower()
+
+
+def _delegated_to(payload: Any) -> str | None:
+    """The authorizer that must still sign a claim or refund, if it is not signed."""
+    if not isinstance(payload, dict):
+        return None
+    if payload.get("type") == "claim" and not payload.get("claimAuthorizerSignature"):
+        config = payload["claims"][0]["voucher"]["channel"]
+    elif "refundNonce" in payload and not payload.get("refundAuthorizerSignature"):
+        config = payload["channelConfig"]
+    else:
+        return None
+    return str(config["receiverAuthorizer"]).lower()
 
 
 def read_settle_answer(answer: dict[str, Any]) -> Outcome:

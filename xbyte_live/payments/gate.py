@@ -16,6 +16,7 @@ from xbyte_live.payments.headers import (
     read_payment,
     response_headers,
 )
+from xbyte_live.payments.order import channel_origin, charge_origin
 from xbyte_live.payments.requirements import (
     SCHEME_CHANNELS,
     SCHEME_EXACT,
@@ -27,22 +28,35 @@ from xbyte_live.payments.requirements import (
 )
 from xbyte_live.pricing import Quote
 
-__all__ = ["Challenge", "Gate", "Receipt", "Sale"]
+__all__ = ["Challenge", "Gate", "Paid", "Receipt", "Sale"]
 
 
 _OF_CHANNEL = "c"  # what a receipt of a voucher begins with; that of a charge is its number
 
 
 @dataclass(frozen=True, slots=True)
+class Paid:
+    """The payment behind a receipt: ``origin`` names it for good.
+
+    ``charge`` is the ``exact`` charge, ``None`` where a channel paid.
+    """
+
+    origin: str
+    charge: Charge | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What goes back with paid bytes: response headers, and what the charge was for them.
 
-    ``answer`` goes back in place of the bytes: the payment asked for its money back.
+    ``answer`` goes back in place of the bytes: the payment asked for its money back. ``paid`` is
+    there when a payment, and no earlier receipt, opened them.
     """
 
     headers: dict[str, str]
     amount: int
     answer: dict[str, Any] | None = None
+    paid: Paid | None = None
 
 
 class Gate:
@@ -112,7 +126,9 @@ class Gate:
         if sale.rewatch_free:
             name = f"{_OF_CHANNEL}{admitted.channel.id}-{admitted.epoch}-{admitted.ceiling}"
             token = self._token(name, sale.resource)
-        return Receipt(self._channel_headers(admitted, token), admitted.amount)
+        origin = channel_origin(admitted.channel.id, admitted.epoch, admitted.ceiling)
+        headers = self._channel_headers(admitted, token)
+        return Receipt(headers, admitted.amount, paid=Paid(origin))
 
     def _channel_headers(self, admitted: Admitted, receipt: str | None) -> dict[str, str]:
         channel = admitted.channel
@@ -138,7 +154,7 @@ class Gate:
             transaction=charge.tx_hash or "",
             receipt=self._token(str(charge.id)) if sale.rewatch_free else None,
         )
-        return Receipt(headers, charge.amount)
+        return Receipt(headers, charge.amount, paid=Paid(charge_origin(charge.id), charge))
 
     async def _opens(self, token: str, sale: Sale) -> bool:
         """Whether the receipt of a first purchase covers these bytes (money rule 7)."""

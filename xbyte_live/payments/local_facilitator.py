@@ -8,6 +8,10 @@ from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
+from x402.mechanisms.evm.batch_settlement.facilitator import (
+    BatchSettlementEvmFacilitator,
+    BatchSettlementEvmFacilitatorConfig,
+)
 from x402.mechanisms.evm.exact.facilitator import ExactEvmScheme, ExactEvmSchemeConfig
 from x402.mechanisms.evm.exact.v1.facilitator import ExactEvmSchemeV1, ExactEvmSchemeV1Config
 from x402.schemas import PaymentPayload, PaymentRequirements, SettleResponse, VerifyResponse
@@ -22,6 +26,7 @@ from xbyte_live.payments.facilitator import (
     Verdict,
     read_settle_answer,
 )
+from xbyte_live.payments.requirements import SCHEME_CHANNELS
 from xbyte_live.payments.sender import OneSender
 
 # The SDK gives these for a bad payment and for a node that does not answer alike.
@@ -30,21 +35,51 @@ _MAYBE_NO_NODE = frozenset(
         "invalid_exact_evm_transaction_simulation_failed",
         "invalid_exact_evm_failed_to_verify_signature",
         "asset_not_deployed_contract",
+        *(
+            f"invalid_batch_settlement_evm_{code}"
+            for code in (
+                "channel_not_found",
+                "claim_simulation_failed",
+                "deposit_simulation_failed",
+                "receive_authorization_signature",
+                "refund_simulation_failed",
+                "rpc_read_failed",
+                "settle_simulation_failed",
+                "voucher_signature",
+            )
+        ),
     }
 )
+
+
+class _NoMemory:
+    """A store that remembers no transaction sent.
+
+    The SDK would wait for it again, and so never send anew a deposit that the chain dropped.
+    """
+
+    def get(self, key: str) -> str | None:
+        return None
+
+    def set(self, key: str, tx_hash: str) -> None:
+        return None
+
+    def delete(self, key: str) -> None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Schemes:
     v1: ExactEvmSchemeV1
     v2: ExactEvmScheme
+    channels: BatchSettlementEvmFacilitator
 
 
 class LocalFacilitator:
     """Verifies and settles through RPC nodes, in a bounded pool of threads.
 
     ``senders`` maps each CAIP-2 network to the one sender of our key on it, ``v1_networks`` the
-    legacy names to CAIP-2.
+    legacy names to CAIP-2. Claims and refunds come signed by their authorizer.
     """
 
     def __init__(
@@ -62,6 +97,11 @@ class LocalFacilitator:
             network: _Schemes(
                 ExactEvmSchemeV1(sender, ExactEvmSchemeV1Config(allowed, simulate_in_settle=True)),
                 ExactEvmScheme(sender, ExactEvmSchemeConfig(allowed, simulate_in_settle=True)),
+                BatchSettlementEvmFacilitator(
+                    sender,
+                    config=BatchSettlementEvmFacilitatorConfig(allowed),
+                    pending_store=_NoMemory(),
+                ),
             )
             for network, sender in senders.items()
         }
@@ -92,6 +132,18 @@ class LocalFacilitator:
         if answer.error_reason in _MAYBE_NO_NODE:
             await self._probe(payment)
         return read_settle_answer(answer.model_dump(by_alias=True))
+
+    async def receiver_authorizer(self, network: str) -> str | None:
+        """The address of our gas key, which authorizes where no other key is set."""
+        sender = self._senders.get(network)
+        return sender.address.lower() if sender is not None else None
+
+    async def gas_balance(self, network: str) -> int:
+        """Wei our gas key has on a network; raises ``FacilitatorUnavailable``."""
+        try:
+            return int(await self._run(self._senders[network].gas_balance))
+        except Exception as error:
+            raise FacilitatorUnavailable(f"the RPC node of {network} gave no answer") from error
 
     async def check(self) -> None:
         """Return when every network's node answers for its chain and our key can pay gas."""
@@ -132,14 +184,20 @@ class LocalFacilitator:
         schemes = self._schemes[self._network_of(payment)]
         if payment.version == 1:
             return schemes.v1.verify(*_v1(payment))
-        return schemes.v2.verify(*_v2(payment))
+        scheme = schemes.channels if _is_of_channel(payment) else schemes.v2
+        return scheme.verify(*_v2(payment))
 
     def _settling(self, payment: SignedPayment) -> Callable[[], SettleResponse]:
         """The call that settles; raises for a payment that cannot be read, before it is made."""
         schemes = self._schemes[self._network_of(payment)]
         if payment.version == 1:
             return partial(schemes.v1.settle, *_v1(payment))
-        return partial(schemes.v2.settle, *_v2(payment))
+        scheme = schemes.channels if _is_of_channel(payment) else schemes.v2
+        return partial(scheme.settle, *_v2(payment))
+
+
+def _is_of_channel(payment: SignedPayment) -> bool:
+    return payment.requirements.get("scheme") == SCHEME_CHANNELS
 
 
 def _v1(payment: SignedPayment) -> tuple[PaymentPayloadV1, PaymentRequirementsV1]:

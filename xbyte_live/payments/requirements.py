@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from xbyte_live.money import Asset
+from xbyte_live.payments.order import Buyer, Order
 from xbyte_live.pricing import Quote
 
 SCHEME_EXACT = "exact"
@@ -24,7 +25,8 @@ class Sale:
     force first and the older ones that still hold behind it; ``settle_first`` forbids
     delivering before the money has moved, whatever the policy, and with it payment by channel;
     ``retry_only`` takes nothing but payments that were charged for it before. ``deposit`` is what
-    a channel should be opened with, in atomic units.
+    a channel should be opened with, in atomic units. ``order`` is there when a session is bought:
+    its money has moved, or is held on a channel, before it counts. ``buyer`` alone may pay.
     """
 
     resource: str
@@ -38,6 +40,22 @@ class Sale:
     settle_first: bool = False
     retry_only: bool = False
     deposit: int = 0
+    order: Order | None = None
+    buyer: Buyer | None = None
+
+    def takes(self, method: "PaymentMethod") -> bool:
+        """Whether it may be paid for in this way."""
+        if method.channel is not None and self.settle_first:
+            return False
+        buyer = self.buyer
+        return buyer is None or (buyer.scheme, buyer.network) == (
+            method.scheme,
+            method.asset.network,
+        )
+
+    def is_for(self, payer: str) -> bool:
+        """Whether this lower-case address may pay for it."""
+        return self.buyer is None or self.buyer.payer == payer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,11 @@ class Challenge:
 
     headers: dict[str, str]
     body: bytes
+
+
+def of_scheme(methods: Sequence[PaymentMethod], scheme: str) -> tuple[PaymentMethod, ...]:
+    """Those of the methods that pay by a scheme."""
+    return tuple(method for method in methods if method.scheme == scheme)
 
 
 def resource_info(sale: Sale) -> dict[str, str]:
@@ -158,7 +181,7 @@ def challenge(
     A ``correction`` goes to the payer of a channel whose voucher did not follow on the last.
     """
     quote = sale.quotes[0]
-    open_to = [m for m in methods if m.channel is None or not sale.settle_first]
+    open_to = [method for method in methods if sale.takes(method)]
     offers = [requirements_v2(method, quote, timeout, sale.deposit) for method in open_to]
     if correction is not None:
         for offer in offers:
@@ -175,7 +198,7 @@ def challenge(
         "error": error,
         "accepts": [
             requirements_v1(method, quote, timeout, sale)
-            for method in methods
+            for method in open_to
             if method.v1_network and method.scheme == SCHEME_EXACT
         ],
     }

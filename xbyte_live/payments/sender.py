@@ -1,24 +1,40 @@
 """Adapter: the one sender of a gas key on one network: transactions leave one after another."""
 
+import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from eth_utils.address import is_hex_address, to_checksum_address
 from x402.mechanisms.evm.signers import FacilitatorWeb3Signer
+from x402.mechanisms.evm.types import TransactionReceipt
+
+NONCE_TRIES = 6
+NONCE_PAUSE = 0.3  # seconds at most between two of them
+QUIET = 10.0  # seconds after which the node's count of our transactions is believed again
+GAS_MARGIN = 1.2
+
+# Calls whose gas grows with what they are given: the SDK's one limit would be too little.
+_LONG_CALLS = frozenset({"aggregate3", "claimWithSignature", "multicall"})
+# What a node says to a transaction that it does not take for its nonce.
+_NONCE_TAKEN = ("nonce too low", "replacement transaction", "transaction underpriced")
 
 
 class OneSender(FacilitatorWeb3Signer):
-    """The SDK's signer without two faults of its own.
+    """The SDK's signer without some faults of its own.
 
-    It reserves a nonce before it builds a transaction, so a failed send would leave a gap that
-    every later transaction waits for; and it refuses a good payment whose addresses are not in
-    mixed case.
+    It reserves a nonce before it builds a transaction, so a failed send, or a transaction that
+    the chain drops, would leave a gap that every later one waits for; it takes no notice of
+    another process that sends with the same key; its gas limit is too small for a long batch;
+    and it refuses a good payment whose addresses are not in mixed case.
     """
 
     def __init__(self, key: str, rpc_url: str, *, confirmation_timeout: float) -> None:
         super().__init__(key, rpc_url, confirmation_timeout_seconds=confirmation_timeout)
         self._sending = threading.Lock()
+        self._sent_at = 0.0
+        self._least_gas = self._gas_limit
 
     def read_contract(
         self, address: str, abi: list[dict[str, Any]], function_name: str, *args: Any
@@ -30,12 +46,32 @@ class OneSender(FacilitatorWeb3Signer):
         self, address: str, abi: list[dict[str, Any]], function_name: str, *args: Any, **more: Any
     ) -> str:
         """Send a contract call; returns its transaction hash."""
-        call = (address, abi, function_name, *map(_checksummed, args))
-        return self._send(lambda: super(OneSender, self).write_contract(*call, **more))
+        values = tuple(map(_checksummed, args))
+
+        def write() -> str:
+            self._gas_limit = self._least_gas
+            if function_name in _LONG_CALLS:
+                self._gas_limit = max(
+                    self._least_gas, self._estimate(address, abi, function_name, values)
+                )
+            return super(OneSender, self).write_contract(
+                address, abi, function_name, *values, **more
+            )
+
+        return self._send(write)
 
     def send_transaction(self, to: str, data: bytes) -> str:
         """Send call data; returns its transaction hash."""
         return self._send(lambda: super(OneSender, self).send_transaction(to, data))
+
+    def wait_for_transaction_receipt(self, tx_hash: str) -> TransactionReceipt:
+        """Wait for a transaction; one that does not come may be lost, and its nonce free."""
+        try:
+            return super().wait_for_transaction_receipt(tx_hash)
+        except BaseException:
+            with self._sending:
+                self._next_nonce = None
+            raise
 
     def block_number(self) -> int:
         """The newest block the node knows."""
@@ -45,14 +81,38 @@ class OneSender(FacilitatorWeb3Signer):
         """Wei the gas key holds."""
         return int(self._w3.eth.get_balance(self._account.address))
 
+    def _estimate(
+        self, address: str, abi: list[dict[str, Any]], name: str, values: tuple[Any, ...]
+    ) -> int:
+        contract = self._w3.eth.contract(to_checksum_address(address), abi=abi)
+        call = contract.functions[name](*values)
+        return int(call.estimate_gas({"from": self._account.address}) * GAS_MARGIN)
+
     def _send(self, send: Callable[[], str]) -> str:
+        """Send; again with another nonce where a node says that somebody has used ours."""
         with self._sending:
-            try:
-                return send()
-            except BaseException:
+            if time.monotonic() - self._sent_at > QUIET:
                 self._next_nonce = None
-                raise
+            for last in (*[False] * (NONCE_TRIES - 1), True):
+                try:
+                    return send()
+                except BaseException as error:
+                    self._next_nonce = None
+                    if last or not _is_nonce_taken(error):
+                        raise
+                finally:
+                    self._sent_at = time.monotonic()
+                time.sleep(NONCE_PAUSE * random.random())  # noqa: S311
+        raise AssertionError("the last try neither returned nor raised")
+
+
+def _is_nonce_taken(error: BaseException) -> bool:
+    said = str(error).lower()
+    return any(phrase in said for phrase in _NONCE_TAKEN)
 
 
 def _checksummed(argument: Any) -> Any:
+    """Addresses in mixed case, in lists and tuples too."""
+    if isinstance(argument, list | tuple):
+        return type(argument)(map(_checksummed, argument))
     return to_checksum_address(argument) if is_hex_address(argument) else argument

@@ -196,7 +196,7 @@ def read_channel_payment(payload: Mapping[str, Any]) -> ChannelPayment:
     fields = _object(payload, "voucher")
     return ChannelPayment(
         kind=kind,
-        config=_config(_object(payload, "channelConfig")),
+        config=read_config(_object(payload, "channelConfig")),
         voucher=Voucher(
             channel_id=_channel_id(fields),
             ceiling=_number(fields, "maxClaimableAmount", MAX_AMOUNT),
@@ -286,7 +286,8 @@ def config_refusal(
     return None
 
 
-def _config(fields: Mapping[str, Any]) -> ChannelConfig:
+def read_config(fields: Mapping[str, Any]) -> ChannelConfig:
+    """Read a ``channelConfig``; raises ``PaymentMalformed``."""
     return ChannelConfig(
         payer=_text(fields, "payer", _ADDRESS).lower(),
         payer_authorizer=_text(fields, "payerAuthorizer", _ADDRESS).lower(),

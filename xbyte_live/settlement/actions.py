@@ -1,0 +1,490 @@
+"""Part: deposits, claims, settles and refunds: rows first, then transactions, then proof.
+
+One rule decides: what the facilitator says is believed only while no transaction can be on its
+way; once one may be, the chain alone says what became of it (money rule 5). Claims and settles
+are cumulative: one that comes twice does nothing the second time, so a lost one may be left.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xbyte_live.errors import (
+    ChainUnavailable,
+    FacilitatorError,
+    FacilitatorUnavailable,
+    PaymentRefused,
+    XByteError,
+)
+from xbyte_live.ledger.actions import Action, ActionLedger, Kind, NewAction
+from xbyte_live.ledger.channels import Channel, ChannelLedger
+from xbyte_live.money import Asset
+from xbyte_live.payments.authorizer import Authorizer
+from xbyte_live.payments.facilitator import (
+    Facilitator,
+    Refused,
+    Settled,
+    SignedPayment,
+    Unknown,
+)
+from xbyte_live.payments.requirements import SCHEME_CHANNELS
+from xbyte_live.payments.voucher import (
+    BUSY,
+    REFUND_NOTHING,
+    ChannelPayment,
+    Claim,
+    claim_digest,
+    deposit_nonce,
+)
+from xbyte_live.settlement.mirror import Mirror
+from xbyte_live.settlement.proofs import ChannelReader, Proofs, claimed_by
+
+BATCH = 100  # channels in one claim
+BACKOFF_LEAST, BACKOFF_MOST = 1.0, 300.0  # seconds
+LOOK_LEAST, LOOK_MOST = 0.1, 2.0  # seconds between two looks for what a facilitator says it sent
+PATIENCE = 30.0  # seconds an action may stay without an attempt before it is cleared up
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionPolicy:
+    """``lease``: seconds one attempt may take; ``wait``: until what was sent must be confirmed.
+
+    ``max_gas_price`` is in wei, 0 for no cap; ``parallel``: transactions at the same time.
+    """
+
+    lease: float
+    wait: float
+    max_gas_price: int
+    parallel: int
+
+
+class Actions:
+    """Does what channels need on chain; ``chains`` maps CAIP-2 networks to their readers.
+
+    ``authorizer`` signs claims and refunds of channels that name it; without it, or for others,
+    the facilitator is to sign. ``unclaimable`` has the channels of which nothing could be
+    claimed alone, with the code that was given.
+    """
+
+    def __init__(
+        self,
+        ledger: ActionLedger,
+        channels: ChannelLedger,
+        facilitator: Facilitator,
+        chains: Mapping[str, ChannelReader],
+        proofs: Proofs,
+        mirror: Mirror,
+        authorizer: Authorizer | None,
+        policy: ActionPolicy,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._channels = channels
+        self._facilitator = facilitator
+        self._chains = dict(chains)
+        self._proofs = proofs
+        self._mirror = mirror
+        self._authorizer = authorizer
+        self._policy = policy
+        self._clock = clock
+        self._slots = asyncio.Semaphore(policy.parallel)
+        self._under_way: dict[int, asyncio.Task[Action]] = {}
+        self._begun: set[int] = set()
+        self._most: dict[str, int] = {}
+        self.unclaimable: dict[str, str] = {}
+
+    async def deposit(
+        self,
+        payment: ChannelPayment,
+        *,
+        network: str,
+        asset: Asset,
+        requirements: dict[str, Any],
+        document: dict[str, Any],
+    ) -> Action:
+        """Move a deposit, once however often it comes; the mirror knows it when it is settled.
+
+        Returns it ``settled``, ``failed`` with the x402 code, or ``pending``. Parallel callers
+        share one attempt, which goes on when they are cancelled. Raises ``FacilitatorError``
+        when nothing could be sent, ``ChainUnavailable`` and ``DatabaseUnavailable``.
+        """
+        deposit, config = payment.deposit, payment.config
+        if deposit is None:
+            raise AssertionError("a deposit is asked for and there is none")
+        channel_id = payment.voucher.channel_id
+        new = NewAction(
+            kind="deposit",
+            network=network,
+            asset=asset.address.lower(),
+            pay_to=config.receiver,
+            payer=config.payer,
+            channel_id=channel_id,
+            identity=f"deposit:{channel_id}:{deposit_nonce(channel_id, deposit.salt)}",
+            amount=deposit.amount,
+            document={"x402Version": 2, "accepted": requirements, "payload": payment.wire()},
+            requirements=requirements,
+        )
+        opened = await self._ledger.open(new, patience=self._policy.lease + PATIENCE)
+        action = await self._do(_there(opened.action))
+        if action.state == "settled":
+            known = await self._channels.find(channel_id)
+            if known is None or known.chain.at < (action.settled_at or 0.0):
+                await self._mirror.refresh(network, config, channel_id)
+        return action
+
+    async def refund(self, channel: Channel, amount: int) -> Action:
+        """Give an amount back to a channel's payer, reserved on it until that is known.
+
+        Returns it ``settled``, ``failed`` with the x402 code, or ``pending``. Raises
+        ``PaymentRefused`` while another refund is open or if there is less to give,
+        ``FacilitatorError`` when nothing could be sent, ``ChainUnavailable``.
+        """
+        await self._check_price(channel.network)
+        fresh = await self._mirror.refresh(channel.network, channel.config, channel.channel_id)
+        nonce = fresh.chain.refund_nonce
+        payload = {
+            "type": "refund",
+            "channelConfig": fresh.config.wire(),
+            "voucher": fresh.voucher.wire(),
+            "amount": str(amount),
+            "refundNonce": str(nonce),
+            "claims": [],
+        }
+        if self._signs_for(fresh):
+            payload["refundAuthorizerSignature"] = _require(self._authorizer).sign_refund(
+                fresh.channel_id, nonce, amount, _chain_id(fresh.network)
+            )
+        new = replace(
+            _of(fresh, "refund", payload, amount),
+            payer=fresh.config.payer,
+            channel_id=fresh.channel_id,
+            identity=f"refund:{fresh.channel_id}:{nonce}",
+        )
+        opened = await self._ledger.open_refund(new, patience=self._policy.lease + PATIENCE)
+        if opened.action is None:
+            raise PaymentRefused(BUSY if opened.refusal == "busy" else REFUND_NOTHING)
+        return await self._do(opened.action)
+
+    async def claim(self, channels: Sequence[Channel], *, forced: bool = False) -> list[Action]:
+        """Claim all that may be claimed of these channels, in batches.
+
+        A batch that is refused is halved until the channel that spoils it stands alone, which is
+        then in ``unclaimable``. ``forced`` takes no notice of the gas price. Raises
+        ``FacilitatorError`` when nothing could be sent, ``ChainUnavailable``.
+        """
+        done: list[Action] = []
+        for batch in self._batches(channels):
+            if not forced:
+                await self._check_price(batch[0].network)
+            bad: dict[str, str] = {}
+            found = await self._claim(batch, bad)
+            if len(batch) > 1 and len(bad) == len(batch):  # not the fault of one channel
+                log.error(
+                    "nothing of %d channels could be claimed: %s", len(batch), set(bad.values())
+                )
+            else:
+                self.unclaimable |= bad
+            done += found
+        return done
+
+    async def settle(self, network: str, pay_to: str, asset: str) -> Action | None:
+        """Pay a payee what was claimed for it; ``None`` if there is nothing.
+
+        ``asset`` is a token's address. Raises as ``claim`` does.
+        """
+        totals = await self._chain(network).receiver(pay_to, asset)
+        if totals.claimed <= totals.settled:
+            return None
+        await self._check_price(network)
+        payload = {"type": "settle", "receiver": pay_to, "token": asset}
+        identity = f"settle:{network}:{asset}:{pay_to}:{totals.claimed}"
+        amount = totals.claimed - totals.settled
+        new = replace(_new("settle", network, asset, pay_to, payload, amount), identity=identity)
+        opened = await self._ledger.open(new, patience=self._policy.lease + PATIENCE, again=True)
+        return await self._do(_there(opened.action))
+
+    async def look_after(self, action: Action) -> Action:
+        """Go on with an action that was left, in doubt or not begun.
+
+        What nobody asks for any more is not begun; a deposit that was sent is only looked up,
+        for whoever signed it may have gone, unless it was charged; all else is sent again.
+        """
+        if not action.in_doubt:
+            return await self._ledger.fail(action, "abandoned")
+        if action.kind == "deposit" and not await self._is_short(action):
+            known = await self._known(action, action.tx_hash, "authorization_void")
+            return known or await self._postpone(action, action.error or "outcome_unknown")
+        return await self._do(action)
+
+    async def drain(self) -> None:
+        """Wait for the attempts that have begun; the others are rows, and begin elsewhere."""
+        for action_id, task in self._under_way.items():
+            if action_id not in self._begun:
+                task.cancel()
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    # Claims
+
+    def _batches(self, channels: Sequence[Channel]) -> list[list[Channel]]:
+        """Channels that may be claimed together; those that spoilt a batch before alone."""
+        together: dict[tuple[str, ...], list[Channel]] = defaultdict(list)
+        batches: list[list[Channel]] = []
+        for channel in channels:
+            config = channel.config
+            key = (channel.network, config.token, config.receiver, config.receiver_authorizer)
+            if channel.channel_id in self.unclaimable:
+                batches.append([channel])
+            else:
+                together[key].append(channel)
+        for found in together.values():
+            most = self._most.get(found[0].network, BATCH)
+            batches += [found[at : at + most] for at in range(0, len(found), most)]
+        return batches
+
+    async def _claim(self, channels: Sequence[Channel], bad: dict[str, str]) -> list[Action]:
+        claims = {c.channel_id: claim for c in channels if (claim := _claim_of(c)) is not None}
+        if not claims:
+            return []
+        before = {c.channel_id: c.chain.claimed for c in channels}
+        amount = sum(claim.total - before[channel_id] for channel_id, claim in claims.items())
+        action = await self._do(await self._open_claim(channels[0], list(claims.values()), amount))
+        if action.state == "settled":
+            for channel_id in claims:
+                self.unclaimable.pop(channel_id, None)
+        if action.state != "failed":
+            return [action]
+        left = [c for c in channels if c.channel_id in claims]
+        return [action, *await self._halve(left, action, bad)]
+
+    async def _open_claim(self, first: Channel, claims: Sequence[Claim], amount: int) -> Action:
+        chain_id = _chain_id(first.network)
+        payload: dict[str, Any] = {"type": "claim", "claims": [claim.wire() for claim in claims]}
+        if self._signs_for(first):
+            signer = _require(self._authorizer)
+            payload["claimAuthorizerSignature"] = signer.sign_claims(claims, chain_id)
+        new = replace(
+            _of(first, "claim", payload, amount),
+            identity="claim:0x" + claim_digest(claims, chain_id).hex(),
+        )
+        opened = await self._ledger.open(new, patience=self._policy.lease + PATIENCE, again=True)
+        return _there(opened.action)
+
+    async def _halve(
+        self, channels: Sequence[Channel], failed: Action, bad: dict[str, str]
+    ) -> list[Action]:
+        """Claim in two parts what could not be claimed together; what fails alone is ``bad``."""
+        fresh, code = await self._mirror.refresh_many(channels), failed.error or "unknown"
+        if len(fresh) > 1:
+            half = len(fresh) // 2
+            if not code.endswith("simulation_failed"):  # it went out, and may have been too long
+                self._most[failed.network] = half
+            first = await self._claim(fresh[:half], bad)
+            return [*first, *await self._claim(fresh[half:], bad)]
+        (channel,) = fresh
+        again = _claim_of(channel)
+        if again is None:
+            self.unclaimable.pop(channel.channel_id, None)
+            return []
+        if again.total != claimed_by(failed).get(channel.channel_id):
+            return await self._claim(fresh, bad)  # it holds less than we thought: claim that
+        bad[channel.channel_id] = code
+        log.error(
+            "%d units of channel %s cannot be claimed (%s)",
+            again.total - channel.chain.claimed,
+            channel.channel_id,
+            code,
+        )
+        return []
+
+    async def _is_short(self, action: Action) -> bool:
+        """Whether a channel was charged for a deposit that the chain has taken back since."""
+        channel = await self._channels.find(action.channel_id or "")
+        return channel is not None and channel.charged > channel.chain.balance
+
+    # One action
+
+    async def _do(self, action: Action) -> Action:
+        """Try once; parallel callers share the attempt, which goes on when they are cancelled."""
+        if action.state != "pending":
+            return action
+        task = self._under_way.get(action.id)
+        if task is None:
+            task = asyncio.create_task(self._attempt(action), name=f"{action.kind} {action.id}")
+            self._under_way[action.id] = task
+            task.add_done_callback(lambda done: self._done(action, done))
+        return await asyncio.shield(task)
+
+    def _done(self, action: Action, task: asyncio.Task[Action]) -> None:
+        self._under_way.pop(action.id, None)
+        self._begun.discard(action.id)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.warning("%s %d is not done: %s", action.kind, action.id, error)
+
+    async def _attempt(self, action: Action) -> Action:
+        async with self._slots:
+            self._begun.add(action.id)
+            taken = await self._ledger.begin_attempt(action.id, lease=self._policy.lease)
+            if taken is None:  # over meanwhile, or another process is at it
+                return await self._ledger.get(action.id) or action
+            if taken.in_doubt:
+                known = await self._known(taken, taken.tx_hash, "authorization_void")
+                if known is not None:
+                    return known
+            return await self._send(taken)
+
+    async def _send(self, action: Action) -> Action:
+        payment = SignedPayment(2, action.document, action.requirements)
+        try:
+            outcome = await self._facilitator.settle(payment)
+        except FacilitatorError as error:
+            if action.in_doubt:
+                await self._postpone(action, str(error))
+            else:
+                await self._ledger.fail(action, "facilitator_unavailable")
+            raise
+        except Exception:  # unforeseen, so nobody knows how far it came
+            log.exception("%s %d failed", action.kind, action.id)
+            outcome = Unknown("unexpected_error")
+        match outcome:
+            case Settled(tx_hash):
+                known = await self._confirmed(action, tx_hash)
+                return known or await self._postpone(action, "unconfirmed", tx_hash)
+            case Refused(code):
+                return await self._refused(action, code)
+            case Unknown(code, sent):
+                known = await self._known(action, sent, code)
+                return known or await self._postpone(action, code, sent)
+
+    async def _refused(self, action: Action, code: str) -> Action:
+        """Nothing was sent now; for what may have been sent before, the chain is asked."""
+        log.info("%s %d is refused: %s", action.kind, action.id, code)
+        if action.in_doubt or action.kind in ("deposit", "settle"):
+            known = await self._known(action, action.tx_hash, code)
+            if known is not None:
+                return known
+        if action.in_doubt and action.kind in ("deposit", "refund"):
+            return await self._postpone(action, code)
+        return await self._ledger.fail(action, code)
+
+    async def _confirmed(self, action: Action, tx_hash: str) -> Action | None:
+        """What the chain shows of a transaction that is said to be done, once it shows it."""
+        pause, deadline = LOOK_LEAST, time.monotonic() + self._policy.wait
+        while True:
+            known = await self._known(action, tx_hash, "reverted")
+            if known is not None or time.monotonic() + pause > deadline:
+                return known
+            await asyncio.sleep(pause)
+            pause = min(LOOK_MOST, 2 * pause)
+
+    async def _known(self, action: Action, sent: str | None, code: str) -> Action | None:
+        """Record what the chain knows of an action; ``None`` while it does not know or answer."""
+        try:
+            finding = await self._proofs.of(action, sent)
+        except ChainUnavailable as error:
+            log.warning("%s %d cannot be looked up: %s", action.kind, action.id, error)
+            return None
+        if finding.kind == "done":
+            settled = await self._ledger.settle(action, finding.tx_hash, finding.chain)
+            log.info("%s %d is done in %s", action.kind, action.id, settled.tx_hash)
+            await self._look_again(settled)
+            return settled
+        if finding.kind == "void" or (finding.kind == "reverted" and not action.in_doubt):
+            return await self._ledger.fail(action, code)
+        return None
+
+    async def _look_again(self, action: Action) -> None:
+        """Bring what an action changed into the mirror; whoever needs it looks once more."""
+        ids = claimed_by(action) if action.kind == "claim" else [action.channel_id]
+        try:
+            found = [await self._channels.find(i) for i in ids if i is not None]
+            await self._mirror.refresh_many([c for c in found if c is not None])
+        except XByteError as error:
+            log.warning(
+                "%s %d is done; its channels are not read: %s", action.kind, action.id, error
+            )
+
+    async def _postpone(self, action: Action, reason: str, sent: str | None = None) -> Action:
+        age = self._clock() - action.created_at
+        delay = min(BACKOFF_MOST, max(BACKOFF_LEAST, age / 2))  # about double each time
+        return await self._ledger.postpone(action, reason, delay=delay, in_doubt=True, tx_hash=sent)
+
+    async def _check_price(self, network: str) -> None:
+        if not self._policy.max_gas_price:
+            return
+        price = await self._chain(network).gas_price()
+        if price > self._policy.max_gas_price:
+            raise FacilitatorUnavailable(
+                f"gas costs more on {network} than max_gas_price allows; it is tried again later"
+            )
+
+    def _chain(self, network: str) -> ChannelReader:
+        if network not in self._chains:
+            raise ChainUnavailable(f"no RPC node is known for {network}; add it to networks")
+        return self._chains[network]
+
+    def _signs_for(self, channel: Channel) -> bool:
+        signer = self._authorizer
+        return signer is not None and signer.address == channel.config.receiver_authorizer
+
+
+def _claim_of(channel: Channel) -> Claim | None:
+    """What may be claimed of a channel as the chain has it; ``None`` if that is nothing.
+
+    More than the balance cannot be claimed: the payer has taken the rest.
+    """
+    total = min(channel.claimable, channel.chain.balance)
+    if total < channel.claimable:
+        log.error(
+            "channel %s holds %d units less than it was charged",
+            channel.channel_id,
+            channel.claimable - total,
+        )
+    if total <= channel.chain.claimed or not channel.voucher.is_signed:
+        return None
+    return replace(channel.claim, total=total)
+
+
+def _new(
+    kind: Kind, network: str, asset: str, pay_to: str, payload: dict[str, Any], amount: int
+) -> NewAction:
+    """Something that no payer asked for in an offer of ours, in its wire form."""
+    requirements: dict[str, Any] = {
+        "scheme": SCHEME_CHANNELS,
+        "network": network,
+        "asset": asset,
+        "amount": "0",
+        "payTo": pay_to,
+        "maxTimeoutSeconds": 0,
+        "extra": {},
+    }
+    document = {"x402Version": 2, "accepted": requirements, "payload": payload}
+    return NewAction(kind, network, asset, pay_to, "", amount, document, requirements)
+
+
+def _of(channel: Channel, kind: Kind, payload: dict[str, Any], amount: int) -> NewAction:
+    config = channel.config
+    return _new(kind, channel.network, config.token, config.receiver, payload, amount)
+
+
+def _chain_id(network: str) -> int:
+    return int(network.removeprefix("eip155:"))
+
+
+def _there(action: Action | None) -> Action:
+    if action is None:
+        raise AssertionError("an action was neither found nor made")
+    return action
+
+
+def _require(authorizer: Authorizer | None) -> Authorizer:
+    if authorizer is None:
+        raise AssertionError("a signature is wanted and there is no key")
+    return authorizer
