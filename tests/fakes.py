@@ -44,7 +44,7 @@ class FakeGate:
         self.asked.append(sale)
         if self.verdict is not None:
             raise self.verdict
-        if "payment-signature" not in headers and "x-payment" not in headers:
+        if {name.lower() for name in headers}.isdisjoint({"payment-signature", "x-payment"}):
             raise PaymentRefused("payment_required")
         amount = sale.quotes[0].price.amount_for(sale.size)
         return Receipt({"PAYMENT-RESPONSE": "cmVjZWlwdA=="}, amount)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import coincurve
-from eth_hash.auto import keccak
 
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError
+from xbyte_live.payments.eip712 import keccak
 from xbyte_live.payments.keys import gas_key, is_key
 from xbyte_live.payments.voucher import Claim, claim_digest, refund_digest
 

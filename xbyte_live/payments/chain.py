@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eth_hash.auto import keccak
 from eth_typing import BlockNumber, HexStr
 from web3 import AsyncHTTPProvider, AsyncWeb3, Web3
 from web3.exceptions import TransactionNotFound
@@ -11,6 +10,7 @@ from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import FilterParams, LogReceipt
 
 from xbyte_live.errors import ChainUnavailable
+from xbyte_live.payments.eip712 import keccak
 
 LOG_WINDOW = 1000  # blocks asked for at once; public nodes allow few more
 MAX_WINDOWS = 200

@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple, cast
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
-from eth_hash.auto import keccak
 from eth_typing import HexStr
 from web3 import AsyncHTTPProvider, AsyncWeb3, Web3
 from web3.exceptions import TransactionNotFound, Web3RPCError
@@ -20,7 +19,7 @@ from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import FilterParams, LogReceipt
 
 from xbyte_live.errors import ChainUnavailable
-from xbyte_live.payments.eip712 import address_word
+from xbyte_live.payments.eip712 import address_word, keccak
 from xbyte_live.payments.voucher import CONTRACT
 
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"

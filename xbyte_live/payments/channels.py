@@ -274,7 +274,7 @@ class Channels:
     async def _charge(self, new: NewDelivery, sale: Sale) -> Charging:
         if sale.order is None:
             return await self._ledger.charge(new)
-        charging = self._budgets and await self._budgets.charge(new, sale.order)
+        charging = await self._budgets.charge(new, sale.order) if self._budgets else None
         if charging is None:
             raise PaymentRefused("session_over", "this session is over, or another channel's")
         return charging

@@ -4,13 +4,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from eth_hash.auto import keccak
-
 from xbyte_live.errors import PaymentMalformed
 from xbyte_live.money import MAX_AMOUNT, Asset
 from xbyte_live.payments.eip712 import (
     address_word,
     domain_separator,
+    keccak,
     recover,
     typed_digest,
     word,
@@ -90,6 +89,11 @@ def refusal(authorization: Authorization, *, value: int, pay_to: str, now: float
 
 def signer_of(authorization: Authorization, asset: Asset) -> str | None:
     """The lower-case address whose key signed it for ``asset``, or ``None``."""
+    return recover(transfer_digest(authorization, asset), authorization.signature)
+
+
+def transfer_digest(authorization: Authorization, asset: Asset) -> bytes:
+    """What is signed for an authorization."""
     struct = keccak(
         _TRANSFER_TYPE
         + address_word(authorization.payer)
@@ -99,7 +103,7 @@ def signer_of(authorization: Authorization, asset: Asset) -> str | None:
         + word(authorization.valid_before)
         + bytes.fromhex(authorization.nonce[2:])
     )
-    return recover(typed_digest(domain_separator(asset), struct), authorization.signature)
+    return typed_digest(domain_separator(asset), struct)
 
 
 def _matching(fields: dict[str, Any], name: str, pattern: re.Pattern[str]) -> str:

@@ -3,9 +3,15 @@
 from functools import lru_cache
 
 import coincurve
-from eth_hash.auto import keccak
+import sha3
 
 from xbyte_live.money import Asset
+
+
+def keccak(data: bytes) -> bytes:
+    """The Keccak-256 digest, which Ethereum calls SHA-3 and NIST does not."""
+    return bytes(sha3.keccak_256(data).digest())
+
 
 _DOMAIN_TYPE = keccak(
     b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"

@@ -34,6 +34,7 @@ class OneSender(FacilitatorWeb3Signer):
         super().__init__(key, rpc_url, confirmation_timeout_seconds=confirmation_timeout)
         self._sending = threading.Lock()
         self._sent_at = 0.0
+        self._awaited: set[str] = set()  # transactions without a receipt yet
         self._least_gas = self._gas_limit
 
     def read_contract(
@@ -66,12 +67,16 @@ class OneSender(FacilitatorWeb3Signer):
 
     def wait_for_transaction_receipt(self, tx_hash: str) -> TransactionReceipt:
         """Wait for a transaction; one that does not come may be lost, and its nonce free."""
+        came = False
         try:
-            return super().wait_for_transaction_receipt(tx_hash)
-        except BaseException:
+            receipt = super().wait_for_transaction_receipt(tx_hash)
+            came = True
+        finally:
             with self._sending:
-                self._next_nonce = None
-            raise
+                self._awaited.discard(tx_hash)
+                if not came or not self._awaited:
+                    self._next_nonce = None  # the node knows best
+        return receipt
 
     def block_number(self) -> int:
         """The newest block the node knows."""
@@ -93,9 +98,12 @@ class OneSender(FacilitatorWeb3Signer):
         with self._sending:
             if time.monotonic() - self._sent_at > QUIET:
                 self._next_nonce = None
+                self._awaited.clear()
             for last in (*[False] * (NONCE_TRIES - 1), True):
                 try:
-                    return send()
+                    tx_hash = send()
+                    self._awaited.add(tx_hash)
+                    return tx_hash
                 except BaseException as error:
                     self._next_nonce = None
                     if last or not _is_nonce_taken(error):

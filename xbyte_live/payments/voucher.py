@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from eth_hash.auto import keccak
-
 from xbyte_live.errors import PaymentMalformed, PaymentRefused
 from xbyte_live.money import MAX_AMOUNT
-from xbyte_live.payments.eip712 import address_word, contract_separator, recover, typed_digest, word
+from xbyte_live.payments.eip712 import (
+    address_word,
+    contract_separator,
+    keccak,
+    recover,
+    typed_digest,
+    word,
+)
 
 CONTRACT = "0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003"
 COLLECTOR = "0x4020806089470a89826cB9fB1f4059150b550004"  # pulls ERC-3009 deposits
@@ -55,6 +60,15 @@ _ENTRY = b"ClaimEntry(bytes32 channelId,uint128 maxClaimableAmount,uint128 total
 _ENTRY_TYPE = keccak(_ENTRY)
 _BATCH_TYPE = keccak(b"ClaimBatch(ClaimEntry[] claims)" + _ENTRY)
 
+_CONFIG_FIELDS = (
+    "payer",
+    "payerAuthorizer",
+    "receiver",
+    "receiverAuthorizer",
+    "token",
+    "withdrawDelay",
+    "salt",
+)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _WORD = re.compile(r"0x[0-9a-fA-F]{64}")
 _NUMBER = re.compile(r"[0-9]{1,39}")
@@ -288,6 +302,16 @@ def config_refusal(
 
 def read_config(fields: Mapping[str, Any]) -> ChannelConfig:
     """Read a ``channelConfig``; raises ``PaymentMalformed``."""
+    try:
+        return _config(*(fields.get(name) for name in _CONFIG_FIELDS))
+    except TypeError:
+        raise PaymentMalformed("the payment's channelConfig holds what is no text") from None
+
+
+@lru_cache(maxsize=4096)
+def _config(*values: Any) -> ChannelConfig:
+    """A configuration from its values on the wire; those of channels in use are not read twice."""
+    fields = dict(zip(_CONFIG_FIELDS, values, strict=True))
     return ChannelConfig(
         payer=_text(fields, "payer", _ADDRESS).lower(),
         payer_authorizer=_text(fields, "payerAuthorizer", _ADDRESS).lower(),

@@ -44,14 +44,15 @@ class Found(NamedTuple):
     withdrawn: bool = False
 
 
-_Known = tuple[Title | Stream, dict[tuple[str, str], Found]]
+_Known = tuple[Item, dict[tuple[str, str], Found]]
+_WHOLE = ("", "")  # an object has neither renditions nor segments
 
 
 class Finder:
     """Looks names up, those that nothing can have without asking the catalog.
 
-    What the URLs of a title name is worked out once and kept while the title stays as it is,
-    for at most ``limit`` titles.
+    What the URLs of an item name is worked out once and kept while the item stays as it is,
+    for at most ``limit`` items.
     """
 
     def __init__(self, catalog: Catalog, *, limit: int) -> None:
@@ -106,21 +107,11 @@ class Finder:
         item = on_sale or await self._catalog.removed_item(slug)
         if not isinstance(item, Object):
             raise ItemNotFound(_NO_ITEM)
-        path = f"/objects/{slug}"
-        headers = uploaded_headers(item.content_type, item.name)
-        return Found(
-            item=item,
-            path=path,
-            identity=f"{path}@{item.sha256[:16]}",  # another file may take its place one day
-            key=item.key,
-            size=item.size,
-            etag=f'"{item.sha256}"',
-            description=item.name,
-            content_type=headers["content-type"],
-            headers=raw_headers(headers),
-            lasting=False,
-            withdrawn=on_sale is None,
-        )
+        known = self._known_of(item)
+        found = known.get(_WHOLE)
+        if found is None or found.withdrawn != (on_sale is None):
+            found = known[_WHOLE] = _found_object(item, withdrawn=on_sale is None)
+        return found
 
     async def _item(self, slug: str) -> Item | None:
         try:
@@ -143,13 +134,13 @@ class Finder:
             raise ItemGone(_GONE) if listed and listed.segments else ItemNotFound(_NO_SEGMENT)
         return retired
 
-    def _known_of(self, title: Title | Stream) -> dict[tuple[str, str], Found]:
-        known = self._known.get(title.slug)
-        if known is None or known[0] is not title:
-            known = self._known[title.slug] = (title, {})
+    def _known_of(self, item: Item) -> dict[tuple[str, str], Found]:
+        known = self._known.get(item.slug)
+        if known is None or known[0] is not item:
+            known = self._known[item.slug] = (item, {})
             if len(self._known) > self._limit:
                 self._known.popitem(last=False)
-        self._known.move_to_end(title.slug)
+        self._known.move_to_end(item.slug)
         return known[1]
 
 
@@ -192,6 +183,24 @@ def _listed(title: Title | Stream, rendition: str, msn: str) -> Segment | None:
     if number > _MAX_MSN:
         raise ItemNotFound(_NO_SEGMENT)
     return None
+
+
+def _found_object(item: Object, *, withdrawn: bool) -> Found:
+    path = f"/objects/{item.slug}"
+    headers = uploaded_headers(item.content_type, item.name)
+    return Found(
+        item=item,
+        path=path,
+        identity=f"{path}@{item.sha256[:16]}",  # another file may take its place one day
+        key=item.key,
+        size=item.size,
+        etag=f'"{item.sha256}"',
+        description=item.name,
+        content_type=headers["content-type"],
+        headers=raw_headers(headers),
+        lasting=False,
+        withdrawn=withdrawn,
+    )
 
 
 def _found_segment(title: Title | Stream, rendition: str, segment: Segment) -> Found:

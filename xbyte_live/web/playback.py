@@ -31,10 +31,10 @@ _CHUNK = 256 * 2**10
 _PUBLIC_FOREVER = "public, max-age=31536000, immutable"
 _PRIVATE_FOREVER = "private, max-age=31536000, immutable"
 _ACCEPT_RANGES = (b"accept-ranges", b"bytes")
-_PAYMENT_HEADERS = frozenset(
-    name.lower().encode() for name in (PAYMENT_SIGNATURE, X_PAYMENT, RECEIPT_HEADER)
-)
-_DECISIVE = _PAYMENT_HEADERS | {b"if-none-match", b"if-range", b"range"}
+_PAYMENT_HEADERS = {
+    name.lower().encode(): name for name in (PAYMENT_SIGNATURE, X_PAYMENT, RECEIPT_HEADER)
+}
+_DECISIVE = _PAYMENT_HEADERS.keys() | {b"host", b"if-none-match", b"if-range", b"range"}
 
 _Body = bytes | memoryview | AsyncIterator[bytes]
 
@@ -90,7 +90,7 @@ class Playback:
         asked = _asked(request)
         known = names_tag(asked.get(b"if-none-match"), found.etag)
         span = None if known else _span(request, asked, found)
-        terms = self._price(request, found, span)
+        terms = self._price(request, asked, found, span)
         if known:
             return not_modified({"etag": found.etag, "cache-control": terms.cache_control})
         unpaid = asked.keys().isdisjoint(_PAYMENT_HEADERS) or request.method == "HEAD"
@@ -103,7 +103,7 @@ class Playback:
             return self._refuse(terms.sale, PaymentRefused("payment_required"))
         body = await self._open(found, span)
         try:
-            receipt = await self._admit(request, terms.sale)
+            receipt = await self._admit(asked, terms.sale)
         except PaymentRefused as refusal:
             if found.withdrawn:
                 raise ItemGone(_OFF_SALE) from None
@@ -112,7 +112,9 @@ class Playback:
             return json_reply(receipt.answer, {**NO_STORE, **receipt.headers})
         return self._respond(found, span, terms, body, receipt)
 
-    def _price(self, request: Request, found: Found, span: Span | None) -> _Terms:
+    def _price(
+        self, request: Request, asked: dict[bytes, str], found: Found, span: Span | None
+    ) -> _Terms:
         """What these bytes cost now; an older quote of nothing holds like any other (rule 8)."""
         size = span.size if span else found.size
         quotes = quotes_at(found.item, size, self._settings, self._clock(), found.segment)
@@ -125,7 +127,7 @@ class Playback:
         part = span if size < found.size else None  # all of them are the same bytes either way
         sale = Sale(
             resource=f"{found.identity}#bytes={part}" if part else found.identity,
-            url=self._base_url(request) + found.path,
+            url=self._base_url(request, asked) + found.path,
             slug=found.item.slug,
             size=size,
             quotes=quotes,
@@ -153,9 +155,10 @@ class Playback:
             raise StoreError(f"{found.path} is not as long as its catalog row says")
         return memoryview(data)[start:stop] if span else data
 
-    async def _admit(self, request: Request, sale: Sale) -> Receipt:
+    async def _admit(self, asked: dict[bytes, str], sale: Sale) -> Receipt:
+        shown = {name: asked[key] for key, name in _PAYMENT_HEADERS.items() if key in asked}
         try:
-            receipt = await self._gate.admit(request.headers, sale)
+            receipt = await self._gate.admit(shown, sale)
         except XByteError as error:
             self._metrics.charged(fault_of(error).code)
             raise
@@ -189,8 +192,12 @@ class Playback:
             yield chunk
             self._metrics.delivered(len(chunk), paid=paid)
 
-    def _base_url(self, request: Request) -> str:
-        return (self._settings.public_url or str(request.base_url)).rstrip("/")
+    def _base_url(self, request: Request, asked: dict[bytes, str]) -> str:
+        if self._settings.public_url:
+            return self._settings.public_url.rstrip("/")
+        if host := asked.get(b"host"):
+            return f"{request.scope['scheme']}://{host}{request.scope.get('root_path', '')}"
+        return str(request.base_url).rstrip("/")
 
 
 def _asked(request: Request) -> dict[bytes, str]:
