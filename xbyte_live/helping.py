@@ -1,0 +1,66 @@
+"""Adapter: processes that answer HTTP beside the one that leads, started again when they die."""
+
+import asyncio
+import logging
+import multiprocessing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from xbyte_live.tasks import background
+
+AGAIN_AFTER = 1.0  # seconds before a helper that died is started again
+_SPAWN = multiprocessing.get_context("spawn")
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def helpers(count: int, target: Callable[..., None], *args: Any) -> AsyncIterator[None]:
+    """Keep ``count`` processes running ``target(*args)`` while the body runs; then end them."""
+    async with background(*(_keep(target, args) for _ in range(count))):
+        yield
+
+
+async def _keep(target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    while True:
+        process = _SPAWN.Process(target=target, args=args, name="helper")
+        await asyncio.to_thread(process.start)
+        try:
+            await _ended(process)
+            log.error("a helper ended with status %s and is started again", process.exitcode)
+        finally:
+            process.terminate()
+            await asyncio.shield(_ended(process))
+        await asyncio.sleep(AGAIN_AFTER)
+
+
+async def _ended(process: SpawnProcess) -> None:
+    """Return once a process has ended, and its remains are cleared up."""
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(process.sentinel, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(process.sentinel)
+    process.join()
+
+
+@contextmanager
+def when_the_leader_goes(do: Callable[[], None]) -> Iterator[None]:
+    """In a helper: have something done once the process that started it is no more."""
+    leader = multiprocessing.parent_process()
+    if leader is None:
+        raise AssertionError("this process helps nobody")
+    loop, sentinel = asyncio.get_running_loop(), leader.sentinel
+
+    def gone() -> None:
+        loop.remove_reader(sentinel)
+        do()
+
+    loop.add_reader(sentinel, gone)
+    try:
+        yield
+    finally:
+        loop.remove_reader(sentinel)
