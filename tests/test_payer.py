@@ -142,9 +142,9 @@ def test_the_known_tokens_are_the_sdks() -> None:
 
 def test_every_payment_has_a_nonce_of_its_own_from_the_given_source() -> None:
     payer = a_payer(nonces=lambda size: bytes(range(size)))
-    assert answer(payer, terms_of(GOOD)).nonce == "0x" + bytes(range(32)).hex()
+    assert answer(payer, terms_of(GOOD)).identity == "0x" + bytes(range(32)).hex()
     payer = a_payer()
-    assert len({answer(payer, terms_of(GOOD)).nonce for _ in range(10)}) == 10
+    assert len({answer(payer, terms_of(GOOD)).identity for _ in range(10)}) == 10
 
 
 @pytest.mark.parametrize(

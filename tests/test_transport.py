@@ -106,7 +106,7 @@ async def test_a_402_is_paid_once_and_the_bytes_arrive(
     assert [seen.version for seen in shop.seen] == [None, versions[0]]
     assert shop.charges == {shop.seen[1].nonce: (PATH, AMOUNT)}
     payment, receipt = answer.extensions[PAYMENT], answer.extensions[RECEIPT]
-    assert (payment.amount, payment.nonce) == (AMOUNT, shop.seen[1].nonce)
+    assert (payment.amount, payment.identity) == (AMOUNT, shop.seen[1].nonce)
     assert (receipt.transaction, receipt.payer) == ("0x" + "ab" * 32, ACCOUNT.address)
     assert receipt.network == NETWORK
 

@@ -162,7 +162,7 @@ async def test_whether_an_authorization_was_taken(devnet: SharedDevnet) -> None:
     }
     payer = Payer(account, Budget(1000))
     payment = payer.answer(Terms(1, (_v1(offer),)), Quoted("i"), resource="r", now=time.time())
-    used = (devnet.rpc_url, USDC, payment.payer, payment.nonce)
+    used = (devnet.rpc_url, USDC, payment.payer, payment.identity)
     assert not await authorization_used(*used)
     _take(devnet, payment.value)
     assert await authorization_used(*used)

@@ -1,10 +1,10 @@
 """Wiring: the command line; every command imports what it needs when it runs."""
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -18,6 +18,7 @@ T = TypeVar("T")
 Command = Callable[..., Any]
 
 CATALOG_SETTINGS = ("data_dir", "database_url")
+_DAY = click.DateTime(["%Y-%m-%d"])
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
@@ -92,8 +93,9 @@ def main() -> None:
 def demo(data_dir: Path, port: int, rpc_port: int, rtmp_port: int) -> None:
     """Show the whole path here: a local chain, sample titles, a broadcast, a funded wallet."""
     from xbyte_live.demo import run_demo
+    from xbyte_live.display import log_to_stderr
 
-    _logging("warning")
+    log_to_stderr("warning")
     _run(run_demo(data_dir, port=port, rpc_port=rpc_port, rtmp_port=rtmp_port))
 
 
@@ -101,9 +103,10 @@ def demo(data_dir: Path, port: int, rpc_port: int, rtmp_port: int) -> None:
 @settings_options()
 def serve(settings: Settings) -> None:
     """Serve the catalog and take payments."""
+    from xbyte_live.display import log_to_stderr
     from xbyte_live.service import serve as run_server
 
-    _logging(settings.log_level)
+    log_to_stderr(settings.log_level)
     _run(run_server(settings))
 
 
@@ -315,15 +318,35 @@ def stream_remove(slugs: tuple[str, ...], settings: Settings) -> None:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
 @click.option("--budget", default="0.10", show_default=True, help="Most dollars to spend in all.")
 @click.option("--max-price", help="Most dollars per MB.")
+@click.option("--max-per-minute", help="Most dollars to spend within a minute; slower then.")
+@click.option(
+    "--max-deposit",
+    default="1.00",
+    show_default=True,
+    help="Most dollars that lie unspent in one channel.",
+)
 @click.option("--rendition", help="Which rendition of a playlist; else the best.")
 @click.option("--max-bandwidth", type=int, help="Most bits a second a rendition may have.")
 @click.option("--time-limit", type=float, help="Seconds after which a live stream is left.")
 @click.option("--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts.")
 @json_option
-@settings_options("assets")
+@settings_options("assets", "rpc_urls")
 def pay(url: str, settings: Settings, **given: Any) -> None:
     """Buy a playlist or an object into a file, within a budget."""
     from xbyte_live.paying import pay as buy
+
+    _run(buy(settings, url, **given))
+
+
+@main.command()
+@click.argument("url")
+@click.option("--budget", default="0.50", show_default=True, help="Dollars to buy it for.")
+@click.option("--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts.")
+@json_option
+@settings_options("assets")
+def session(url: str, settings: Settings, **given: Any) -> None:
+    """Buy a URL that any player plays, for a budget; what is left of it goes back."""
+    from xbyte_live.borrowing import buy
 
     _run(buy(settings, url, **given))
 
@@ -361,6 +384,53 @@ def wallet_balance(settings: Settings, as_json: bool) -> None:
     _run(show_balance(settings, as_json=as_json))
 
 
+@wallet.command("channels")
+@json_option
+def wallet_channels(as_json: bool) -> None:
+    """List the payment channels this wallet has opened, and what is left in them."""
+    from xbyte_live.wallets import show_channels
+
+    show_channels(as_json=as_json)
+
+
+@wallet.command("deposit")
+@click.argument("url")
+@click.argument("amount")
+@json_option
+@settings_options("assets", "rpc_urls")
+def wallet_deposit(settings: Settings, url: str, amount: str, as_json: bool) -> None:
+    """Put AMOUNT dollars into the channel that pays for URL; costs the wallet gas."""
+    from xbyte_live.wallets import deposit
+
+    _run(deposit(settings, url, amount, as_json=as_json))
+
+
+@wallet.command("refund")
+@click.argument("target", required=False, metavar="[URL|CHANNEL]")
+@click.option("--amount", help="Dollars to ask for; else all that was not charged.")
+@json_option
+@settings_options("assets", "rpc_urls")
+def wallet_refund(
+    settings: Settings, target: str | None, amount: str | None, as_json: bool
+) -> None:
+    """Ask servers to give back what is left in channels; costs no gas."""
+    from xbyte_live.wallets import refund
+
+    _run(refund(settings, target, amount, as_json=as_json))
+
+
+@wallet.command("withdraw")
+@click.argument("channel")
+@click.option("--finalize", is_flag=True, help="Take it, after the channel's delay.")
+@json_option
+@settings_options("assets", "rpc_urls")
+def wallet_withdraw(settings: Settings, channel: str, finalize: bool, as_json: bool) -> None:
+    """Take back what is left in CHANNEL without its server; costs the wallet gas."""
+    from xbyte_live.wallets import withdraw
+
+    _run(withdraw(settings, channel, finalize=finalize, as_json=as_json))
+
+
 @main.command()
 @click.option("--rpc-port", default=8545, show_default=True, help="Port the chain answers on.")
 @click.option(
@@ -374,9 +444,65 @@ def wallet_balance(settings: Settings, as_json: bool) -> None:
 def devnet(rpc_port: int, data_dir: Path, chain_id: int) -> None:
     """Run a local chain with test money until interrupted."""
     from xbyte_live.demo import run_devnet
+    from xbyte_live.display import log_to_stderr
 
-    _logging("warning")
+    log_to_stderr("warning")
     _run(run_devnet(data_dir, rpc_port=rpc_port, chain_id=chain_id))
+
+
+@main.group()
+def ledger() -> None:
+    """The books: what was charged, and bringing it to the chain."""
+
+
+@ledger.command("settle")
+@json_option
+@settings_options()
+def ledger_settle(settings: Settings, as_json: bool) -> None:
+    """Claim what channels were charged and pay it out, now."""
+    from xbyte_live.display import log_to_stderr
+    from xbyte_live.settling import settle_now
+
+    log_to_stderr(settings.log_level)
+    if not _run(settle_now(settings, as_json=as_json)):
+        raise click.exceptions.Exit(1)
+
+
+@ledger.command("audit")
+@click.option("--no-chain", is_flag=True, help="Look at the database alone.")
+@json_option
+@settings_options(*CATALOG_SETTINGS, "rpc_urls", "confirmations", "facilitator_timeout")
+def ledger_audit(settings: Settings, no_chain: bool, as_json: bool) -> None:
+    """Prove from database and chain that not one unit is lost, or say where.
+
+    Exit codes: 0 all agrees, 1 something disagrees, 3 the chain could not be checked.
+    """
+    from xbyte_live.auditing import audit
+    from xbyte_live.display import log_to_stderr
+
+    log_to_stderr("warning")
+    if code := _run(audit(settings, chain=not no_chain, as_json=as_json)):
+        raise click.exceptions.Exit(code)
+
+
+@ledger.command("export")
+@click.option("--from", "first", required=True, type=_DAY, help="First day, UTC, included.")
+@click.option("--to", "before", required=True, type=_DAY, help="Day to stop before, UTC.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json"]),
+    default="csv",
+    show_default=True,
+    help="CSV with a header, or one JSON list.",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
+@settings_options(*CATALOG_SETTINGS)
+def ledger_export(settings: Settings, first: datetime, before: datetime, **given: Any) -> None:
+    """Write every delivery of some days for bookkeeping, a row each."""
+    from xbyte_live.auditing import export
+
+    _run(export(settings, first=first.date(), before=before.date(), **given))
 
 
 @main.command()
@@ -397,14 +523,6 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     import uvloop
 
     return uvloop.run(work)
-
-
-def _logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for noisy in ("httpx", "httpcore", "x402", "web3", "alembic", "urllib3", "asyncio"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from rich.progress import Progress as Bars
 from rich.progress import TaskID
 
 from xbyte_live.client.budget import Budget, dollars
-from xbyte_live.client.chain import read_balance
+from xbyte_live.client.chain import channel_reader, read_balance
+from xbyte_live.client.channel_store import ChannelStore, channels_folder
 from xbyte_live.client.download import Options, Result, download
 from xbyte_live.client.payer import Payer
 from xbyte_live.client.plan import suggested_name
@@ -32,6 +33,8 @@ from xbyte_live.display import print_json, progress_bar, size, warn
 from xbyte_live.errors import ConfigError
 from xbyte_live.money import PRICE_DECIMALS, Asset, Price, format_decimal, parse_decimal
 
+DEPOSIT = "1.00"  # dollars that may lie unspent in one channel, unless told otherwise
+
 
 async def pay(
     settings: Settings,
@@ -40,6 +43,8 @@ async def pay(
     out: Path | None,
     budget: str,
     max_price: str | None,
+    max_per_minute: str | None,
+    max_deposit: str,
     rendition: str | None,
     max_bandwidth: int | None,
     time_limit: float | None,
@@ -47,11 +52,13 @@ async def pay(
     as_json: bool,
 ) -> None:
     """Buy what a URL offers into a file, and say what it cost."""
-    limits = Budget(
-        parse_decimal(budget, PRICE_DECIMALS),
-        max_price=None if max_price is None else Price.parse(max_price),
+    payer = open_payer(
+        settings,
+        budget=budget,
+        max_price=max_price,
+        max_per_minute=max_per_minute,
+        max_deposit=max_deposit,
     )
-    payer = Payer(_account(), limits, assets=(*settings.custom_assets, *KNOWN_ASSETS))
     target = out or Path(suggested_name(url))
     options = Options(
         wanted=Wanted(rendition=rendition, max_bandwidth=max_bandwidth),
@@ -59,11 +66,48 @@ async def pay(
         allow_plain_http=allow_plain_http,
     )
     with progress_bar(quiet=as_json, download=True) as bars:
-        result = await download(url, target, payer, options=options, progress=_Shown(bars))
+        result = await download(
+            url,
+            target,
+            payer,
+            options=options,
+            progress=_Shown(bars),
+            store=open_channels(payer.address),
+            read_channel=channel_reader(settings.rpc_by_network),
+        )
     if as_json:
         print_json(_described(result))
     else:
         _tell(result)
+
+
+def open_payer(
+    settings: Settings,
+    *,
+    budget: str,
+    max_price: str | None = None,
+    max_per_minute: str | None = None,
+    max_deposit: str = DEPOSIT,
+) -> Payer:
+    """The wallet behind limits in dollars."""
+    limits = Budget(
+        parse_decimal(budget, PRICE_DECIMALS),
+        max_price=None if max_price is None else Price.parse(max_price),
+        per_minute=None
+        if max_per_minute is None
+        else parse_decimal(max_per_minute, PRICE_DECIMALS),
+    )
+    return Payer(
+        account(),
+        limits,
+        assets=(*settings.custom_assets, *KNOWN_ASSETS),
+        deposit_cap=parse_decimal(max_deposit, PRICE_DECIMALS),
+    )
+
+
+def open_channels(address: str) -> ChannelStore:
+    """The channels of an address, beside its wallet."""
+    return ChannelStore(channels_folder(wallet_path(os.environ), address))
 
 
 class _Shown:
@@ -126,28 +170,27 @@ def make_wallet(*, as_json: bool) -> None:
 
 def show_wallet(*, as_json: bool) -> None:
     """Print the address that pays."""
-    address = _address()
     if as_json:
-        print_json({"address": address})
+        print_json({"address": address()})
     else:
-        click.echo(address)
+        click.echo(address())
 
 
 async def show_balance(settings: Settings, *, as_json: bool) -> None:
     """Print what the wallet holds on each network of the settings."""
-    address = _address()
+    holder = address()
     found = []
     for network in settings.networks:
-        asset, url = _asset(settings, network), settings.rpc_by_network.get(network)
+        asset, url = asset_on(settings, network), settings.rpc_by_network.get(network)
         if url is None:
             raise ConfigError(f"no RPC node is known for {network}; set rpc_urls={network}=URL")
-        balance = await read_balance(url, asset, address)
+        balance = await read_balance(url, asset, holder)
         found.append((asset, balance))
     if as_json:
         print_json(
             [
                 {
-                    "address": address,
+                    "address": holder,
                     "network": asset.network,
                     "asset": asset.address,
                     "balance": balance.token,
@@ -157,25 +200,27 @@ async def show_balance(settings: Settings, *, as_json: bool) -> None:
             ]
         )
         return
-    click.echo(address)
+    click.echo(holder)
     for asset, balance in found:
         held = format_decimal(balance.token, asset.decimals)
         click.echo(f"{held} {asset.symbol} on {asset.network}")
 
 
-def _account() -> LocalAccount:
-    account = account_of_environment(os.environ)
-    if account is not None:
-        return account
+def account() -> LocalAccount:
+    """The key that pays, from the environment or its file, whose password is asked for."""
+    found = account_of_environment(os.environ)
+    if found is not None:
+        return found
     path = wallet_path(os.environ)
     wallet_address(path)  # says what is wrong with the file before a password is asked for
     return open_wallet(path, _password(confirm=False))
 
 
-def _address() -> str:
-    account = account_of_environment(os.environ)
-    if account is not None:
-        return str(account.address)
+def address() -> str:
+    """The address that pays; no password is asked for."""
+    found = account_of_environment(os.environ)
+    if found is not None:
+        return str(found.address)
     return wallet_address(wallet_path(os.environ))
 
 
@@ -190,7 +235,8 @@ def _password(*, confirm: bool) -> str:
     )
 
 
-def _asset(settings: Settings, network: str) -> Asset:
+def asset_on(settings: Settings, network: str) -> Asset:
+    """The token that is paid with on a network; raises ``ConfigError``."""
     for asset in (*settings.custom_assets, *KNOWN_ASSETS):
         if asset.network == network:
             return asset

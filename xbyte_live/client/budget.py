@@ -1,14 +1,29 @@
 """Pure: how much may be signed for; all money here is in atomic units (six decimals)."""
 
+from collections import deque
+
 from xbyte_live.errors import BudgetExceeded
 from xbyte_live.money import PRICE_DECIMALS, Price, format_decimal
 
+MINUTE = 60.0
+
+
+class TooSoon(BudgetExceeded):
+    """The limit for one minute is used up; after ``wait`` seconds there is room again."""
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
+
 
 class Budget:
-    """What may be signed: in all, for one item, for one request, and per MB.
+    """What may be signed: in all, for one item, for one request, per MB, and within a minute.
 
     Whatever was signed counts as spent, delivered or not, because it may be taken until the
-    chain says otherwise; only then does ``give_back`` free it.
+    chain says otherwise; only then does ``give_back`` free it. Of a channel that is the highest
+    ceiling that was signed: what the server may claim, and no unit more. Money deposited into a
+    channel is not spent but locked, until it is signed away, refunded or withdrawn; what is
+    deposited never goes beyond ``total`` either (``deposit``).
     """
 
     def __init__(
@@ -17,19 +32,28 @@ class Budget:
         *,
         per_item: int | None = None,
         per_request: int | None = None,
+        per_minute: int | None = None,
         max_price: Price | None = None,
     ) -> None:
         self.total = total
         self.per_item = per_item
         self.per_request = per_request
+        self.per_minute = per_minute
         self.max_price = max_price
+        self.deposited = 0
         self._signed = 0
         self._by_item: dict[str, int] = {}
+        self._latest: deque[tuple[float, int]] = deque()
 
     @property
     def signed(self) -> int:
         """What was signed so far."""
         return self._signed
+
+    @property
+    def left_to_deposit(self) -> int:
+        """What may still be deposited, of all that was ever allowed."""
+        return max(0, self.total - self.deposited)
 
     def left_for(self, item: str) -> int:
         """What may still be signed for an item."""
@@ -50,11 +74,12 @@ class Budget:
 
     def check_delivery(self, cost: int, *, size: int | None) -> None:
         """Raise ``BudgetExceeded`` if one delivery of ``size`` bytes may not cost this much."""
-        if self.per_request is not None and cost > self.per_request:
-            raise BudgetExceeded(
-                f"this request costs {dollars(cost)}, above the limit of "
-                f"{dollars(self.per_request)} for one"
-            )
+        for limit, name in ((self.per_request, "one"), (self.per_minute, "one minute")):
+            if limit is not None and cost > limit:
+                raise BudgetExceeded(
+                    f"this request costs {dollars(cost)}, above the limit of "
+                    f"{dollars(limit)} for {name}"
+                )
         if self.max_price is None:
             return
         if size is None:
@@ -67,10 +92,33 @@ class Budget:
                 f"{dollars(cost)} for {size} bytes is above the limit of ${self.max_price} per MB"
             )
 
-    def take(self, cost: int, item: str) -> None:
-        """Count ``cost`` as spent, without a check."""
+    def check_pace(self, cost: int, now: float) -> None:
+        """Raise ``TooSoon`` if ``cost`` on top of the last minute is above ``per_minute``."""
+        if self.per_minute is None:
+            return
+        while self._latest and self._latest[0][0] <= now - MINUTE:
+            self._latest.popleft()
+        over = cost + sum(spent for _, spent in self._latest) - self.per_minute
+        for at, spent in self._latest:
+            if over <= 0:
+                break
+            over -= spent
+            if over <= 0:
+                raise TooSoon(
+                    f"{dollars(self.per_minute)} was spent within a minute",
+                    max(0.001, at + MINUTE - now),
+                )
+
+    def take(self, cost: int, item: str, now: float | None = None) -> None:
+        """Count ``cost`` as spent, without a check; for the pace it is when that counts."""
         self._signed += cost
         self._by_item[item] = self._by_item.get(item, 0) + cost
+        if self.per_minute is not None and now is not None and cost > 0:
+            self._latest.append((now, cost))
+
+    def deposit(self, amount: int) -> None:
+        """Count ``amount`` as deposited into a channel."""
+        self.deposited += amount
 
     def give_back(self, cost: int, item: str) -> None:
         """Free what was signed and can be proved never to have moved."""

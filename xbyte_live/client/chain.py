@@ -1,11 +1,14 @@
 """Adapter: what a payer wants to know of a chain, over plain JSON-RPC."""
 
 import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from xbyte_live.client import contract_calls
+from xbyte_live.client.channel import OnChain
 from xbyte_live.client.documents import MAX_DOCUMENT, read_json
 from xbyte_live.errors import ChainUnavailable, ConfigError
 from xbyte_live.money import Asset
@@ -13,6 +16,7 @@ from xbyte_live.money import Asset
 _BALANCE_OF = "0x70a08231"  # balanceOf(address)
 _AUTHORIZATION_STATE = "0xe94a0102"  # authorizationState(address,bytes32), EIP-3009
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
+_TWO_WORDS = re.compile(r"0x[0-9a-fA-F]{128}")
 _TIMEOUT = httpx.Timeout(10.0)
 
 
@@ -33,10 +37,10 @@ async def read_balance(
     chain or the token is not there.
     """
     async with httpx.AsyncClient(transport=inner, timeout=_TIMEOUT) as client:
-        await _check_chain(client, rpc_url, asset)
+        await check_network(client, rpc_url, asset.network)
         data = _BALANCE_OF + _word(address)
         token = await _call(client, rpc_url, asset, data)
-        native = await _ask(client, rpc_url, "eth_getBalance", [address, "latest"])
+        native = await ask(client, rpc_url, "eth_getBalance", [address, "latest"])
     return Balance(token, _number(native, rpc_url))
 
 
@@ -54,29 +58,61 @@ async def authorization_used(
     Raises as ``read_balance`` does.
     """
     async with httpx.AsyncClient(transport=inner, timeout=_TIMEOUT) as client:
-        await _check_chain(client, rpc_url, asset)
+        await check_network(client, rpc_url, asset.network)
         data = _AUTHORIZATION_STATE + _word(payer) + _word(nonce)
         return bool(await _call(client, rpc_url, asset, data))
 
 
-async def _check_chain(client: httpx.AsyncClient, rpc_url: str, asset: Asset) -> None:
-    chain_id = _number(await _ask(client, rpc_url, "eth_chainId", []), rpc_url)
-    if chain_id != asset.chain_id:
-        raise ConfigError(
-            f"the node at {_host(rpc_url)} is of chain {chain_id}, not {asset.network}"
+async def read_channel(
+    rpc_url: str, network: str, channel_id: str, *, inner: httpx.AsyncBaseTransport | None = None
+) -> OnChain:
+    """What the contract says of a channel; raises as ``read_balance`` does."""
+    async with httpx.AsyncClient(transport=inner, timeout=_TIMEOUT) as client:
+        await check_network(client, rpc_url, network)
+        state = await _words(client, rpc_url, network, contract_calls.channels(channel_id))
+        pending = await _words(
+            client, rpc_url, network, contract_calls.pending_withdrawals(channel_id)
         )
+    return OnChain(state[0], state[1], pending[0], pending[1] if pending[0] else 0)
+
+
+def channel_reader(rpc_urls: Mapping[str, str]) -> Callable[[str, str], Awaitable[OnChain]]:
+    """Reads channels on the networks whose nodes are named; raises as ``read_balance`` does."""
+
+    async def read(network: str, channel_id: str) -> OnChain:
+        if network not in rpc_urls:
+            raise ConfigError(f"no RPC node is known for {network}; set rpc_urls={network}=URL")
+        return await read_channel(rpc_urls[network], network, channel_id)
+
+    return read
+
+
+async def check_network(client: httpx.AsyncClient, rpc_url: str, network: str) -> None:
+    """Raise ``ConfigError`` unless a node is of that network."""
+    chain_id = _number(await ask(client, rpc_url, "eth_chainId", []), rpc_url)
+    if f"eip155:{chain_id}" != network:
+        raise ConfigError(f"the node at {_host(rpc_url)} is of chain {chain_id}, not {network}")
+
+
+async def _words(client: httpx.AsyncClient, rpc_url: str, network: str, data: str) -> list[int]:
+    call = {"to": contract_calls.ADDRESS, "data": data}
+    result = await ask(client, rpc_url, "eth_call", [call, "latest"])
+    if result == "0x":
+        raise ConfigError(f"there are no payment channels on {network}")
+    if not isinstance(result, str) or _TWO_WORDS.fullmatch(result) is None:
+        raise ChainUnavailable(f"the node at {_host(rpc_url)} gives no numbers where it should")
+    return [int(result[2:66], 16), int(result[66:], 16)]
 
 
 async def _call(client: httpx.AsyncClient, rpc_url: str, asset: Asset, data: str) -> int:
-    result = await _ask(
-        client, rpc_url, "eth_call", [{"to": asset.address, "data": data}, "latest"]
-    )
+    result = await ask(client, rpc_url, "eth_call", [{"to": asset.address, "data": data}, "latest"])
     if result == "0x":
         raise ConfigError(f"there is no {asset.symbol} at {asset.address} on {asset.network}")
     return _number(result, rpc_url)
 
 
-async def _ask(client: httpx.AsyncClient, rpc_url: str, method: str, params: list[Any]) -> object:
+async def ask(client: httpx.AsyncClient, rpc_url: str, method: str, params: list[Any]) -> object:
+    """Ask a node; raises ``ChainUnavailable`` when it does not answer or refuses."""
     question = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     try:
         async with client.stream("POST", rpc_url, json=question) as response:

@@ -19,6 +19,7 @@ from xbyte_live.client.purchase import Patience
 from xbyte_live.client.survey import Offered, Surveyor, Wanted
 from xbyte_live.client.terms import Receipt
 from xbyte_live.client.transport import PayingTransport
+from xbyte_live.client.turns import ReadChannel, Store
 from xbyte_live.errors import ConfigError
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # a server may wait for the chain before it answers
@@ -60,6 +61,8 @@ async def download(
     *,
     options: Options | None = None,
     progress: Progress | None = None,
+    store: Store | None = None,
+    read_channel: ReadChannel | None = None,
     inner: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -70,7 +73,8 @@ async def download(
     other file. What it will cost is checked against ``payer``'s limits before the first cent.
     A live playlist is followed until it ends, the budget does, or the time. What was paid for
     is not bought again: it lies in ``out.part``, or its payment in ``out.part.state``. All
-    requests go over ``inner``, which is closed in the end.
+    requests go over ``inner``, which is closed in the end; ``store`` and ``read_channel`` are the
+    paying transport's.
 
     Raises what the paying transport does, ``ConfigError`` for a bad URL or file, ``MediaError``
     for a bad playlist, ``StoreError`` for the disk.
@@ -85,6 +89,8 @@ async def download(
                 payer,
                 inner,
                 journal=state,
+                store=store,
+                read_channel=read_channel,
                 patience=options.patience,
                 allow_plain_http=options.allow_plain_http,
                 clock=clock,

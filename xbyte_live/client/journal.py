@@ -25,8 +25,8 @@ class Journal(Protocol):
     async def keep(self, payment: SignedPayment) -> None:
         """Note a payment before it is presented; durable, where that is meant, on return."""
 
-    def drop(self, payment: SignedPayment) -> None:
-        """A payment has done its work, or never will."""
+    def drop(self, payment: SignedPayment, *, lost: bool = False) -> None:
+        """A payment has done its work, or never will; ``lost`` when its bytes never came."""
 
 
 class MemoryJournal:
@@ -47,9 +47,9 @@ class MemoryJournal:
         """Note a payment."""
         self._open.setdefault(payment.resource, []).append(payment)
 
-    def drop(self, payment: SignedPayment) -> None:
+    def drop(self, payment: SignedPayment, *, lost: bool = False) -> None:
         """A payment has done its work, or never will."""
-        left = [p for p in self._open.pop(payment.resource, ()) if p.nonce != payment.nonce]
+        left = [p for p in self._open.pop(payment.resource, ()) if p.identity != payment.identity]
         if left:
             self._open[payment.resource] = left
 
@@ -85,6 +85,7 @@ class FileJournal:
         self.signed = 0
         self.pieces: dict[str, PieceRecord] = {}
         self.earlier: list[SignedPayment] = []
+        self._spent: set[str] = set()
         self._path = path
         self._open = MemoryJournal()
         try:
@@ -110,12 +111,17 @@ class FileJournal:
     async def keep(self, payment: SignedPayment) -> None:
         """Note a payment before it is presented; on disk on return."""
         self._open.hold(payment)
-        self.signed += payment.amount
+        self.signed += payment.at_stake
         await asyncio.to_thread(self._append, {"signed": asdict(payment)}, sync=True)
 
-    def drop(self, payment: SignedPayment) -> None:
-        """Do not present it again in this process; a restart judges by the pieces it finds."""
+    def drop(self, payment: SignedPayment, *, lost: bool = False) -> None:
+        """Do not present it again in this process; a restart judges by the pieces it finds.
+
+        What is ``lost`` is not presented after a restart either.
+        """
         self._open.drop(payment)
+        if lost:
+            self._append({"spent": payment.identity})
 
     def record(self, piece: PieceRecord) -> None:
         """Note that a piece lies whole in the partial file."""
@@ -130,7 +136,7 @@ class FileJournal:
     def reopen(self) -> None:
         """Have every earlier payment presented again whose piece is not in the partial file."""
         for payment in self.earlier:
-            if payment.resource not in self.pieces:
+            if payment.resource not in self.pieces and payment.identity not in self._spent:
                 self._open.hold(payment)
 
     def remove(self) -> None:
@@ -174,7 +180,9 @@ class FileJournal:
         if "signed" in entry:
             payment = SignedPayment(**entry["signed"])
             self.earlier.append(payment)
-            self.signed += payment.amount
+            self.signed += payment.at_stake
+        elif "spent" in entry:
+            self._spent.add(entry["spent"])
         elif "piece" in entry:
             piece = PieceRecord(**entry["piece"])
             self.pieces[piece.resource] = piece

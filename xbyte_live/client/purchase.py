@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from xbyte_live.client.budget import TooSoon, dollars
 from xbyte_live.client.documents import MAX_DOCUMENT
+from xbyte_live.client.exchange import Exchange
 from xbyte_live.client.journal import Journal
 from xbyte_live.client.payer import Payer, Quoted, resource_of
 from xbyte_live.client.signing import SignedPayment, still_offered
-from xbyte_live.client.terms import Terms, read_challenge
+from xbyte_live.client.terms import Requirement, Terms, read_challenge
+from xbyte_live.client.turns import Turns
 from xbyte_live.errors import DeliveryFailed, PaymentPending, PaymentRefused, TermsRefused
+from xbyte_live.payments.voucher import BUSY
 
 RETRY_WINDOW = 120  # seconds a server re-serves for the same payment, unless it says otherwise
 DELIVERED = (200, 206)
@@ -42,9 +46,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What purchases are made with. ``in_use`` has the nonces of payments being presented."""
+    """What purchases are made with. ``in_use`` are the identities of payments being presented."""
 
     payer: Payer
+    turns: Turns
     inner: httpx.AsyncBaseTransport
     journal: Journal
     patience: Patience = Patience()
@@ -61,9 +66,11 @@ class Purchase:
     ) -> None:
         self.payment: SignedPayment | None = None
         self.quoted = quoted
+        self._exchange = Exchange(means.payer, means.turns, means.clock)
         self._means = means
         self._request = request
         self._may_pay = may_pay
+        self._answered = False  # a payment was signed to answer a 402
         self._resource = resource_of(str(request.url), request.headers.get("range"))
         self._ambiguous = False  # the payment was presented, and not decided on
         self._failures = 0
@@ -71,18 +78,23 @@ class Purchase:
         self._waited = 0.0
 
     async def open(self) -> httpx.Response:
-        """Ask for the bytes, paying ahead or when told to; raises as ``PayingTransport`` does."""
-        inherited = self._may_pay and self._inherit()
-        if self.payment is None and self._may_pay:
-            await self._use(
-                self._means.payer.ahead(
-                    self.quoted, resource=self._resource, now=self._means.clock()
-                )
-            )
-        response = await self._present()
-        if response.status_code == 402:
-            response = await self._pay(await _terms_of(response), inherited=inherited)
-        return response
+        """Ask for the bytes, paying ahead or when told to; raises as ``PayingTransport`` does.
+
+        Of a channel no other voucher is signed until the headers of this answer are here.
+        """
+        try:
+            inherited = self._may_pay and await self._inherit()
+            if self.payment is None and self._may_pay:
+                await self._use(None)
+            response = await self._present()
+            while response.status_code == 402:
+                await self._pay(await _terms_of(response), inherited=inherited)
+                response = await self._present()
+            if self.payment is not None:
+                await self._judge(response, inherited=inherited)
+            return response
+        finally:
+            self._exchange.end()
 
     async def resume(self) -> httpx.Response:
         """Ask for the same bytes with the same payment, after their body broke off.
@@ -110,31 +122,51 @@ class Purchase:
     def end(self, *, delivered: bool) -> None:
         """Be through with the payment: for good, or to be presented again by a later request."""
         if self.payment is not None:
-            self._means.in_use.discard(self.payment.nonce)
+            self._means.in_use.discard(self.payment.identity)
             if delivered:
                 self._means.journal.drop(self.payment)
 
-    async def _pay(self, terms: Terms, *, inherited: bool) -> httpx.Response:
+    async def _pay(self, terms: Terms, *, inherited: bool) -> None:
         """Answer a 402, unless a payment was made that may still be taken for these bytes."""
         refused = self.payment
         if refused is not None:
-            if inherited or self._ambiguous or still_offered(terms, refused):
+            if terms.error == BUSY:
+                await self._wait(None)
+                return
+            before = inherited or self._ambiguous
+            if refused.channel_id:
+                verdict = await self._exchange.refused(refused, terms, presented_before=before)
+                if verdict == "charged":
+                    self._means.journal.drop(refused, lost=True)
+                    raise _lost(refused)
+                before &= verdict == "refused"
+                if before or (verdict == "refused" and still_offered(terms, refused)):
+                    raise _refusal(terms, refused)
+            elif before or self._answered or still_offered(terms, refused):
                 raise _refusal(terms, refused)
-            self.end(delivered=True)  # refused at once because the terms are others by now
+            self.end(delivered=True)  # it will not be taken, and another one may be
             self.payment = None
         if not self._may_pay:
             raise TermsRefused(
                 "a payment is sent only to where the request was first sent, and only over https "
                 "or to this machine"
             )
-        payment = self._means.payer.answer(
-            terms, self.quoted, resource=self._resource, now=self._means.clock()
-        )
-        await self._use(payment)
-        response = await self._present()
-        if response.status_code == 402:
-            raise _refusal(await _terms_of(response), payment)
-        return response
+        self._answered, self._ambiguous = True, False
+        await self._use(terms)
+
+    async def _judge(self, response: httpx.Response, *, inherited: bool) -> None:
+        """Have the server's account of its charge checked, before more is signed for it."""
+        assert self.payment is not None
+        before = inherited or self._ambiguous
+        try:
+            await self._exchange.answered(
+                self.payment,
+                response.headers,
+                turned_down=response.status_code not in DELIVERED and not before,
+            )
+        except BaseException:
+            await response.aclose()
+            raise
 
     async def _present(self) -> httpx.Response:
         """Send the request with its payment, again while the outcome is not known."""
@@ -176,17 +208,40 @@ class Purchase:
             extensions=self._request.extensions,
         )
 
-    async def _use(self, payment: SignedPayment | None) -> None:
-        if payment is not None:
-            self.payment = payment
-            self._means.in_use.add(payment.nonce)
-            await self._means.journal.keep(payment)
+    async def _use(self, terms: Terms | None) -> None:
+        """Sign, when its turn has come and the pace allows it, and note that before it is shown."""
+        payer, now = self._means.payer, self._means.clock
+        if terms is not None:
+            payer.learn(self.quoted.item, terms)
 
-    def _inherit(self) -> bool:
+        def choose() -> Requirement | None:
+            if terms is None:
+                return payer.choose_ahead(self.quoted, now())
+            return payer.choose(terms, self.quoted, now())
+
+        while self.payment is None:
+            try:
+                requirement = choose()
+                if requirement is None:
+                    return
+                if await self._exchange.begin(requirement):
+                    continue  # the channel may stand otherwise than before it was waited for
+            except TooSoon as error:
+                self._exchange.end()
+                await self._means.sleep(error.wait)
+                continue
+            self.payment = payer.sign(
+                requirement, self.quoted, resource=self._resource, now=now(), terms=terms
+            )
+        self._means.in_use.add(self.payment.identity)
+        await self._exchange.signed()
+        await self._means.journal.keep(self.payment)
+
+    async def _inherit(self) -> bool:
         """Take over the newest payment that an earlier request for these bytes left open."""
         now = self._means.clock()
         for payment in self._means.journal.find(self._resource):
-            if payment.nonce in self._means.in_use:
+            if payment.identity in self._means.in_use:
                 continue
             if now > max(payment.valid_before, payment.signed_at + RETRY_WINDOW):
                 self._means.journal.drop(payment)
@@ -194,8 +249,12 @@ class Purchase:
                 self.payment = payment
         if self.payment is None:
             return False
-        self._means.in_use.add(self.payment.nonce)
-        return True
+        self._means.in_use.add(self.payment.identity)
+        if await self._exchange.take_over(self.payment):
+            return True
+        self.end(delivered=True)  # certainly not charged, and never will be
+        self.payment = None
+        return False
 
 
 async def _terms_of(response: httpx.Response) -> Terms:
@@ -215,11 +274,21 @@ async def _terms_of(response: httpx.Response) -> Terms:
 
 def _refusal(terms: Terms, payment: SignedPayment) -> PaymentRefused:
     code = terms.error or "payment_required"
+    if payment.channel_id:
+        return PaymentRefused(code, f"the server refused a voucher ({code}) and charged nothing")
     until = time.strftime("%H:%M:%S UTC", time.gmtime(payment.valid_before))
     return PaymentRefused(
         code,
         f"the server refused a payment ({code}); it could still take it until {until}, so no "
         "other was signed for these bytes",
+    )
+
+
+def _lost(payment: SignedPayment) -> PaymentRefused:
+    return PaymentRefused(
+        "charged_before",
+        f"the server charged {dollars(payment.amount)} for these bytes when they were asked for "
+        "before, and does not hand them over again; asking once more buys them anew",
     )
 
 

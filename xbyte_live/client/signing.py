@@ -42,8 +42,10 @@ class Signer(Protocol):
 class SignedPayment:
     """A signed payment for one resource; it may be presented many times and taken once.
 
-    ``header`` and ``value`` are what a request carries. ``amount`` is in atomic units,
-    ``signed_at`` and ``valid_before`` are Unix seconds.
+    ``header`` and ``value`` are what a request carries. ``amount`` is what the delivery costs
+    and ``at_stake`` how much more may be taken of the payer since it was signed, in atomic units;
+    ``signed_at`` and ``valid_before`` are Unix seconds. ``identity`` is the nonce of an
+    authorization (``exact``), or which voucher of its channel (``channel_id``) it is.
     """
 
     resource: str
@@ -55,9 +57,12 @@ class SignedPayment:
     asset: str
     pay_to: str
     payer: str
-    nonce: str
+    identity: str
     signed_at: float
     valid_before: int
+    at_stake: int
+    channel_id: str = ""
+    deposit: int = 0
 
 
 def sign(
@@ -92,15 +97,16 @@ def sign(
         resource=resource,
         item=item,
         header=PAYMENT_HEADERS[requirement.version],
-        value=_encoded(_document(requirement, payload, terms)),
+        value=payment_header(requirement, payload, terms),
         amount=requirement.amount,
         network=requirement.asset.network,
         asset=requirement.asset.address,
         pay_to=requirement.pay_to,
         payer=account.address,
-        nonce=authorization["nonce"],
+        identity=authorization["nonce"],
         signed_at=now,
         valid_before=int(authorization["validBefore"]),
+        at_stake=requirement.amount,
     )
 
 
@@ -136,23 +142,15 @@ def _signature(account: Signer, requirement: Requirement, authorization: dict[st
     return "0x" + bytes(signed.signature).hex()
 
 
-def _document(
-    requirement: Requirement, payload: dict[str, Any], terms: Terms | None
-) -> dict[str, Any]:
+def payment_header(requirement: Requirement, payload: dict[str, Any], terms: Terms | None) -> str:
+    """The value of a payment header; ``terms`` are those of the 402 it answers, if any."""
+    document: dict[str, Any] = {"x402Version": requirement.version, "payload": payload}
     if requirement.version == 1:
-        return {
-            "x402Version": 1,
-            "scheme": "exact",
-            "network": requirement.network,
-            "payload": payload,
-        }
-    document = {"x402Version": 2, "payload": payload, "accepted": requirement.document}
-    if terms and terms.resource:
-        document["resource"] = terms.resource
-    if terms and terms.extensions:
-        document["extensions"] = terms.extensions
-    return document
-
-
-def _encoded(document: dict[str, Any]) -> str:
+        document |= {"scheme": "exact", "network": requirement.network}
+    else:
+        document["accepted"] = requirement.document
+        if terms and terms.resource:
+            document["resource"] = terms.resource
+        if terms and terms.extensions:
+            document["extensions"] = terms.extensions
     return base64.b64encode(json.dumps(document, separators=(",", ":")).encode()).decode("ascii")

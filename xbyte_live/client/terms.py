@@ -10,6 +10,7 @@ from typing import Any, Literal
 from xbyte_live.client.documents import MAX_DOCUMENT, read_json
 from xbyte_live.errors import TermsRefused
 from xbyte_live.money import MAX_AMOUNT, Asset
+from xbyte_live.payments.voucher import LEAST_DELAY, LONGEST_DELAY
 
 MAX_ACCEPTS = 32  # ways to pay that are looked at
 
@@ -49,11 +50,23 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelTerms:
+    """What a server asks of a channel; ``withdraw_delay`` in seconds.
+
+    ``least_deposit`` is what it finds worth its gas, 0 if it does not say.
+    """
+
+    receiver_authorizer: str
+    withdraw_delay: int
+    least_deposit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Requirement:
     """One way to pay that can be believed; ``amount`` is in atomic units of ``asset``.
 
     ``timeout`` is how long the payment shall stay valid, in seconds. ``document`` is what the
-    server wrote.
+    server wrote. ``channel`` is there when it is paid through one, else it is ``exact``.
     """
 
     version: Literal[1, 2]
@@ -63,6 +76,7 @@ class Requirement:
     pay_to: str
     timeout: int
     document: dict[str, Any]
+    channel: ChannelTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,7 @@ def read_challenge(header: str | None, body: bytes) -> Terms:
     Raises ``TermsRefused`` when neither is in the x402 form.
     """
     if header:
-        document, version = _object(_unpacked(header), "PAYMENT-REQUIRED header"), 2
+        document, version = read_header(header, "PAYMENT-REQUIRED header"), 2
     else:
         document, version = _object(body, "402 body"), 1
     if document.get("x402Version") != version:
@@ -104,11 +118,13 @@ def read_requirement(
 ) -> Requirement:
     """One of ``terms.accepts`` as a payment that may be signed; ``amount`` overrides its own.
 
-    Raises ``TermsRefused`` unless it is ``exact`` by EIP-3009, on a network and in a token of
-    ``assets`` under its right EIP-712 domain, to a real address, for a positive whole amount.
+    Raises ``TermsRefused`` unless it is ``exact`` or ``batch-settlement`` by EIP-3009, on a
+    network and in a token of ``assets`` under its right EIP-712 domain, to a real address, for a
+    positive whole amount.
     """
-    if document.get("scheme") != "exact":
-        raise TermsRefused("the server does not take the scheme exact")
+    scheme = document.get("scheme")
+    if scheme != "exact" and (scheme != "batch-settlement" or terms.version != 2):
+        raise TermsRefused("the server takes neither the scheme exact nor batch-settlement")
     if amount is not None:
         document = {**document, _AMOUNT_FIELD[terms.version]: str(amount)}
     asset = _asset(document, terms.version, assets)
@@ -121,6 +137,7 @@ def read_requirement(
         pay_to=_payee(document.get("payTo"), asset),
         timeout=_timeout(document.get("maxTimeoutSeconds")),
         document=document,
+        channel=None if scheme == "exact" else _channel(document.get("extra")),
     )
 
 
@@ -130,7 +147,7 @@ def read_receipt(headers: Mapping[str, str]) -> Receipt | None:
     if not value:
         return None
     try:
-        document = _object(_unpacked(value), "PAYMENT-RESPONSE header")
+        document = read_header(value, "PAYMENT-RESPONSE header")
     except TermsRefused:
         return None
     if document.get("success") is not True:
@@ -142,6 +159,11 @@ def read_receipt(headers: Mapping[str, str]) -> Receipt | None:
         network=plain(document.get("network")),
         payer=plain(document.get("payer")),
     )
+
+
+def read_header(value: str, name: str) -> dict[str, Any]:
+    """The JSON object in a header of x402; raises ``TermsRefused`` if there is none."""
+    return _object(_unpacked(value), name)
 
 
 def plain(text: object, limit: int = 100) -> str:
@@ -212,6 +234,23 @@ def _check_domain(document: dict[str, Any], asset: Asset) -> None:
         raise TermsRefused(f"the server calls {asset.symbol} by a wrong EIP-712 name or version")
     if extra.get("assetTransferMethod", "eip3009") != "eip3009":
         raise TermsRefused("the server wants another way of transfer than EIP-3009")
+
+
+def _channel(extra: object) -> ChannelTerms:
+    if not isinstance(extra, dict):
+        raise TermsRefused("the server does not say how its channels are")
+    authorizer, delay = extra.get("receiverAuthorizer"), extra.get("withdrawDelay")
+    if not isinstance(authorizer, str) or _ADDRESS.fullmatch(authorizer) is None:
+        raise TermsRefused("the server names nobody who authorizes refunds of its channels")
+    if int(authorizer, 16) == 0:
+        raise TermsRefused("the server names nobody who authorizes refunds of its channels")
+    if not isinstance(delay, int) or isinstance(delay, bool):
+        raise TermsRefused("the server does not say how long a withdrawal takes")
+    if not LEAST_DELAY <= delay <= LONGEST_DELAY:
+        raise TermsRefused("the server wants withdrawals to take shorter or longer than may be")
+    least = extra.get("minDeposit")
+    known = isinstance(least, str) and _AMOUNT.fullmatch(least) is not None
+    return ChannelTerms(authorizer.lower(), delay, min(int(str(least)), MAX_AMOUNT) if known else 0)
 
 
 def _amount(value: object) -> int:

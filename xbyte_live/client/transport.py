@@ -12,6 +12,7 @@ from xbyte_live.client.journal import Journal, MemoryJournal
 from xbyte_live.client.payer import Payer, Quoted, item_of
 from xbyte_live.client.purchase import DELIVERED, Means, Patience, Purchase
 from xbyte_live.client.terms import read_receipt
+from xbyte_live.client.turns import ReadChannel, Store, Turns
 from xbyte_live.errors import DeliveryFailed
 
 QUOTED = "xbyte_quoted"  # request extension: a Quoted
@@ -28,11 +29,13 @@ class PayingTransport(httpx.AsyncBaseTransport):
     presented again, here and by a later request for the same bytes, as ``journal`` remembers.
     A body that breaks off goes on where it broke. Payments go over https or to this machine,
     unless ``allow_plain_http``, and never to where a redirect to another origin leads. Other
-    methods than GET are sent unpaid.
+    methods than GET are sent unpaid. Channels are kept in ``store``, and lost state is found
+    again on the chain with ``read_channel``. The limit for a minute is waited for.
 
-    Raises ``TermsRefused`` and ``BudgetExceeded`` before signing, ``PaymentRefused`` when the
-    server says no, ``PaymentPending`` while it cannot say yes, ``DeliveryFailed`` when it breaks
-    off for good or hands over other than was quoted (x402 v2 transport HTTP).
+    Raises ``TermsRefused`` and ``BudgetExceeded`` before signing, ``ChannelDistrusted`` when the
+    server says it charged what it did not earn, ``PaymentRefused`` when it says no,
+    ``PaymentPending`` while it cannot say yes, ``DeliveryFailed`` when it breaks off for good or
+    hands over other than was quoted (x402 v2 transport HTTP).
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class PayingTransport(httpx.AsyncBaseTransport):
         inner: httpx.AsyncBaseTransport | None = None,
         *,
         journal: Journal | None = None,
+        store: Store | None = None,
+        read_channel: ReadChannel | None = None,
         patience: Patience | None = None,
         allow_plain_http: bool = False,
         clock: Callable[[], float] = time.time,
@@ -50,6 +55,7 @@ class PayingTransport(httpx.AsyncBaseTransport):
         self._allow_plain_http = allow_plain_http
         self._means = Means(
             payer=payer,
+            turns=Turns(payer, store, read_channel, clock),
             inner=self._inner,
             journal=journal or MemoryJournal(),
             patience=patience or Patience(),

@@ -1,0 +1,208 @@
+"""Wiring: the commands about a wallet's payment channels, with what they show."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import click
+import httpx
+
+from xbyte_live.client.budget import dollars
+from xbyte_live.client.chain import channel_reader
+from xbyte_live.client.channel import Channel
+from xbyte_live.client.closing import Closing
+from xbyte_live.client.payer import Payer, item_of
+from xbyte_live.client.survey import Offered, Surveyor, Wanted
+from xbyte_live.client.terms import plain
+from xbyte_live.client.turns import Turns
+from xbyte_live.config import Settings
+from xbyte_live.display import print_json, warn
+from xbyte_live.errors import ConfigError, DeliveryFailed
+from xbyte_live.money import PRICE_DECIMALS, parse_decimal
+from xbyte_live.paying import account, address, open_channels, open_payer
+
+
+def show_channels(*, as_json: bool) -> None:
+    """Print every channel of the wallet as it is known here; nobody is asked."""
+    channels = list(open_channels(address()).load().values())
+    if as_json:
+        print_json([_described(channel) for channel in channels])
+        return
+    if not channels:
+        click.echo("no channels; `xbyte-live pay` opens them where a server takes them")
+    for channel in channels:
+        click.echo(f"{channel.channel_id}  {plain(_server(channel))}  {channel.network}")
+        click.echo(
+            f"  {channel.state}: {dollars(channel.charged)} charged of "
+            f"{dollars(channel.balance)}, {dollars(channel.refundable)} refundable"
+            f"{_about(channel)}"
+        )
+
+
+async def deposit(settings: Settings, url: str, amount: str, *, as_json: bool) -> None:
+    """Put money into the channel of what a URL sells, in a transaction of the wallet's own.
+
+    A channel needs no such thing: a payment brings its deposit along, at the server's gas. This
+    is for who wants another amount in it.
+    """
+    async with _at_hand(settings) as tools:
+        offered = await tools.survey(url)
+        terms = offered.terms or offered.asked
+        if terms is None:
+            raise DeliveryFailed("nothing is sold there")
+        requirement = tools.payer.channel_way(terms, 1)
+        channel, transaction = await tools.closing.deposit(
+            requirement,
+            parse_decimal(amount, PRICE_DECIMALS),
+            account(),
+            _node(settings, requirement.asset.network),
+            time.time(),
+        )
+    if as_json:
+        print_json({**_described(channel), "transaction": transaction})
+    else:
+        click.echo(f"{dollars(channel.balance)} in {channel.channel_id} ({transaction})")
+
+
+async def refund(
+    settings: Settings, target: str | None, amount: str | None, *, as_json: bool
+) -> None:
+    """Ask servers for what they did not charge: that of a URL or a channel, or all of them."""
+    wanted = None if amount is None else parse_decimal(amount, PRICE_DECIMALS)
+    done: list[dict[str, object]] = []
+    async with _at_hand(settings) as tools:
+        for url in _refund_urls(tools.payer, target):
+            channel, given = await tools.closing.refund(await tools.priced(url), wanted)
+            done.append(
+                {
+                    "channel": channel.channel_id,
+                    "amount": given.amount,
+                    "transaction": given.transaction,
+                }
+            )
+            if not as_json:
+                click.echo(f"{dollars(given.amount)} came back ({given.transaction})")
+    if as_json:
+        print_json(done)
+    elif not done:
+        click.echo("there is nothing to refund")
+
+
+async def withdraw(settings: Settings, channel_id: str, *, finalize: bool, as_json: bool) -> None:
+    """Take money out of a channel without its server: announce it, and after the delay take it."""
+    async with _at_hand(settings) as tools:
+        channel = _named(tools.payer, channel_id)
+        node = _node(settings, channel.network)
+        step = tools.closing.finish_withdrawal if finalize else tools.closing.begin_withdrawal
+        done = await step(channel, account(), node)
+    if as_json:
+        print_json(
+            {
+                "channel": channel.channel_id,
+                "amount": done.amount,
+                "finalize_at": done.finalize_at or None,
+                "transaction": done.transaction,
+            }
+        )
+    elif finalize:
+        click.echo(f"{dollars(done.amount)} came back ({done.transaction})")
+    else:
+        click.echo(
+            f"{dollars(done.amount)} can be taken back after {_time(done.finalize_at)}: "
+            f"`xbyte-live wallet withdraw {channel.channel_id} --finalize`"
+        )
+        warn("until then its server may claim what it has charged")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    payer: Payer
+    closing: Closing
+    surveyor: Surveyor
+
+    async def survey(self, url: str) -> Offered:
+        return await self.surveyor.survey(url, Wanted())
+
+    async def priced(self, url: str) -> str:
+        """Something that a URL's item sells, for a refund goes where a payment goes."""
+        try:
+            offered = await self.survey(url)
+        except DeliveryFailed:
+            item = item_of(url)
+            if "/hls/" not in item:
+                raise
+            offered = await self.survey(f"{item}/index.m3u8")
+        for piece in offered.pieces:
+            if piece.amount or (piece.amount is None and offered.asked is not None):
+                return piece.url
+        raise DeliveryFailed("nothing is sold there any more; name another URL of that server")
+
+
+@asynccontextmanager
+async def _at_hand(settings: Settings) -> AsyncIterator[_Tools]:
+    payer = open_payer(settings, budget="0")
+    reader = channel_reader(settings.rpc_by_network)
+    turns = Turns(payer, open_channels(payer.address), reader)
+    async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
+        yield _Tools(payer, Closing(payer, turns, client), Surveyor(client))
+
+
+def _refund_urls(payer: Payer, target: str | None) -> list[str]:
+    if target is not None and target.startswith(("http://", "https://")):
+        return [target]
+    if target is not None:
+        return [_named(payer, target).url]
+    return [channel.url for channel in payer.channels.values() if channel.state == "open"]
+
+
+def _named(payer: Payer, channel_id: str) -> Channel:
+    """A channel by its id, or by what no other's id begins with."""
+    name = channel_id.lower()
+    found = [channel for known, channel in payer.channels.items() if known.startswith(name)]
+    if len(found) != 1 or not name.startswith("0x"):
+        raise ConfigError(
+            "no single channel of this wallet has that id; `xbyte-live wallet channels` lists them"
+        )
+    return found[0]
+
+
+def _node(settings: Settings, network: str) -> str:
+    url = settings.rpc_by_network.get(network)
+    if url is None:
+        raise ConfigError(f"no RPC node is known for {network}; set rpc_urls={network}=URL")
+    return url
+
+
+def _described(channel: Channel) -> dict[str, object]:
+    return {
+        "channel": channel.channel_id,
+        "server": _server(channel),
+        "network": channel.network,
+        "payee": channel.config.receiver,
+        "charged": channel.charged,
+        "signed": channel.signed,
+        "balance": channel.balance,
+        "refundable": channel.refundable,
+        "state": channel.state,
+        "finalize_at": channel.withdrawn_at or None,
+        "fault": channel.fault or None,
+    }
+
+
+def _about(channel: Channel) -> str:
+    if channel.fault:
+        return f"; {plain(channel.fault, 300)}"
+    if channel.withdrawn_at:
+        return f"; it can be taken back after {_time(channel.withdrawn_at)}"
+    return ""
+
+
+def _server(channel: Channel) -> str:
+    parts = httpx.URL(channel.url)
+    return f"{parts.scheme}://{parts.netloc.decode('ascii')}" if parts.host else ""
+
+
+def _time(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
