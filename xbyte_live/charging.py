@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from xbyte_live.clearing import Clearing, build_clearing
 from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import ConfigError, FacilitatorError
@@ -24,6 +25,9 @@ from xbyte_live.payments.local_facilitator import LocalFacilitator
 from xbyte_live.payments.methods import accepted_assets, legacy_names, payment_methods
 from xbyte_live.payments.requirements import SCHEME_EXACT, of_scheme
 from xbyte_live.payments.sender import OneSender
+from xbyte_live.payments.sessions import Sessions
+from xbyte_live.payments.together import Together
+from xbyte_live.renting import build_budgets, build_sessions
 from xbyte_live.settlement.actions import ActionPolicy, Actions
 from xbyte_live.settlement.mirror import Mirror
 from xbyte_live.settlement.proofs import Proofs
@@ -47,10 +51,12 @@ class Till:
     mirror: Mirror
     facilitator: Facilitator
     transfers: Settlement
+    clearing: Clearing
+    sessions: Sessions
 
     def work(self) -> Sequence[Work]:
         """What runs behind the server."""
-        return (self.transfers.run(),)
+        return (self.transfers.run(), *self.clearing.work(), self.sessions.run())
 
 
 @asynccontextmanager
@@ -76,12 +82,13 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             lease=_lease(settings),
             parallel=settings.settle_parallel,
             queue=settings.settle_queue,
+            batcher=build_batcher(facilitator),
         )
         stack.push_async_callback(transfers.drain)
         authorizer = own_authorizer(settings)
-        mirror = Mirror(vouchers, contracts)
+        mirror, rows = Mirror(vouchers, contracts), ActionLedger(database)
         actions = Actions(
-            ActionLedger(database),
+            rows,
             vouchers,
             facilitator,
             contracts,
@@ -93,6 +100,8 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
         stack.push_async_callback(actions.drain)
         authorizers = await receiver_authorizers(authorizer, facilitator, assets)
         methods = payment_methods(settings, authorizers)
+        secret = await charges.secret("sessions")
+        budgets = build_budgets(settings, database, secret)
         gate = Gate(
             charges,
             Exact(
@@ -104,13 +113,35 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             ),
             methods,
             channels=Channels(
-                vouchers, mirror, actions, facilitator, methods, channel_policy(settings)
+                vouchers,
+                mirror,
+                actions,
+                facilitator,
+                methods,
+                channel_policy(settings),
+                budgets=budgets,
             ),
             payment_timeout=settings.payment_timeout,
             max_payment_header=settings.max_payment_header,
             secret=await charges.secret("receipts"),
         )
-        yield Till(gate, charges, vouchers, actions, mirror, facilitator, transfers)
+        clearing = build_clearing(settings, database, facilitator, contracts, mirror, rows, actions)
+        sessions = build_sessions(
+            settings,
+            database,
+            secret,
+            budgets=budgets,
+            charges=charges,
+            gate=gate,
+            facilitator=facilitator,
+            chains=chains,
+            assets=assets,
+            rows=rows,
+            lease=_lease(settings),
+        )
+        yield Till(
+            gate, charges, vouchers, actions, mirror, facilitator, transfers, clearing, sessions
+        )
 
 
 async def receiver_authorizers(
@@ -152,6 +183,11 @@ def build_facilitator(settings: Settings, assets: Sequence[Asset]) -> Facilitato
         factories=settings.smart_wallet_factories,
         parallel=settings.settle_parallel,
     )
+
+
+def build_batcher(facilitator: Facilitator) -> Together | None:
+    """What sends queued payments together, where our own key pays the gas."""
+    return Together(facilitator.senders) if isinstance(facilitator, LocalFacilitator) else None
 
 
 def build_chains(settings: Settings, assets: Sequence[Asset]) -> dict[str, ChainReader]:
@@ -196,7 +232,9 @@ def exact_policy(settings: Settings) -> ExactPolicy:
 def channel_policy(settings: Settings) -> ChannelPolicy:
     """The ``batch-settlement`` scheme's rules as the settings have them."""
     return ChannelPolicy(
-        deposit_floor=settings.deposit_units, payment_timeout=settings.payment_timeout
+        deposit_floor=settings.deposit_units,
+        payment_timeout=settings.payment_timeout,
+        retry_window=settings.retry_window,
     )
 
 

@@ -14,6 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from x402 import x402FacilitatorSync
+from x402.mechanisms.evm.batch_settlement.authorizer_signer import LocalAuthorizerSigner
+from x402.mechanisms.evm.batch_settlement.facilitator import (
+    BatchSettlementEvmFacilitator,
+    BatchSettlementEvmFacilitatorConfig,
+)
 from x402.mechanisms.evm.exact import register_exact_evm_facilitator
 from x402.schemas import (
     PaymentPayload,
@@ -37,18 +42,29 @@ def facilitator_app(
     *,
     smart_wallet_factories: Sequence[str] = (),
     settle_wait: float = 20.0,
+    authorizes: bool = False,
 ) -> Starlette:
-    """An ASGI facilitator of scheme ``exact`` (v1 and v2) that pays gas on ``network`` itself.
+    """An ASGI facilitator of ``exact`` (v1 and v2) and ``batch-settlement`` on ``network``.
 
-    ``smart_wallet_factories`` may deploy payers' wallets (ERC-6492); ``settle_wait`` is in
-    seconds, after which an unmined transaction is answered as pending.
+    It pays gas itself. ``smart_wallet_factories`` may deploy payers' wallets (ERC-6492);
+    ``settle_wait`` is in seconds, after which an unmined transaction is answered as pending.
+    One that ``authorizes`` signs the claims and refunds of channels that name its key.
     """
     facilitator = x402FacilitatorSync()
+    sender = OneSender(gas_key, rpc_url, confirmation_timeout=settle_wait)
     register_exact_evm_facilitator(
         facilitator,
-        OneSender(gas_key, rpc_url, confirmation_timeout=settle_wait),
+        sender,
         networks=network,
         eip6492_allowed_factories=list(smart_wallet_factories),
+    )
+    facilitator.register(
+        [network],
+        BatchSettlementEvmFacilitator(
+            sender,
+            LocalAuthorizerSigner(gas_key) if authorizes else None,
+            BatchSettlementEvmFacilitatorConfig(list(smart_wallet_factories)),
+        ),
     )
 
     async def verify(request: Request) -> Response:

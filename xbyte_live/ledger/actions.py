@@ -165,12 +165,15 @@ class ActionLedger:
         )
         return await self._database.write(lambda db: db.execute(statement).rowcount)
 
-    async def due(self, limit: int) -> list[Action]:
-        """Actions that should be looked after now, the oldest first; returns are not among them."""
+    async def due(self, limit: int, *, returns: bool = False) -> list[Action]:
+        """Actions that should be looked after now, the oldest first.
+
+        What sessions give back is told apart: ``returns`` are looked after on their own.
+        """
         now = self._clock()
         return await self._select(
             and_(
-                actions.c.kind != "return",
+                actions.c.kind == "return" if returns else actions.c.kind != "return",
                 or_(actions.c.next_attempt_at.is_(None), actions.c.next_attempt_at <= now),
                 or_(actions.c.lease_until.is_(None), actions.c.lease_until <= now),
             ),

@@ -5,6 +5,7 @@ safe from a reorganization as that setting says. Source: x402 ``scheme_batch_set
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
 LOG_WINDOW = 1000  # blocks asked for at once; public nodes allow few more
 CHANNELS_AT_ONCE = 100  # in one call
 IDS_IN_FILTER = 200  # channels a query for events may name
+SHORTER_FOR = 20.0  # seconds after which a chain that was longer before is believed to be shorter
 TRACED_WINDOWS = 20  # how far back one event is looked for
 
 Name = Literal[
@@ -98,11 +100,20 @@ class ChannelChain:
         self._web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)  # Avalanche
         self._depth = confirmations - 1
         self._has_multicall: bool | None = None
+        self._head = 0
+        self._head_at = 0.0
 
     async def safe_block(self) -> int:
-        """The newest block that enough others confirm."""
+        """The newest block that enough others confirm.
+
+        Behind one URL stand many nodes: what one of them knew is asked of the others too, so
+        that a later answer is not an older one, unless the chain stays shorter.
+        """
         with _asking():
-            return max(0, int(await self._web3.eth.block_number) - self._depth)
+            head, now = int(await self._web3.eth.block_number), time.monotonic()
+        if head >= self._head or now - self._head_at > SHORTER_FOR:
+            self._head, self._head_at = head, now
+        return max(0, self._head - self._depth)
 
     async def gas_price(self) -> int:
         """Wei that a unit of gas costs now."""

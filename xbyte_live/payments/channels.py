@@ -5,12 +5,14 @@ smart wallet's is checked by the facilitator. Deposits and refunds are rows befo
 Source: x402 ``scheme_batch_settlement_evm``.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from xbyte_live.batching import Batched
 from xbyte_live.errors import PaymentPending, PaymentRefused, VoucherMismatch
 from xbyte_live.ledger.channels import Channel, ChannelLedger, Charging, NewDelivery
 from xbyte_live.money import Asset
@@ -42,6 +44,7 @@ from xbyte_live.payments.voucher import (
     VOUCHER_SIGNATURE,
     ChannelPayment,
     Deposit,
+    Voucher,
     config_refusal,
     read_channel_payment,
     signed_by_key,
@@ -77,6 +80,10 @@ class Action(Protocol):
     def error(self) -> str | None:
         """The x402 code it failed with."""
 
+    @property
+    def created_at(self) -> float:
+        """When it was asked for."""
+
 
 class Actions(Protocol):
     """What brings deposits and refunds to the chain."""
@@ -95,6 +102,9 @@ class Actions(Protocol):
     async def refund(self, channel: Channel, amount: int) -> Action:
         """Give an amount back to the payer."""
 
+    async def last_refund(self, channel: Channel) -> Action | None:
+        """The refund that is open or, if none is, the last that was settled."""
+
 
 class Budgets(Protocol):
     """What holds the budgets of sessions."""
@@ -105,10 +115,11 @@ class Budgets(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChannelPolicy:
-    """``deposit_floor`` is in atomic units, ``payment_timeout`` in seconds."""
+    """``deposit_floor`` is in atomic units, the others are in seconds."""
 
     deposit_floor: int
     payment_timeout: int
+    retry_window: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,7 @@ class Channels:
         self._policy = policy
         self._clock = clock
         self._synced: OrderedDict[str, float] = OrderedDict()
+        self._signatures = Batched(_signed_by_keys)
 
     async def charge(self, payment: Payment, sale: Sale) -> Admitted:
         """Charge a payment for a sale, or find that it was charged for it before.
@@ -187,15 +199,9 @@ class Channels:
         """
         checked = self._match(payment, read_channel_payment(payment.payload), sale)
         await self._check(checked, 0)
-        wanted, voucher = checked.payment.refund, checked.payment.voucher
-        config = checked.payment.config
-        channel = await self._refresh(checked.network, config, voucher.channel_id)
-        if voucher.ceiling != channel.charged:
-            raise _mismatch(channel)
-        rest = channel.spendable - channel.charged
-        if rest <= 0 or (wanted is not None and wanted > rest):
-            raise PaymentRefused(REFUND_NOTHING)
-        action = await self._actions.refund(channel, rest if wanted is None else wanted)
+        config, voucher = checked.payment.config, checked.payment.voucher
+        channel = await self._mirror.refresh(checked.network, config, voucher.channel_id)
+        action = await self._refunded(checked, channel) or await self._give_back(checked, channel)
         if action.state == "pending":
             raise PaymentPending(RETRY_AFTER)
         if action.state == "failed":
@@ -204,6 +210,31 @@ class Channels:
         return Admitted(
             after, 0, voucher.ceiling, after.epoch, action.tx_hash or "", moved=action.amount
         )
+
+    async def _refunded(self, checked: _Checked, channel: Channel) -> Action | None:
+        """The refund that this one is asked for again: the same, with no charge since then."""
+        wanted = checked.payment.refund
+        if checked.payment.voucher.ceiling != channel.charged:
+            return None
+        last = await self._actions.last_refund(channel)
+        if last is None or last.created_at < self._clock() - self._policy.retry_window:
+            return None
+        if channel.charged_at is not None and channel.charged_at > last.created_at:
+            return None
+        if wanted is None:
+            return last if channel.spendable <= channel.charged else None
+        return last if last.amount == wanted else None
+
+    async def _give_back(self, checked: _Checked, channel: Channel) -> Action:
+        wanted = checked.payment.refund
+        if channel.chain.balance == 0:
+            raise PaymentRefused(CHANNEL_NOT_FOUND)
+        if checked.payment.voucher.ceiling != channel.charged:
+            raise _mismatch(channel)
+        rest = channel.spendable - channel.charged
+        if rest <= 0 or (wanted is not None and wanted > rest):
+            raise PaymentRefused(REFUND_NOTHING)
+        return await self._actions.refund(channel, rest if wanted is None else wanted)
 
     def _match(self, payment: Payment, channel_payment: ChannelPayment, sale: Sale) -> _Checked:
         """The offer the payment accepted, field by field."""
@@ -228,10 +259,12 @@ class Channels:
         code = config_refusal(payment, checked.requirements, chain_id)
         if code == CHANNEL_ID_MISMATCH:
             raise PaymentRefused(code)
-        if code is None and config.voucher_key is None:
+        key = config.voucher_key
+        if code is None and key is None:
             code = await self._ask(checked)
-        elif code is None and not signed_by_key(voucher, config.voucher_key or "", chain_id):
-            code = VOUCHER_SIGNATURE
+        elif code is None and key is not None:
+            good = await self._signatures.do((voucher, key, chain_id))
+            code = None if good else VOUCHER_SIGNATURE
         if code is None:
             return
         channel = await self._ledger.find(voucher.channel_id)
@@ -342,6 +375,13 @@ class Channels:
                 raise PaymentRefused(EXCEEDS_BALANCE)
         amount = int(checked.requirements["amount"])
         return Admitted(channel, amount, voucher.ceiling, charging.epoch)
+
+
+async def _signed_by_keys(asked: Sequence[tuple[Voucher, str, int]]) -> Sequence[bool]:
+    """Whether each voucher was signed by its key; many at once beside the event loop."""
+    if len(asked) == 1:
+        return [signed_by_key(*asked[0])]
+    return await asyncio.to_thread(lambda: [signed_by_key(*one) for one in asked])
 
 
 def state_ttl(withdraw_delay: int) -> float:

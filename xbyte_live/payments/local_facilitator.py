@@ -107,6 +107,11 @@ class LocalFacilitator:
         }
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="facilitator")
 
+    @property
+    def senders(self) -> Mapping[str, OneSender]:
+        """The sender of our key on each network."""
+        return self._senders
+
     async def verify(self, payment: SignedPayment) -> Verdict:
         """Check and simulate the transfer; raises ``FacilitatorUnavailable`` without a node."""
         try:

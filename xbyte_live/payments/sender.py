@@ -3,20 +3,40 @@
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eth_utils.address import is_hex_address, to_checksum_address
 from x402.mechanisms.evm.signers import FacilitatorWeb3Signer
 from x402.mechanisms.evm.types import TransactionReceipt
 
+MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
 NONCE_TRIES = 6
 NONCE_PAUSE = 0.3  # seconds at most between two of them
 QUIET = 10.0  # seconds after which the node's count of our transactions is believed again
 GAS_MARGIN = 1.2
 
+_AGGREGATE_ABI: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "name": "aggregate3",
+        "stateMutability": "payable",
+        "inputs": [
+            {
+                "name": "calls",
+                "type": "tuple[]",
+                "components": [
+                    {"name": "target", "type": "address"},
+                    {"name": "allowFailure", "type": "bool"},
+                    {"name": "callData", "type": "bytes"},
+                ],
+            }
+        ],
+        "outputs": [],
+    }
+]
 # Calls whose gas grows with what they are given: the SDK's one limit would be too little.
-_LONG_CALLS = frozenset({"aggregate3", "claimWithSignature", "multicall"})
+_LONG_CALLS = frozenset({"claimWithSignature", "multicall"})
 # What a node says to a transaction that it does not take for its nonce.
 _NONCE_TAKEN = ("nonce too low", "replacement transaction", "transaction underpriced")
 
@@ -61,9 +81,33 @@ class OneSender(FacilitatorWeb3Signer):
 
         return self._send(write)
 
+    def send_calls(self, calls: Sequence[tuple[str, bytes]], *, gas: int) -> str:
+        """Send calls in one transaction, through Multicall3; one that fails stops no other.
+
+        ``gas`` is for all of them: what a node estimates is too little where a call may fail.
+        """
+        entries = [(to_checksum_address(to), True, data) for to, data in calls]
+
+        def write() -> str:
+            self._gas_limit = gas
+            return super(OneSender, self).write_contract(
+                MULTICALL3, _AGGREGATE_ABI, "aggregate3", entries
+            )
+
+        return self._send(write)
+
+    def has_multicall(self) -> bool:
+        """Whether Multicall3 is on this chain."""
+        return len(self.get_code(MULTICALL3)) > 0
+
     def send_transaction(self, to: str, data: bytes) -> str:
         """Send call data; returns its transaction hash."""
-        return self._send(lambda: super(OneSender, self).send_transaction(to, data))
+
+        def write() -> str:
+            self._gas_limit = self._least_gas
+            return super(OneSender, self).send_transaction(to, data)
+
+        return self._send(write)
 
     def wait_for_transaction_receipt(self, tx_hash: str) -> TransactionReceipt:
         """Wait for a transaction; one that does not come may be lost, and its nonce free."""

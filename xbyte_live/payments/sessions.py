@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from xbyte_live.errors import ItemGone, XByteError
 from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.draws import DrawLedger, Drawn, NewDraw
-from xbyte_live.ledger.sessions import Ended, Session, SessionLedger
+from xbyte_live.ledger.sessions import Ended, Session, SessionLedger, SessionTotals
 from xbyte_live.payments.gate import Gate, Paid, Sale
 from xbyte_live.payments.order import digest_of, read_order, token_of
 
@@ -104,6 +104,10 @@ class Sessions:
         digest = digest_of(token)
         found = await self._ledger.find(digest) if digest else None
         return None if found is None or found.is_over(self._clock()) else found
+
+    async def totals(self) -> SessionTotals:
+        """The sessions that have not ended; for metrics."""
+        return await self._ledger.totals()
 
     async def price(self, session: Session) -> int:
         """What a session was first bought for."""

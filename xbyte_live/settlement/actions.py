@@ -1,11 +1,9 @@
 """Part: deposits, claims, settles and refunds: rows first, then transactions, then proof.
 
-One rule decides: what the facilitator says is believed only while no transaction can be on its
-way; once one may be, the chain alone says what became of it (money rule 5). Claims and settles
-are cumulative: one that comes twice does nothing the second time, so a lost one may be left.
+Claims and settles are cumulative: one that comes twice does nothing the second time, so a lost
+one may be left.
 """
 
-import asyncio
 import logging
 import time
 from collections import defaultdict
@@ -13,39 +11,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xbyte_live.errors import (
-    ChainUnavailable,
-    FacilitatorError,
-    FacilitatorUnavailable,
-    PaymentRefused,
-    XByteError,
-)
+from xbyte_live.errors import ChainUnavailable, FacilitatorUnavailable, PaymentRefused
 from xbyte_live.ledger.actions import Action, ActionLedger, Kind, NewAction
 from xbyte_live.ledger.channels import Channel, ChannelLedger
 from xbyte_live.money import Asset
 from xbyte_live.payments.authorizer import Authorizer
-from xbyte_live.payments.facilitator import (
-    Facilitator,
-    Refused,
-    Settled,
-    SignedPayment,
-    Unknown,
-)
+from xbyte_live.payments.facilitator import Facilitator
 from xbyte_live.payments.requirements import SCHEME_CHANNELS
 from xbyte_live.payments.voucher import (
     BUSY,
     REFUND_NOTHING,
+    ChannelConfig,
     ChannelPayment,
     Claim,
     claim_digest,
     deposit_nonce,
 )
+from xbyte_live.settlement.attempts import Attempts
 from xbyte_live.settlement.mirror import Mirror
 from xbyte_live.settlement.proofs import ChannelReader, Proofs, claimed_by
 
 BATCH = 100  # channels in one claim
-BACKOFF_LEAST, BACKOFF_MOST = 1.0, 300.0  # seconds
-LOOK_LEAST, LOOK_MOST = 0.1, 2.0  # seconds between two looks for what a facilitator says it sent
 PATIENCE = 30.0  # seconds an action may stay without an attempt before it is cleared up
 
 log = logging.getLogger(__name__)
@@ -87,16 +73,21 @@ class Actions:
     ) -> None:
         self._ledger = ledger
         self._channels = channels
-        self._facilitator = facilitator
         self._chains = dict(chains)
-        self._proofs = proofs
         self._mirror = mirror
         self._authorizer = authorizer
         self._policy = policy
-        self._clock = clock
-        self._slots = asyncio.Semaphore(policy.parallel)
-        self._under_way: dict[int, asyncio.Task[Action]] = {}
-        self._begun: set[int] = set()
+        self._attempts = Attempts(
+            ledger,
+            channels,
+            facilitator,
+            proofs,
+            mirror,
+            lease=policy.lease,
+            wait=policy.wait,
+            parallel=policy.parallel,
+            clock=clock,
+        )
         self._most: dict[str, int] = {}
         self.unclaimable: dict[str, str] = {}
 
@@ -132,23 +123,26 @@ class Actions:
             requirements=requirements,
         )
         opened = await self._ledger.open(new, patience=self._policy.lease + PATIENCE)
-        action = await self._do(_there(opened.action))
+        action = await self._attempts.do(_there(opened.action))
         if action.state == "settled":
             known = await self._channels.find(channel_id)
             if known is None or known.chain.at < (action.settled_at or 0.0):
-                await self._mirror.refresh(network, config, channel_id)
+                await self._see(network, config, channel_id)
         return action
 
     async def refund(self, channel: Channel, amount: int) -> Action:
         """Give an amount back to a channel's payer, reserved on it until that is known.
 
         Returns it ``settled``, ``failed`` with the x402 code, or ``pending``. Raises
-        ``PaymentRefused`` while another refund is open or if there is less to give,
-        ``FacilitatorError`` when nothing could be sent, ``ChainUnavailable``.
+        ``PaymentRefused`` while another refund is open, if one was made since the channel was
+        read or if there is less to give, ``FacilitatorError`` when nothing could be sent,
+        ``ChainUnavailable``.
         """
         await self._check_price(channel.network)
         fresh = await self._mirror.refresh(channel.network, channel.config, channel.channel_id)
         nonce = fresh.chain.refund_nonce
+        if nonce != channel.chain.refund_nonce:
+            raise PaymentRefused(BUSY)
         payload = {
             "type": "refund",
             "channelConfig": fresh.config.wire(),
@@ -165,12 +159,24 @@ class Actions:
             _of(fresh, "refund", payload, amount),
             payer=fresh.config.payer,
             channel_id=fresh.channel_id,
-            identity=f"refund:{fresh.channel_id}:{nonce}",
+            identity=_refund_identity(fresh.channel_id, nonce),
         )
         opened = await self._ledger.open_refund(new, patience=self._policy.lease + PATIENCE)
         if opened.action is None:
             raise PaymentRefused(BUSY if opened.refusal == "busy" else REFUND_NOTHING)
-        return await self._do(opened.action)
+        return await self._attempts.do(opened.action)
+
+    async def last_refund(self, channel: Channel) -> Action | None:
+        """The refund of a channel that is open or, if none is, the last that was settled.
+
+        One that is open is gone on with first.
+        """
+        nonce = channel.chain.refund_nonce
+        for number in (nonce, nonce - 1):
+            found = await self._ledger.find(_refund_identity(channel.channel_id, number))
+            if found is not None and found.state != "failed":
+                return await self._attempts.do(found)
+        return None
 
     async def claim(self, channels: Sequence[Channel], *, forced: bool = False) -> list[Action]:
         """Claim all that may be claimed of these channels, in batches.
@@ -208,7 +214,7 @@ class Actions:
         amount = totals.claimed - totals.settled
         new = replace(_new("settle", network, asset, pay_to, payload, amount), identity=identity)
         opened = await self._ledger.open(new, patience=self._policy.lease + PATIENCE, again=True)
-        return await self._do(_there(opened.action))
+        return await self._attempts.do(_there(opened.action))
 
     async def look_after(self, action: Action) -> Action:
         """Go on with an action that was left, in doubt or not begun.
@@ -219,16 +225,12 @@ class Actions:
         if not action.in_doubt:
             return await self._ledger.fail(action, "abandoned")
         if action.kind == "deposit" and not await self._is_short(action):
-            known = await self._known(action, action.tx_hash, "authorization_void")
-            return known or await self._postpone(action, action.error or "outcome_unknown")
-        return await self._do(action)
+            return await self._attempts.look_up(action)
+        return await self._attempts.do(action)
 
     async def drain(self) -> None:
         """Wait for the attempts that have begun; the others are rows, and begin elsewhere."""
-        for action_id, task in self._under_way.items():
-            if action_id not in self._begun:
-                task.cancel()
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        await self._attempts.drain()
 
     # Claims
 
@@ -254,7 +256,9 @@ class Actions:
             return []
         before = {c.channel_id: c.chain.claimed for c in channels}
         amount = sum(claim.total - before[channel_id] for channel_id, claim in claims.items())
-        action = await self._do(await self._open_claim(channels[0], list(claims.values()), amount))
+        action = await self._attempts.do(
+            await self._open_claim(channels[0], list(claims.values()), amount)
+        )
         if action.state == "settled":
             for channel_id in claims:
                 self.unclaimable.pop(channel_id, None)
@@ -303,118 +307,19 @@ class Actions:
         )
         return []
 
+    async def _see(self, network: str, config: ChannelConfig, channel_id: str) -> None:
+        """Bring a channel that is on the chain into the ledger."""
+        try:
+            await self._mirror.refresh(network, config, channel_id)
+        except PaymentRefused:
+            raise ChainUnavailable(
+                "the RPC node does not know the deposit yet; try again shortly"
+            ) from None
+
     async def _is_short(self, action: Action) -> bool:
         """Whether a channel was charged for a deposit that the chain has taken back since."""
         channel = await self._channels.find(action.channel_id or "")
         return channel is not None and channel.charged > channel.chain.balance
-
-    # One action
-
-    async def _do(self, action: Action) -> Action:
-        """Try once; parallel callers share the attempt, which goes on when they are cancelled."""
-        if action.state != "pending":
-            return action
-        task = self._under_way.get(action.id)
-        if task is None:
-            task = asyncio.create_task(self._attempt(action), name=f"{action.kind} {action.id}")
-            self._under_way[action.id] = task
-            task.add_done_callback(lambda done: self._done(action, done))
-        return await asyncio.shield(task)
-
-    def _done(self, action: Action, task: asyncio.Task[Action]) -> None:
-        self._under_way.pop(action.id, None)
-        self._begun.discard(action.id)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.warning("%s %d is not done: %s", action.kind, action.id, error)
-
-    async def _attempt(self, action: Action) -> Action:
-        async with self._slots:
-            self._begun.add(action.id)
-            taken = await self._ledger.begin_attempt(action.id, lease=self._policy.lease)
-            if taken is None:  # over meanwhile, or another process is at it
-                return await self._ledger.get(action.id) or action
-            if taken.in_doubt:
-                known = await self._known(taken, taken.tx_hash, "authorization_void")
-                if known is not None:
-                    return known
-            return await self._send(taken)
-
-    async def _send(self, action: Action) -> Action:
-        payment = SignedPayment(2, action.document, action.requirements)
-        try:
-            outcome = await self._facilitator.settle(payment)
-        except FacilitatorError as error:
-            if action.in_doubt:
-                await self._postpone(action, str(error))
-            else:
-                await self._ledger.fail(action, "facilitator_unavailable")
-            raise
-        except Exception:  # unforeseen, so nobody knows how far it came
-            log.exception("%s %d failed", action.kind, action.id)
-            outcome = Unknown("unexpected_error")
-        match outcome:
-            case Settled(tx_hash):
-                known = await self._confirmed(action, tx_hash)
-                return known or await self._postpone(action, "unconfirmed", tx_hash)
-            case Refused(code):
-                return await self._refused(action, code)
-            case Unknown(code, sent):
-                known = await self._known(action, sent, code)
-                return known or await self._postpone(action, code, sent)
-
-    async def _refused(self, action: Action, code: str) -> Action:
-        """Nothing was sent now; for what may have been sent before, the chain is asked."""
-        log.info("%s %d is refused: %s", action.kind, action.id, code)
-        if action.in_doubt or action.kind in ("deposit", "settle"):
-            known = await self._known(action, action.tx_hash, code)
-            if known is not None:
-                return known
-        if action.in_doubt and action.kind in ("deposit", "refund"):
-            return await self._postpone(action, code)
-        return await self._ledger.fail(action, code)
-
-    async def _confirmed(self, action: Action, tx_hash: str) -> Action | None:
-        """What the chain shows of a transaction that is said to be done, once it shows it."""
-        pause, deadline = LOOK_LEAST, time.monotonic() + self._policy.wait
-        while True:
-            known = await self._known(action, tx_hash, "reverted")
-            if known is not None or time.monotonic() + pause > deadline:
-                return known
-            await asyncio.sleep(pause)
-            pause = min(LOOK_MOST, 2 * pause)
-
-    async def _known(self, action: Action, sent: str | None, code: str) -> Action | None:
-        """Record what the chain knows of an action; ``None`` while it does not know or answer."""
-        try:
-            finding = await self._proofs.of(action, sent)
-        except ChainUnavailable as error:
-            log.warning("%s %d cannot be looked up: %s", action.kind, action.id, error)
-            return None
-        if finding.kind == "done":
-            settled = await self._ledger.settle(action, finding.tx_hash, finding.chain)
-            log.info("%s %d is done in %s", action.kind, action.id, settled.tx_hash)
-            await self._look_again(settled)
-            return settled
-        if finding.kind == "void" or (finding.kind == "reverted" and not action.in_doubt):
-            return await self._ledger.fail(action, code)
-        return None
-
-    async def _look_again(self, action: Action) -> None:
-        """Bring what an action changed into the mirror; whoever needs it looks once more."""
-        ids = claimed_by(action) if action.kind == "claim" else [action.channel_id]
-        try:
-            found = [await self._channels.find(i) for i in ids if i is not None]
-            await self._mirror.refresh_many([c for c in found if c is not None])
-        except XByteError as error:
-            log.warning(
-                "%s %d is done; its channels are not read: %s", action.kind, action.id, error
-            )
-
-    async def _postpone(self, action: Action, reason: str, sent: str | None = None) -> Action:
-        age = self._clock() - action.created_at
-        delay = min(BACKOFF_MOST, max(BACKOFF_LEAST, age / 2))  # about double each time
-        return await self._ledger.postpone(action, reason, delay=delay, in_doubt=True, tx_hash=sent)
 
     async def _check_price(self, network: str) -> None:
         if not self._policy.max_gas_price:
@@ -472,6 +377,10 @@ def _new(
 def _of(channel: Channel, kind: Kind, payload: dict[str, Any], amount: int) -> NewAction:
     config = channel.config
     return _new(kind, channel.network, config.token, config.receiver, payload, amount)
+
+
+def _refund_identity(channel_id: str, nonce: int) -> str:
+    return f"refund:{channel_id}:{nonce}"
 
 
 def _chain_id(network: str) -> int:

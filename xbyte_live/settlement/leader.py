@@ -12,7 +12,7 @@ from typing import Any
 from xbyte_live.errors import XByteError
 from xbyte_live.ledger.leases import LeaseLedger
 
-LEASE = 30.0  # seconds after which another process takes over from one that was killed
+LEASE = 15.0  # seconds after which another process takes over from one that was killed
 RENEWALS = 3  # tries within a lease
 
 log = logging.getLogger(__name__)

@@ -97,7 +97,7 @@ class Proofs:
                 return await self._refund(action, chain, sent)
             case "claim":
                 return await self._claim(action, chain, sent)
-            case "settle":
+            case _:
                 return await self._settle(action, chain, sent)
 
     async def _deposit(self, action: Action, chain: ChannelReader, sent: str | None) -> Finding:

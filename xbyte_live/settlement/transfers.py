@@ -7,7 +7,10 @@ way; once one may be, the chain alone says whether the money moved (money rule 5
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from xbyte_live.errors import ChainUnavailable, FacilitatorError, XByteError
@@ -15,6 +18,7 @@ from xbyte_live.ledger.charges import Charge, ChargeLedger
 from xbyte_live.payments.chain import Fate, Transfer
 from xbyte_live.payments.facilitator import (
     Facilitator,
+    Outcome,
     Refused,
     Settled,
     SignedPayment,
@@ -36,11 +40,22 @@ class Chain(Protocol):
         """What became of an authorization; raises ``ChainUnavailable``."""
 
 
+class Batcher(Protocol):
+    """What sends many payments in one transaction."""
+
+    def can_send(self, payment: SignedPayment) -> bool:
+        """Whether a payment can go along with others."""
+
+    async def settle(self, payments: Sequence[SignedPayment]) -> Outcome:
+        """Send payments of one network; ``Refused``: nothing was sent."""
+
+
 class Settlement:
     """Settles charges on request and, in ``run``, those that are due.
 
     ``chains`` maps CAIP-2 networks to their readers, ``lease`` is how many seconds one attempt
-    may take, ``parallel`` how many run at the same time, ``queue`` how many may wait.
+    may take, ``parallel`` how many run at the same time, ``queue`` how many may wait. With a
+    ``batcher`` those that are due go to the chain together.
     """
 
     def __init__(
@@ -52,6 +67,7 @@ class Settlement:
         lease: float,
         parallel: int,
         queue: int,
+        batcher: Batcher | None = None,
         interval: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -61,6 +77,7 @@ class Settlement:
         self._slots = asyncio.Semaphore(parallel)
         self._parallel = parallel
         self._queue = queue
+        self._batcher = batcher
         self._interval = interval
         self._clock = clock
         self._backlog = 0  # charges in the ledger that wait, when last looked
@@ -97,7 +114,12 @@ class Settlement:
         while True:
             self._wake.clear()
             due = await self._look()
-            went_well = await asyncio.gather(*(self._settle_due(charge) for charge in due))
+            batches = self._batches(due)
+            together = {charge.id for batch in batches for charge in batch}
+            went_well = await asyncio.gather(
+                *(self._settle_batch(batch) for batch in batches),
+                *(self._settle_due(charge) for charge in due if charge.id not in together),
+            )
             if len(due) < self._parallel or not all(went_well):
                 busy = bool(due) or self._backlog > 0
                 await self._rest(self._interval if busy else self._interval * _IDLE)
@@ -154,6 +176,77 @@ class Settlement:
             return False
         return True
 
+    def _batches(self, due: Sequence[Charge]) -> list[list[Charge]]:
+        """Those that go together: delivered, and never sent, for what was sent is looked up."""
+        if self._batcher is None:
+            return []
+        found: dict[str, list[Charge]] = defaultdict(list)
+        for charge in due:
+            fresh = charge.delivered and not charge.in_doubt and charge.id not in self._under_way
+            if fresh and self._batcher.can_send(_payment(charge)):
+                found[charge.network].append(charge)
+        return [charges for charges in found.values() if len(charges) > 1]
+
+    async def _settle_batch(self, charges: Sequence[Charge]) -> bool:
+        """Whether they could be settled; whoever asks for one of them meanwhile waits for all."""
+        batch = asyncio.create_task(self._attempt_together(charges))
+        for charge in charges:
+            part = asyncio.create_task(_part_of(batch, charge))
+            self._under_way[charge.id] = part
+            self._begun.add(charge.id)
+            part.add_done_callback(partial(self._done, charge.id))
+        try:
+            await asyncio.shield(batch)
+        except XByteError as error:
+            log.warning("%d charges stay open: %s", len(charges), error)
+            return False
+        except Exception:
+            log.exception("%d charges stay open", len(charges))
+            return False
+        return True
+
+    async def _attempt_together(self, charges: Sequence[Charge]) -> dict[int, Charge]:
+        async with self._slots:
+            found = {charge.id: charge for charge in charges}
+            good: list[Charge] = []
+            for charge in charges:
+                taken = await self._ledger.begin_attempt(charge.id, lease=self.lease)
+                if taken is None:  # another process is at it
+                    found[charge.id] = await self._ledger.get(charge.id) or charge
+                elif not taken.in_doubt and await self._would_settle(taken):
+                    good.append(taken)
+                else:
+                    found[charge.id] = await self._send_alone(taken)
+            outcome: Outcome = Refused("alone")
+            if self._batcher is not None and len(good) > 1:
+                outcome = await self._batcher.settle([_payment(charge) for charge in good])
+            for charge in good:
+                found[charge.id] = await self._after_batch(charge, outcome)
+            return found
+
+    async def _after_batch(self, charge: Charge, outcome: Outcome) -> Charge:
+        """Record one charge of a batch by the chain's word; one that did not move goes alone."""
+        if isinstance(outcome, Refused):
+            return await self._send_alone(charge)
+        reason = outcome.reason if isinstance(outcome, Unknown) else "not_moved"
+        doubted = replace(charge, in_doubt=True)  # a batch that reverts is no payer's fault
+        known = await self._known_on_chain(doubted, reason, outcome.tx_hash)
+        return known or await self._postpone(charge, reason, in_doubt=True)
+
+    async def _would_settle(self, charge: Charge) -> bool:
+        try:
+            return (await self._facilitator.verify(_payment(charge))).is_valid
+        except FacilitatorError:
+            return False
+
+    async def _send_alone(self, charge: Charge) -> Charge:
+        try:
+            known = await self._known_on_chain(charge) if charge.in_doubt else None
+            return known or await self._send(charge)
+        except XByteError as error:
+            log.warning("charge %d stays open: %s", charge.id, error)
+            return await self._ledger.get(charge.id) or charge
+
     async def _attempt(self, charge: Charge) -> Charge:
         async with self._slots:
             self._begun.add(charge.id)
@@ -164,11 +257,8 @@ class Settlement:
             return known or await self._send(taken)
 
     async def _send(self, charge: Charge) -> Charge:
-        payment = SignedPayment(
-            charge.document["x402Version"], charge.document, charge.requirements
-        )
         try:
-            outcome = await self._facilitator.settle(payment)
+            outcome = await self._facilitator.settle(_payment(charge))
         except FacilitatorError as error:
             await self._not_sent(charge, error)
             raise
@@ -217,6 +307,14 @@ class Settlement:
         age = self._clock() - charge.created_at
         delay = min(BACKOFF_MOST, max(BACKOFF_LEAST, age / 2))  # about double each time
         return await self._ledger.postpone(charge, reason, delay=delay, in_doubt=in_doubt)
+
+
+async def _part_of(batch: "asyncio.Task[dict[int, Charge]]", charge: Charge) -> Charge:
+    return (await asyncio.shield(batch))[charge.id]
+
+
+def _payment(charge: Charge) -> SignedPayment:
+    return SignedPayment(charge.document["x402Version"], charge.document, charge.requirements)
 
 
 def _transfer(charge: Charge) -> Transfer:

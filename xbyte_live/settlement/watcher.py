@@ -83,8 +83,8 @@ class Watcher:
             await self._read_all(network)
             self._seen[network].clear()
             await self._marks.set_watermark(network, safe)
-        else:
-            await self._read_events(network, mark, safe)
+            mark = safe
+        await self._read_events(network, mark, safe)
         now = self._clock()
         await self._refresh(
             await self._ledger.stale(
