@@ -192,7 +192,7 @@ async def test_a_preflight_allows_what_payers_send(site: Site) -> None:
     allowed = answer.headers["access-control-allow-headers"].lower().split(", ")
     assert (answer.status_code, answer.content) == (204, b"")
     assert answer.headers["access-control-allow-origin"] == "*"
-    assert answer.headers["access-control-allow-methods"] == "GET, HEAD"
+    assert answer.headers["access-control-allow-methods"] == "GET, HEAD, POST, DELETE"
     assert answer.headers["access-control-max-age"] == "86400"
     assert {"payment-signature", "x-payment", "range"} <= set(allowed)
     # what the official fetch wrappers add to a paid request

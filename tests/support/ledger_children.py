@@ -73,7 +73,7 @@ class Child:
 async def spawn(work: Callable[..., Awaitable[None]], *args: str) -> Child:
     """Start one of the works below and wait until it is ready."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.ledger_children", work.__name__, *args),
+        *(sys.executable, "-m", work.__module__, work.__name__, *args),
         cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -5,7 +5,6 @@ what the chain said last (``balance``, ``claimed`` …). ``charged`` and a deliv
 transaction. Of what was charged, ``held`` belongs to open sessions and is not claimed yet.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +13,10 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from xbyte_live.batching import Batched
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import channels, deliveries
 from xbyte_live.payments.voucher import NO_SIGNATURE, ChannelConfig, Claim, Voucher
-
-BATCH = 512  # charges in one transaction
 
 Outcome = Literal["charged", "again", "mismatch", "balance", "missing"]
 
@@ -116,19 +114,14 @@ class ChannelLedger:
         self._database = database
         self._retry_window = retry_window
         self._clock = clock
-        self._waiting: list[tuple[NewDelivery, asyncio.Future[Charging]]] = []
-        self._committing: asyncio.Task[None] | None = None
+        self._charges = Batched(self._charge)
 
     async def charge(self, new: NewDelivery) -> Charging:
         """Charge a voucher for a delivery, once however often it comes (money rules 3 and 4).
 
         All that wait are charged in one transaction while the one before is being committed.
         """
-        answer: asyncio.Future[Charging] = asyncio.get_running_loop().create_future()
-        self._waiting.append((new, answer))
-        if self._committing is None:
-            self._committing = asyncio.create_task(self._commit(), name="charge vouchers")
-        return await answer
+        return await self._charges.do(new)
 
     async def find(self, channel_id: str) -> Channel | None:
         """The channel of that id."""
@@ -151,32 +144,9 @@ class ChannelLedger:
             lambda db: _sync(db, network, config, channel_id, chain, self._clock())
         )
 
-    async def _commit(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                await self._commit_batch(batch)
-        finally:
-            self._committing = None
-
-    async def _commit_batch(
-        self, batch: Sequence[tuple[NewDelivery, "asyncio.Future[Charging]"]]
-    ) -> None:
-        live = [(new, answer) for new, answer in batch if not answer.done()]
-        news, now = [new for new, _ in live], self._clock()
-        try:
-            outcomes: Sequence[Charging | Exception] = await self._database.write(
-                lambda db: charge_all(db, news, now, self._retry_window)
-            )
-        except Exception as error:
-            outcomes = [error] * len(live)
-        for (_, answer), outcome in zip(live, outcomes, strict=True):
-            if answer.done():  # its caller has gone; what was charged stays charged
-                continue
-            if isinstance(outcome, Exception):
-                answer.set_exception(outcome)
-            else:
-                answer.set_result(outcome)
+    async def _charge(self, news: Sequence[NewDelivery]) -> Sequence[Charging]:
+        now = self._clock()
+        return await self._database.write(lambda db: charge_all(db, news, now, self._retry_window))
 
 
 def charge_all(
@@ -373,6 +343,10 @@ def _sync(
             signed=case(
                 (channels.c.signed < channels.c.claimed, channels.c.claimed),
                 else_=channels.c.signed,
+            ),
+            signature=case(
+                (channels.c.signed < channels.c.claimed, NO_SIGNATURE),
+                else_=channels.c.signature,
             ),
             charged=channels.c.claimed,
         )

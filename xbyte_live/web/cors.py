@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from xbyte_live.web.replies import Header
 
-_OPEN = ("/hls/", "/objects/", "/debts/", "/api/v1/catalog")
+_OPEN = ("/hls/", "/objects/", "/debts/", "/s/", "/api/v1/catalog", "/api/v1/sessions")
 _EXPOSED = (
     b"PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, "
     b"Content-Length, Content-Range, ETag, Retry-After"
@@ -12,10 +12,11 @@ _EXPOSED = (
 # The official x402 fetch wrappers send Access-Control-Expose-Headers with a paid request.
 _ALLOWED = (
     b"PAYMENT-SIGNATURE, X-PAYMENT, XBYTE-RECEIPT, Range, If-Range, If-None-Match, "
+    b"Content-Type, Idempotency-Key, "
     b"Access-Control-Expose-Headers"
 )
 PREFLIGHT: list[Header] = [
-    (b"access-control-allow-methods", b"GET, HEAD"),
+    (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
     (b"access-control-allow-headers", _ALLOWED),
     (b"access-control-max-age", b"86400"),
 ]

@@ -14,14 +14,14 @@ from xbyte_live.web.metrics import Metrics
 from xbyte_live.web.ranges import Span, range_holds, read_range
 from xbyte_live.web.replies import Prepared, raw_headers
 
-PAYMENT_HEADERS = frozenset(
-    name.lower().encode() for name in (PAYMENT_SIGNATURE, X_PAYMENT, RECEIPT_HEADER)
-)
+_PAYMENT_HEADERS = {
+    name.lower().encode(): name for name in (PAYMENT_SIGNATURE, X_PAYMENT, RECEIPT_HEADER)
+}
 
 _CACHED_WHOLE = 16 * 2**20  # bytes; anything larger is streamed past the cache
 _CHUNK = 256 * 2**10
 _ACCEPT_RANGES = (b"accept-ranges", b"bytes")
-_DECISIVE = PAYMENT_HEADERS | {b"if-none-match", b"if-range", b"range"}
+_DECISIVE = _PAYMENT_HEADERS.keys() | {b"host", b"if-none-match", b"if-range", b"range"}
 
 Body = bytes | memoryview | AsyncIterator[bytes]
 
@@ -88,6 +88,16 @@ def asked_of(request: Request) -> dict[bytes, str]:
     """The request headers that decide here, by their lower-case names."""
     headers = request.scope["headers"]
     return {name: value.decode("latin-1") for name, value in headers if name in _DECISIVE}
+
+
+def pays(asked: Mapping[bytes, str]) -> bool:
+    """Whether a request carries a payment, or a receipt of one."""
+    return not asked.keys().isdisjoint(_PAYMENT_HEADERS)
+
+
+def shown_payment(asked: Mapping[bytes, str]) -> dict[str, str]:
+    """The headers of a request with its payment, by their names."""
+    return {name: asked[key] for key, name in _PAYMENT_HEADERS.items() if key in asked}
 
 
 def span_of(request: Request, asked: Mapping[bytes, str], found: Found) -> Span | None:

@@ -56,6 +56,8 @@ class Levels:
     cache_bytes: int = 0
     database_queue: int = 0
     charges: Mapping[str, int] = field(default_factory=dict)
+    sessions_open: int = 0
+    sessions_left: int = 0  # atomic units
     feeds: Mapping[str, Vitals] = field(default_factory=dict)
     publishers: int = 0
     publishers_turned_away: int = 0
@@ -85,6 +87,8 @@ class Metrics(Collector):
         self._latency: dict[str, _Latency] = {}
         self._delivered = {True: 0, False: 0}
         self._payments = {"accepted": 0}
+        self._draws = {"drawn": 0}
+        self._drawn = 0
         self._registry = registry or CollectorRegistry()
         self._registry.register(self)
 
@@ -105,6 +109,11 @@ class Metrics(Collector):
         if result not in self._payments and len(self._payments) >= _MAX_CODES:
             result = "other"
         self._payments[result] = self._payments.get(result, 0) + 1
+
+    def drawn(self, result: str, amount: int) -> None:
+        """Count a segment that a session was asked to pay for, and what it drew."""
+        self._draws[result] = self._draws.get(result, 0) + 1
+        self._drawn += amount
 
     async def render(self) -> bytes:
         """Everything in the text format; levels that nobody can tell now stay as they were."""
@@ -148,6 +157,15 @@ class Metrics(Collector):
         for result, count in self._payments.items():
             payments.add_metric((result,), count)
         yield payments
+        draws = CounterMetricFamily(
+            "xbyte_session_draws", "Segments that sessions were to pay for", labels=("result",)
+        )
+        for result, count in self._draws.items():
+            draws.add_metric((result,), count)
+        yield draws
+        yield CounterMetricFamily(
+            "xbyte_session_drawn_units", "Atomic units drawn from sessions", value=self._drawn
+        )
 
     def _of_levels(self) -> Iterator[Metric]:
         now = self._levels
@@ -169,6 +187,14 @@ class Metrics(Collector):
         for state, count in now.charges.items():
             states.add_metric((state,), count)
         yield states
+        yield GaugeMetricFamily(
+            "xbyte_sessions_open", "Sessions that have not ended", value=now.sessions_open
+        )
+        yield GaugeMetricFamily(
+            "xbyte_sessions_left_units",
+            "Atomic units that have not been drawn from them",
+            value=now.sessions_left,
+        )
 
     def _of_feeds(self) -> Iterator[Metric]:
         now = self._levels

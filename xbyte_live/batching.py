@@ -1,0 +1,51 @@
+"""Adapter: whatever waits while something is being done is done together next."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batched(Generic[T, R]):
+    """Hands all that waits, ``most`` at a time, to ``work``, which answers each in its order.
+
+    An error of ``work`` is everybody's.
+    """
+
+    def __init__(
+        self, work: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 512
+    ) -> None:
+        self._work = work
+        self._most = most
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    async def do(self, one: T) -> R:
+        """Have one done with the others; it is done whole even if its caller goes."""
+        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((one, answer))
+        if self._working is None:
+            self._working = asyncio.create_task(self._run(), name="work on a batch")
+        return await answer
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                await self._answer([pair for pair in batch if not pair[1].done()])
+        finally:
+            self._working = None
+
+    async def _answer(self, batch: Sequence[tuple[T, "asyncio.Future[R]"]]) -> None:
+        try:
+            results = await self._work([one for one, _ in batch])
+        except Exception as error:
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for (_, answer), result in zip(batch, results, strict=True):
+            if not answer.done():  # its caller has gone
+                answer.set_result(result)

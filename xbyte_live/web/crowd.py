@@ -1,0 +1,60 @@
+"""Pure: how many play with one token, and from where, so that a shared one is worth little."""
+
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+WINDOW = 120.0  # seconds an address counts after it was last there
+KNOWN = 16_384  # tokens whose players are remembered
+
+
+@dataclass(slots=True)
+class _Players:
+    inside: int = 0
+    last_seen: dict[str, float] = field(default_factory=dict)
+
+
+class Crowd:
+    """Lets ``limit`` requests of one name in at a time, from ``limit`` addresses a window.
+
+    Times are seconds of whatever clock; IPv6 addresses of one /64 count as one.
+    """
+
+    def __init__(self, *, limit: int, window: float = WINDOW) -> None:
+        self._limit = limit
+        self._window = window
+        self._by_name: OrderedDict[str, _Players] = OrderedDict()
+
+    def enter(self, name: str, address: str, now: float) -> bool:
+        """Whether one more request may be answered; if so ``leave`` must follow."""
+        players = self._by_name.setdefault(name, _Players())
+        self._by_name.move_to_end(name)
+        self._forget_others()
+        seen = {a: at for a, at in players.last_seen.items() if now - at < self._window}
+        place = _place(address)
+        if players.inside >= self._limit or (place not in seen and len(seen) >= self._limit):
+            players.last_seen = seen
+            return False
+        players.last_seen = {**seen, place: now}
+        players.inside += 1
+        return True
+
+    def leave(self, name: str) -> None:
+        """One that was let in is gone."""
+        players = self._by_name.get(name)
+        if players is not None and players.inside:
+            players.inside -= 1
+
+    def _forget_others(self) -> None:
+        while len(self._by_name) > KNOWN:
+            self._by_name.popitem(last=False)
+
+
+def _place(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 6:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return address
