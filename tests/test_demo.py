@@ -11,15 +11,23 @@ from typing import Any
 import av
 import httpx
 import pytest
+from eth_account import Account
+from x402 import x402Client
+from x402.http.clients.httpx import x402AsyncTransport
+from x402.http.utils import decode_payment_response_header
+from x402.mechanisms.evm.batch_settlement.client import BatchSettlementEvmScheme
 
 from tests.support.media import Audio, Recipe, h264
 from tests.support.players import Playlist, read_playlist
 from tests.support.publishers import publishing
 from tests.support.server import free_port
+from xbyte_live.devnet.accounts import GAS
 from xbyte_live.devnet.chain import Chain
-from xbyte_live.media.playlist import read_media_playlist
+from xbyte_live.media.playlist import MediaPlaylist, read_media_playlist
 
 ROOT = Path(__file__).parents[1]
+FUNDS = 50_000_000
+WATCHED = 5  # segments of the broadcast
 CLIP = Recipe(".flv", "flv", h264(group=25), Audio(rate=44100), seconds=20)
 
 
@@ -36,7 +44,8 @@ async def start(data_dir: Path) -> tuple[asyncio.subprocess.Process, dict[str, A
         while not (data_dir / "demo.json").exists():
             assert process.returncode is None, "the demo ended by itself"
             await asyncio.sleep(0.1)  # the file is what it promises, there is no event
-    return process, json.loads((data_dir / "demo.json").read_text())
+    described = json.loads((data_dir / "demo.json").read_text())
+    return process, described | {"config_home": data_dir.parent / "config"}
 
 
 async def end(process: asyncio.subprocess.Process, data_dir: Path) -> None:
@@ -86,17 +95,21 @@ async def test_the_demo_sells_and_ends_well_and_starts_again(tmp_path: Path) -> 
         assert asked.json()["accepts"][0]["maxAmountRequired"] == str(first.amount)
 
         before = await chain.usdc_balance(demo["pay_to"])
-        answer = await cli("pay", video["url"], "--out", str(out), "--json", key=demo["payer_key"])
+        answer = await cli("pay", video["url"], "--out", str(out), "--json", demo=demo)
         cost = sum(s.amount or 0 for s in playlist.segments)
         assert json.loads(answer)["cost"] == cost
-        assert await chain.usdc_balance(demo["pay_to"]) - before == cost
     assert out.stat().st_size == sum(s.size or 0 for s in playlist.segments)
     with av.open(str(out)) as paid:
         frames = sum(1 for _ in paid.decode(video=0))
     assert frames == 60 * 30
-    await watch_the_broadcast(demo, tmp_path)
+    cost += await watch_the_broadcast(demo, tmp_path)
+    cost += await watch_with_the_official_client(demo, playlist)
+    audit = json.loads(await cli("ledger", "audit", "--json", demo=demo, data_dir=data_dir))
+    assert audit["clean"]
+    await cli("ledger", "settle", demo=demo, data_dir=data_dir)
     async with Chain(demo["rpc_url"]) as chain:
         earned = await chain.usdc_balance(demo["pay_to"])
+    assert earned - before == cost
     await end(process, data_dir)
 
     process, again = await start(data_dir)
@@ -106,8 +119,45 @@ async def test_the_demo_sells_and_ends_well_and_starts_again(tmp_path: Path) -> 
     await end(process, data_dir)
 
 
-async def watch_the_broadcast(demo: dict[str, Any], tmp_path: Path) -> None:
-    """It is on air and for sale; whoever has the key takes over, and when he goes it is back."""
+async def watch_with_the_official_client(demo: dict[str, Any], playlist: MediaPlaylist) -> int:
+    """A whole title and a while of the broadcast, deposited for once; what it cost."""
+    account, spent = Account.create(), 0
+    title = demo["items"][0]["url"].removesuffix("index.m3u8") + "source"
+    live = f"{demo['http_url']}/hls/{demo['stream_slug']}/source"
+    client = x402Client()
+    client.register(demo["network"], BatchSettlementEvmScheme(account))
+    async with Chain(demo["rpc_url"]) as chain, httpx.AsyncClient() as free:
+        await chain.fund(account.address, usdc=FUNDS)
+
+        async def buy(url: str, amount: int | None) -> None:
+            nonlocal spent
+            bought = await paying.get(url)
+            assert bought.status_code == 200
+            spent += amount or 0
+            deposits.append(decode_payment_response_header(bought.headers["PAYMENT-RESPONSE"]))
+
+        deposits: list[Any] = []
+        async with httpx.AsyncClient(transport=x402AsyncTransport(client), timeout=30) as paying:
+            for segment in playlist.segments:
+                await buy(f"{title}/{segment.uri}", segment.amount)
+            listed = read_playlist((await free.get(f"{live}/index.m3u8")).text)
+            msn = listed.last + 1
+            for _ in range(WATCHED):
+                answer = await free.get(f"{live}/index.m3u8", params={"_HLS_msn": msn}, timeout=30)
+                listed = read_playlist(answer.text)
+                new = listed.segments[msn - listed.last - 1]
+                await buy(f"{live}/{msn}.ts", new.amount)
+                msn += 1
+        assert [d.transaction != "" for d in deposits] == [True, *[False] * (len(deposits) - 1)]
+        assert FUNDS - await chain.usdc_balance(account.address) == int(deposits[0].amount)
+    return spent
+
+
+async def watch_the_broadcast(demo: dict[str, Any], tmp_path: Path) -> int:
+    """It is on air and for sale; whoever has the key takes over, and when he goes it is back.
+
+    Returns what watching a little of it cost.
+    """
     stream = f"{demo['http_url']}/hls/{demo['stream_slug']}"
     clip = CLIP.make(tmp_path / "clip.flv")
     async with httpx.AsyncClient(timeout=30) as http:
@@ -130,19 +180,30 @@ async def watch_the_broadcast(demo: dict[str, Any], tmp_path: Path) -> None:
         async with publishing(f"{demo['rtmp_url']}/{demo['stream_key']}", clip):
             await wait_for(own.discontinuities + 1)
             out = ("--out", str(tmp_path / "live.ts"), "--time-limit", "3", "--json")
-            answer = await cli("pay", f"{stream}/index.m3u8", *out, key=demo["payer_key"])
-            assert json.loads(answer)["cost"] > 0
+            answer = await cli("pay", f"{stream}/index.m3u8", *out, demo=demo)
         await wait_for(own.discontinuities + 2)
+    cost = int(json.loads(answer)["cost"])
+    assert cost > 0
+    return cost
 
 
-async def cli(*args: str, key: str) -> str:
-    """Run `xbyte-live` with a wallet; its output, after it ended well."""
+async def cli(*args: str, demo: dict[str, Any], data_dir: Path | None = None) -> str:
+    """Run `xbyte-live` with the demo's wallet, or over its data; its output."""
+    own = {"XBYTE_WALLET_KEY": demo["payer_key"], "XDG_CONFIG_HOME": str(demo["config_home"])}
+    if data_dir is not None:
+        own = {
+            "XBYTE_DATA_DIR": str(data_dir),
+            "XBYTE_PAY_TO": demo["pay_to"],
+            "XBYTE_NETWORKS": demo["network"],
+            "XBYTE_RPC_URLS": f"{demo['network']}={demo['rpc_url']}",
+            "XBYTE_GAS_KEY": GAS.key,
+        }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "xbyte_live.cli", *args),
-        env=os.environ | {"XBYTE_WALLET_KEY": key},
+        env=os.environ | own,
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await process.communicate()
-    assert process.returncode == 0
+    assert process.returncode == 0, output
     return output.decode()

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,7 @@ from tests.support.server import SIZE, Server, a_server
 from xbyte_live.devnet.chain import Devnet
 from xbyte_live.money import Price
 
+an_exact_server = partial(a_server, schemes="exact")
 PRICE = Price(1_000_000)
 AMOUNT = PRICE.amount_for(SIZE)
 FUNDS = 50_000_000
@@ -94,7 +96,7 @@ async def test_the_official_client_pays_exactly_the_price(
     tmp_path: Path, devnet: SharedDevnet, gas: str, payee: str
 ) -> None:
     payer = devnet.new_account(usdc=FUNDS)
-    async with a_server(tmp_path, devnet.rpc_url, payee, gas) as server:
+    async with an_exact_server(tmp_path, devnet.rpc_url, payee, gas) as server:
         url = f"{server.url}/objects/bytes"
         async with httpx.AsyncClient() as http:
             asked = await http.get(url)
@@ -127,7 +129,7 @@ async def test_a_version_1_client_pays(
 ) -> None:
     payer = devnet.new_account(usdc=FUNDS)
     async with (
-        a_server(tmp_path, devnet.rpc_url, payee, gas) as server,
+        an_exact_server(tmp_path, devnet.rpc_url, payee, gas) as server,
         official_client(payer, Wire(v2=False)) as http,
     ):
         paid = await http.get(f"{server.url}/objects/bytes", headers={"Range": "bytes=10-1033"})
@@ -143,7 +145,7 @@ async def test_a_remote_facilitator_settles(
     payer = devnet.new_account(usdc=FUNDS)
     settings = {"facilitators": f"http://127.0.0.1:9,{facilitator_url}"}
     async with (
-        a_server(tmp_path, devnet.rpc_url, payee, "", **settings) as server,
+        an_exact_server(tmp_path, devnet.rpc_url, payee, "", **settings) as server,
         official_client(payer) as http,
     ):
         assert (await http.get(f"{server.url}/objects/bytes")).status_code == 200
@@ -155,7 +157,7 @@ async def test_an_empty_wallet_gets_a_402_that_says_so(
     tmp_path: Path, devnet: SharedDevnet, gas: str, payee: str
 ) -> None:
     async with (
-        a_server(tmp_path, devnet.rpc_url, payee, gas) as server,
+        an_exact_server(tmp_path, devnet.rpc_url, payee, gas) as server,
         official_client(devnet.new_account()) as http,
     ):
         answer = await http.get(f"{server.url}/objects/bytes")
@@ -170,7 +172,7 @@ async def test_a_cut_connection_costs_nothing_more(
 ) -> None:
     payer = devnet.new_account(usdc=FUNDS)
     async with (
-        a_server(tmp_path, devnet.rpc_url, payee, gas) as server,
+        an_exact_server(tmp_path, devnet.rpc_url, payee, gas) as server,
         httpx.AsyncClient(timeout=60) as http,
     ):
         url = f"{server.url}/objects/bytes"
@@ -189,7 +191,7 @@ async def test_200_requests_at_once_with_one_payment_are_one_transfer(
     payer = devnet.new_account(usdc=FUNDS)
     limits = httpx.Limits(max_connections=200)
     async with (
-        a_server(tmp_path, devnet.rpc_url, payee, gas) as server,
+        an_exact_server(tmp_path, devnet.rpc_url, payee, gas) as server,
         httpx.AsyncClient(timeout=60, limits=limits) as http,
     ):
         url = f"{server.url}/objects/bytes"
@@ -205,7 +207,7 @@ async def test_a_price_change_between_quote_and_payment(
 ) -> None:
     payer = devnet.new_account(usdc=FUNDS)
     async with (
-        a_server(tmp_path, devnet.rpc_url, payee, gas, quote_ttl="3600") as server,
+        an_exact_server(tmp_path, devnet.rpc_url, payee, gas, quote_ttl="3600") as server,
         httpx.AsyncClient(timeout=60) as http,
     ):
         url = f"{server.url}/objects/bytes"
@@ -222,7 +224,7 @@ async def test_killed_between_charge_and_delivery(tmp_path: Path) -> None:
     async with Devnet(tmp_path / "chain") as net:
         payer, payee, gas = await accounts(net)
         async with (
-            a_server(
+            an_exact_server(
                 tmp_path, net.rpc_url, payee, gas, settle_wait="2", facilitator_timeout="2"
             ) as server,
             httpx.AsyncClient(timeout=60) as http,
@@ -257,7 +259,7 @@ async def test_killed_with_a_queue_of_delivered_bytes(tmp_path: Path) -> None:
             "facilitator_timeout": "2",
         }
         async with (
-            a_server(tmp_path, net.rpc_url, payee, gas, **settings) as server,
+            an_exact_server(tmp_path, net.rpc_url, payee, gas, **settings) as server,
             httpx.AsyncClient(timeout=60) as http,
         ):
             url = f"{server.url}/objects/bytes"
@@ -281,7 +283,7 @@ async def test_a_chain_that_does_not_answer_is_503_and_never_bytes(tmp_path: Pat
     async with Devnet(tmp_path / "chain") as net:
         payer, payee, gas = await accounts(net)
         async with (
-            a_server(
+            an_exact_server(
                 tmp_path, net.rpc_url, payee, gas, settle_wait="2", facilitator_timeout="2"
             ) as server,
             httpx.AsyncClient(timeout=60) as http,
@@ -315,7 +317,7 @@ async def test_a_facilitator_that_fails_in_every_way_never_opens_anything(
     async with facilitator_double() as double:
         settings = {"facilitators": double.url, "facilitator_timeout": "2", "settle_wait": "3"}
         async with (
-            a_server(tmp_path, devnet.rpc_url, payee, "", **settings) as server,
+            an_exact_server(tmp_path, devnet.rpc_url, payee, "", **settings) as server,
             httpx.AsyncClient(timeout=60) as http,
         ):
             url = f"{server.url}/objects/bytes"
@@ -399,7 +401,7 @@ async def run_cli(server: Server, *args: str) -> str:
 async def test_a_request_whose_headers_never_end_is_cut_off(
     tmp_path: Path, devnet: SharedDevnet, gas: str, payee: str
 ) -> None:
-    async with a_server(tmp_path, devnet.rpc_url, payee, gas) as server:
+    async with an_exact_server(tmp_path, devnet.rpc_url, payee, gas) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
         sent = 0

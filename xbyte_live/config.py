@@ -65,6 +65,7 @@ class Settings:
     )
     host: str = setting("127.0.0.1", "address the HTTP server listens on")
     port: int = setting(8402, "port the HTTP server listens on")
+    workers: int = setting(1, "processes that answer HTTP on this machine")
     public_url: str = setting(
         "", "the URL viewers use, when a proxy stands in front; empty: as each request says"
     )
@@ -109,6 +110,20 @@ class Settings:
     max_gas_price: str = setting("0", "gwei above which nothing but deposits is sent; 0: no cap")
     low_gas: str = setting("0.0005", "coins of the gas key below which an alarm is raised")
     watch_interval: int = setting(15, "seconds between two looks at the chain for withdrawals")
+    session_ttl: int = setting(86_400, "seconds a session may last after it was last paid for")
+    session_connections: int = setting(
+        4, "requests of one session at the same time, and addresses they may come from"
+    )
+    session_max_budget: str = setting("20.00", "dollars one payment for a session may carry")
+    payee_key: Secret = setting(
+        Secret(""),
+        "private key of `pay_to`, to give back what sessions bought with `exact` have left; "
+        "empty: it stays the payer's credit",
+        flag=False,
+    )
+    delivery_retention: int = setting(
+        90, "days after which deliveries are summed up by day and item; 0: kept for ever"
+    )
     exact_policy: Policy = setting(
         "settle_first",
         "`settle_first`: bytes after the transfer is confirmed; "
@@ -221,7 +236,10 @@ class Settings:
             raise ConfigError("on_publish_url needs webhook_secret, which signs the question")
         if self.rtmps_port and not self.rtmps_certificate:
             raise ConfigError("rtmps_port needs a certificate; set rtmps_certificate")
-        for name in ("price", "exposure_cap", "new_payer_cap", "deposit_floor", "claim_threshold"):
+        for name in (
+            *("price", "exposure_cap", "new_payer_cap", "deposit_floor", "claim_threshold"),
+            "session_max_budget",
+        ):
             try:
                 units = parse_decimal(getattr(self, name), PRICE_DECIMALS)
                 if name == "price":
@@ -275,6 +293,11 @@ class Settings:
         return parse_decimal(self.deposit_floor, PRICE_DECIMALS)
 
     @property
+    def session_units(self) -> int:
+        """``session_max_budget`` in millionths of a dollar."""
+        return parse_decimal(self.session_max_budget, PRICE_DECIMALS)
+
+    @property
     def rpc_by_network(self) -> dict[str, str]:
         """RPC URL by CAIP-2 network, known public nodes included."""
         urls = dict(PUBLIC_RPC_URLS)
@@ -304,7 +327,7 @@ class Settings:
 
 
 _LEAST = {
-    "quote_ttl": 1, "retry_window": 1, "payment_timeout": 10, "settle_wait": 1,
+    "workers": 1, "quote_ttl": 1, "retry_window": 1, "payment_timeout": 10, "settle_wait": 1,
     "facilitator_timeout": 1, "deposit_minutes": 1, "claim_interval": 1, "settle_interval": 1,
     "idle_refund": 0, "confirmations": 1, "watch_interval": 1, "cache_bytes": 0, "item_cache": 1, "write_queue": 1,
     "settle_parallel": 1, "settle_queue": 1, "max_payment_header": 1024, "segment_target": 1,
@@ -312,7 +335,9 @@ _LEAST = {
     "rtmp_connections": 1, "rtmp_connections_per_address": 1, "publish_failures": 1,
     "republish_window": 1, "live_segment_target": 1, "live_window": 6, "live_longest_segment": 2,
     "feed_memory": 64 * MIB, "feed_timeout": 1, "feed_restarts": 0, "waiting_readers": 0,
-    "recording_max_age": 0, "recording_max_bytes": 0, "webhook_timeout": 1,
+    "recording_max_age": 0, "delivery_retention": 0, "recording_max_bytes": 0,
+    "webhook_timeout": 1, "session_ttl": 60,
+    "session_connections": 1,
 }  # fmt: skip
 
 PUBLIC_RPC_URLS = {

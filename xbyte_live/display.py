@@ -1,6 +1,7 @@
 """Adapter: progress bars and tables on a terminal, plain lines where there is none."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_line(line: str) -> None:
+    """One line on stdout."""
+    click.echo(line)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table; columns whose name starts with ``>`` are flush right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -35,7 +41,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console = Console()
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)
 
 
 @contextmanager
@@ -72,3 +80,12 @@ def size(count: int) -> str:
 def on_terminal() -> bool:
     """Whether somebody may be reading stdout."""
     return sys.stdout.isatty()
+
+
+def log_to_stderr(level: str) -> None:
+    """Log from this level on, libraries from warnings on."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("httpx", "httpcore", "x402", "web3", "alembic", "urllib3", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 
 from xbyte_live.broadcasting import OnAir, open_live
@@ -17,8 +19,11 @@ from xbyte_live.catalog import Catalog
 from xbyte_live.charging import Till, open_till
 from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
+from xbyte_live.display import log_to_stderr
 from xbyte_live.errors import ConfigError
+from xbyte_live.helping import helpers, when_the_leader_goes
 from xbyte_live.housekeeping import sweep
+from xbyte_live.ledger.retention import Retention
 from xbyte_live.payments.keys import is_address
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
@@ -70,10 +75,11 @@ async def open_shelf(settings: Settings) -> AsyncIterator[Shelf]:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
+async def open_service(settings: Settings, *, helping: bool = False) -> AsyncIterator[Starlette]:
     """Everything behind the HTTP server, running; stopped in reverse order on leaving.
 
-    Raises ``ConfigError`` when settings that only serving needs are missing.
+    One that is ``helping`` only answers HTTP: publishers, settlement and clearing up are left
+    to another process. Raises ``ConfigError`` when settings that only serving needs are missing.
     """
     if not is_address(settings.pay_to):
         raise ConfigError("pay_to must be the payee's address; set XBYTE_PAY_TO=0x…")
@@ -81,36 +87,63 @@ async def open_service(settings: Settings) -> AsyncIterator[Starlette]:
         shelf = await stack.enter_async_context(open_shelf(settings))
         till = await stack.enter_async_context(open_till(settings, shelf.database))
         cache = SegmentCache(shelf.store, settings.cache_bytes)
-        on_air = await stack.enter_async_context(
-            open_live(settings, shelf.database, shelf.catalog, shelf.store)
-        )
+        on_air = None
+        if not helping:
+            on_air = await stack.enter_async_context(
+                open_live(settings, shelf.database, shelf.catalog, shelf.store)
+            )
         app = create_app(
             settings=settings,
             catalog=shelf.catalog,
             store=shelf.store,
             cache=cache,
             gate=till.gate,
+            sessions=till.sessions,
             ledger=till.charges,
             metrics=Metrics(levels=lambda: _levels(cache, shelf.database, till, on_air)),
             readiness=_readiness(shelf, till),
         )
-        async with background(*till.work(), _sweeping(shelf, till, on_air)):
+        work = (*till.work(), _sweeping(settings, shelf, till, on_air)) if on_air else ()
+        async with background(*work):
             yield app
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until a signal ends it."""
-    with listening(settings) as listener:
-        async with open_service(settings) as app:
+    """Serve until a signal ends it, with helpers where ``workers`` asks for them."""
+
+    with listening(settings, shared=settings.workers > 1) as listener:
+        async with (
+            open_service(settings) as app,
+            helpers(settings.workers - 1, run_helper, settings),
+        ):
             log.info("serving on %s", public_url(settings))
             await HttpServer(app, settings).run(listener)
 
 
-def listening(settings: Settings) -> socket.socket:
-    """The socket to serve on; raises ``ConfigError`` if the port is taken or not allowed."""
+def run_helper(settings: Settings) -> None:
+    """Answer HTTP beside the process that leads, until it goes."""
+    os.setsid()  # Ctrl-C is for the leader, which ends us
+    log_to_stderr(settings.log_level)
+
+    async def help_out() -> None:
+        with listening(settings, shared=True) as listener:
+            async with open_service(settings, helping=True) as app:
+                server = HttpServer(app, settings)
+                with when_the_leader_goes(server.leave):
+                    await server.run(listener)
+
+    uvloop.run(help_out())
+
+
+def listening(settings: Settings, *, shared: bool = False) -> socket.socket:
+    """The socket to serve on; ``shared`` with the other processes of this server.
+
+    Raises ``ConfigError`` if the port is taken or not allowed.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    address = (settings.host, settings.port)
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        return socket.create_server(address, family=family, backlog=2048, reuse_port=shared)
     except OSError as error:
         raise ConfigError(
             f"port {settings.port} on {settings.host} cannot be used ({error.strerror}); "
@@ -197,25 +230,34 @@ def _readiness(shelf: Shelf, till: Till) -> Readiness:
     )
 
 
-async def _levels(cache: SegmentCache, database: Database, till: Till, on_air: OnAir) -> Levels:
+async def _levels(
+    cache: SegmentCache, database: Database, till: Till, on_air: OnAir | None
+) -> Levels:
+    sessions = await till.sessions.totals()
     return Levels(
         cache_hits=cache.hits,
         cache_misses=cache.misses,
         cache_bytes=cache.bytes,
         database_queue=database.waiting,
         charges={total.state: total.count for total in await till.charges.open_totals()},
-        feeds=on_air.live.vitals(),
-        publishers=on_air.rtmp.connections,
-        publishers_turned_away=on_air.rtmp.counters.turned_away,
+        sessions_open=sessions.count,
+        sessions_left=sessions.left,
+        feeds=on_air.live.vitals() if on_air else {},
+        publishers=on_air.rtmp.connections if on_air else 0,
+        publishers_turned_away=on_air.rtmp.counters.turned_away if on_air else 0,
     )
 
 
-async def _sweeping(shelf: Shelf, till: Till, on_air: OnAir) -> None:
+async def _sweeping(settings: Settings, shelf: Shelf, till: Till, on_air: OnAir) -> None:
+    retention = Retention(
+        shelf.database, days=settings.delivery_retention, retry_window=settings.retry_window
+    )
     while True:
         try:
             await on_air.recordings.retain()
             await sweep(shelf.catalog, shelf.store)
             await till.charges.forget_refused(age=FORGET_AFTER)
+            await retention.roll_up()
         except Exception:
-            log.exception("clearing up old segments failed; it is tried again")
+            log.exception("clearing up failed; it is tried again")
         await asyncio.sleep(SWEEP_EVERY)

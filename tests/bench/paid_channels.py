@@ -39,6 +39,7 @@ PAYEE = "0x00000000000000000000000000000000000000Aa"
 AUTHORIZER_KEY = "0x" + "11" * 32
 PRICE = 1000
 CONNECTIONS = 32
+CALM = 3  # connections, for about half the rate
 BALANCE = 10**12
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -112,9 +113,9 @@ def official(size: int, ids: list[ChannelConfig]) -> Any:
     """The SDK's FastAPI middleware before one route, its channels known and fresh."""
     from fastapi import FastAPI, Response
     from x402 import x402ResourceServer
+    from x402.http import PaymentOption
     from x402.http.middleware.fastapi import payment_middleware
     from x402.http.types import RouteConfig
-    from x402.http import PaymentOption
     from x402.mechanisms.evm.batch_settlement.server import (
         BatchSettlementEvmScheme,
         BatchSettlementEvmSchemeServerConfig,
@@ -226,6 +227,7 @@ def our_server(data_dir: Path, port: int, workers: int) -> Iterator[list[int]]:
         "rpc-urls": f"{NETWORK}=http://127.0.0.1:9",
         "facilitators": "http://127.0.0.1:9",
         "log-level": "error",
+        "workers": workers,
     }
     command = [str(Path(sys.executable).with_name("xbyte-live")), "serve"]
     for name, value in flags.items():
@@ -339,19 +341,33 @@ def measure_official(folder: Path, o: Any) -> Run:
         process.join()
 
 
-def measure_ours(folder: Path, o: Any, workers: int) -> tuple[Run, Run, Run, Run]:
-    """Ours under load: paid, free, and both at a few connections, for what the gate adds."""
-    key, ids = configs(o.channels)
+@dataclass(frozen=True)
+class Ours:
+    """Our server under load: paid and free at full speed, and both with few connections."""
+
+    paid: Run
+    free: Run
+    paid_calm: Run
+    free_calm: Run
+
+
+def measure_ours(folder: Path, o: Any, workers: int) -> Ours:
+    """Every load has channels of its own, so that each begins with its first voucher."""
+    key, ids = configs(2 * o.channels)
     data_dir = folder / f"data-{workers}"
     data_dir.mkdir()
     asyncio.run(put_on_sale(data_dir, o.size, ids))
     base = "http://127.0.0.1:8493/objects"
     with our_server(data_dir, 8493, workers) as pids:
         rounds = max(2, o.seconds * 9000 // o.channels)
-        payments = signed(folder, key, ids, f"{base}/priced", rounds)
-        paid = load(f"{base}/priced", payments, o.seconds, pids)
-        free = load(f"{base}/free", None, o.seconds, pids)
-    return paid, free, paid, free
+        first = signed(folder, key, ids[: o.channels], f"{base}/priced", rounds)
+        second = signed(folder, key, ids[o.channels :], f"{base}/priced", rounds)
+        return Ours(
+            paid=load(f"{base}/priced", first, o.seconds, pids),
+            free=load(f"{base}/free", None, o.seconds, pids),
+            paid_calm=load(f"{base}/priced", second, o.seconds, pids, CALM),
+            free_calm=load(f"{base}/free", None, o.seconds, pids, CALM),
+        )
 
 
 def check_time() -> float:
@@ -385,12 +401,25 @@ def main() -> None:
         folder = Path(name)
         theirs = measure_official(folder, o)
         print(f"official middleware, in memory: {theirs.rate:.0f} paid requests/s")
-        paid, free, *_ = measure_ours(folder, o, 1)
-        cores = paid.busy / o.seconds
+        ours = measure_ours(folder, o, 1)
+        cores = ours.paid.busy / o.seconds
         print(
-            f"ours, durable, one worker: {paid.rate:.0f} paid requests/s ({cores:.2f} cores), "
-            f"{paid.rate / theirs.rate:.1f} x theirs (budget 8 x), "
-            f"{paid.rate / free.rate:.2f} x our free path of {free.rate:.0f} (budget 0.35 x)"
+            f"ours, durable, one worker: {ours.paid.rate:.0f} paid requests/s ({cores:.2f} cores), "
+            f"{ours.paid.rate / theirs.rate:.1f} x theirs (budget 8 x), "
+            f"{ours.paid.rate / ours.free.rate:.2f} x our free path of {ours.free.rate:.0f} "
+            "(budget 0.35 x)"
+        )
+        calm, free = ours.paid_calm, ours.free_calm
+        print(
+            f"at {calm.rate:.0f} requests/s ({calm.rate / ours.paid.rate:.2f} of that) p99 is "
+            f"{calm.p99:.1f} ms, {calm.p99 - free.p99:.1f} ms more than free (budget 5 ms)"
+        )
+        two = measure_ours(folder, o, 2)
+        print(
+            f"two workers: {two.paid.rate:.0f} paid requests/s "
+            f"({two.paid.busy / o.seconds:.2f} cores), "
+            f"{two.paid.rate / ours.paid.rate:.2f} x one (budget 1.7 x on 2 idle cores; "
+            "the load tool has to share them)"
         )
 
 

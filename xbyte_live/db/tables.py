@@ -190,6 +190,7 @@ charges = Table(
     Index(None, "state", "next_attempt_at"),
     Index(None, "payer", "state"),
     Index(None, "slug", "created_at"),
+    Index(None, "settled_at"),
 )
 
 channels = Table(  # x402 batch-settlement payment channels; addresses are lower case
@@ -267,7 +268,7 @@ actions = Table(  # what is to be done on chain for channels: a row first, then 
     Column("settled_at", Float),
     Column("next_attempt_at", Float),
     Column("lease_until", Float),
-    CheckConstraint("kind IN ('deposit', 'claim', 'settle', 'refund')", name="kind"),
+    CheckConstraint("kind IN ('deposit', 'claim', 'settle', 'refund', 'return')", name="kind"),
     CheckConstraint("state IN ('pending', 'settled', 'failed')", name="state"),
     CheckConstraint("amount >= 0", name="amount"),
     Index(None, "state", "next_attempt_at"),
@@ -288,12 +289,27 @@ sessions = Table(  # a budget bought once, drawn by a player that cannot pay
     Column("budget", BigInteger, nullable=False),
     Column("drawn", BigInteger, nullable=False),
     Column("returned", BigInteger, nullable=False, server_default="0"),
+    Column("archived", BigInteger, nullable=False, server_default="0"),  # of draws rolled up
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("closed_at", Float),
     CheckConstraint("drawn >= 0 AND drawn + returned <= budget", name="budget"),
     Index(None, "closed_at", "expires_at"),
     Index(None, "payer"),
+    Index(None, "channel"),
+)
+
+purchases = Table(  # one row a payment for a session: its budget is their sum
+    "purchases",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("session_id", ForeignKey("sessions.id"), nullable=False),
+    Column("origin", String(80), nullable=False, unique=True),  # which payment, or credit
+    Column("charge_id", ForeignKey("charges.id"), unique=True),  # when it was paid with exact
+    Column("amount", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    CheckConstraint("amount > 0", name="amount"),
+    Index(None, "session_id"),
 )
 
 draws = Table(  # one row a delivery out of a session

@@ -35,7 +35,8 @@ def upgrade() -> None:
         sa.Column("next_attempt_at", sa.Float()),
         sa.Column("lease_until", sa.Float()),
         sa.CheckConstraint(
-            "kind IN ('deposit', 'claim', 'settle', 'refund')", name=op.f("ck_actions_kind")
+            "kind IN ('deposit', 'claim', 'settle', 'refund', 'return')",
+            name=op.f("ck_actions_kind"),
         ),
         sa.CheckConstraint(
             "state IN ('pending', 'settled', 'failed')", name=op.f("ck_actions_state")
@@ -171,6 +172,7 @@ def upgrade() -> None:
         sa.Column("budget", sa.BigInteger(), nullable=False),
         sa.Column("drawn", sa.BigInteger(), nullable=False),
         sa.Column("returned", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("archived", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.Column("closed_at", sa.Float()),
@@ -185,6 +187,27 @@ def upgrade() -> None:
         op.f("ix_sessions_closed_at_expires_at"), "sessions", ["closed_at", "expires_at"]
     )
     op.create_index(op.f("ix_sessions_payer"), "sessions", ["payer"])
+    op.create_index(op.f("ix_sessions_channel"), "sessions", ["channel"])
+    op.create_table(
+        "purchases",
+        sa.Column("id", _Id, nullable=False),
+        sa.Column("session_id", _Id, nullable=False),
+        sa.Column("origin", sa.String(80), nullable=False),
+        sa.Column("charge_id", _Id),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.CheckConstraint("amount > 0", name=op.f("ck_purchases_amount")),
+        sa.ForeignKeyConstraint(
+            ["session_id"], ["sessions.id"], name=op.f("fk_purchases_session_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["charge_id"], ["charges.id"], name=op.f("fk_purchases_charge_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_purchases")),
+        sa.UniqueConstraint("charge_id", name=op.f("uq_purchases_charge_id")),
+        sa.UniqueConstraint("origin", name=op.f("uq_purchases_origin")),
+    )
+    op.create_index(op.f("ix_purchases_session_id"), "purchases", ["session_id"])
     op.create_table(
         "draws",
         sa.Column("id", _Id, nullable=False),
@@ -198,3 +221,4 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_draws_created_at"), "draws", ["created_at"])
     op.create_index(op.f("ix_draws_session_id_resource"), "draws", ["session_id", "resource"])
+    op.create_index(op.f("ix_charges_settled_at"), "charges", ["settled_at"])
