@@ -41,6 +41,8 @@ class Batched(Generic[T, R]):
     async def _answer(self, batch: Sequence[tuple[T, "asyncio.Future[R]"]]) -> None:
         try:
             results = await self._work([one for one, _ in batch])
+            if len(results) != len(batch):
+                raise AssertionError("a batch was answered in another number")
         except Exception as error:
             for _, answer in batch:
                 if not answer.done():

@@ -101,7 +101,7 @@ class Settings:
         flag=False,
     )
     claim_interval: int = setting(300, "seconds between two claims of what channels were charged")
-    claim_threshold: str = setting("5.00", "dollars unclaimed of one payee that are claimed at once")
+    claim_threshold: str = setting("5.00", "dollars unclaimed of a payee that are claimed at once")
     settle_interval: int = setting(3600, "seconds between two payouts of claimed money to payees")
     idle_refund: int = setting(
         604_800, "seconds without a charge after which a channel's rest is refunded; 0: never"
@@ -329,7 +329,8 @@ class Settings:
 _LEAST = {
     "workers": 1, "quote_ttl": 1, "retry_window": 1, "payment_timeout": 10, "settle_wait": 1,
     "facilitator_timeout": 1, "deposit_minutes": 1, "claim_interval": 1, "settle_interval": 1,
-    "idle_refund": 0, "confirmations": 1, "watch_interval": 1, "cache_bytes": 0, "item_cache": 1, "write_queue": 1,
+    "idle_refund": 0, "confirmations": 1, "watch_interval": 1, "cache_bytes": 0,
+    "item_cache": 1, "write_queue": 1,
     "settle_parallel": 1, "settle_queue": 1, "max_payment_header": 1024, "segment_target": 1,
     "rtmp_handshake_timeout": 1, "rtmp_idle_timeout": 1, "rtmp_max_message": 65536,
     "rtmp_connections": 1, "rtmp_connections_per_address": 1, "publish_failures": 1,

@@ -126,7 +126,7 @@ class Ahead:
         self._sleep = sleep
         self._kept: OrderedDict[str, Bought] = OrderedDict()  # by URL
         self._lists: dict[str, tuple[list[Resource], dict[str, int]]] = {}
-        self._places: dict[str, str] = {}  # playlist: what the player asked for last
+        self._places: dict[str, int] = {}  # playlist: the index of what was asked for last
         self._fetching: set[asyncio.Task[None]] = set()
         self._looking = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -142,14 +142,19 @@ class Ahead:
         """Bytes kept."""
         return sum(len(bought.data) for bought in self._kept.values())
 
-    def lists(self, playlist: str) -> bool:
+    def knows(self, playlist: str) -> bool:
         """Whether it was told what a playlist lists."""
         return playlist in self._lists
 
-    def list(self, playlist: str, listed: Mapping[str, Resource]) -> None:
-        """This is what a playlist lists now."""
+    def note(self, playlist: str, listed: Mapping[str, Resource]) -> None:
+        """This is what a playlist lists now; the player's place moves with the list."""
         resources = list(listed.values())
+        _, before = self._lists.get(playlist, ([], {}))
         self._lists[playlist] = (resources, {r.url: at for at, r in enumerate(resources)})
+        place = self._places.pop(playlist, None)
+        gone = before.get(resources[0].url) if resources else None
+        if place is not None and gone is not None:
+            self._places[playlist] = place - gone  # below 0 if what it plays has left the list
         self._look()
 
     async def open(self, resource: Resource) -> Bought:
@@ -161,7 +166,7 @@ class Ahead:
             self._kept.move_to_end(resource.url)
         for playlist, (_, places) in self._lists.items():
             if resource.url in places:
-                self._places[playlist] = resource.url
+                self._places[playlist] = places[resource.url]
         self._look()
         await bought.until_opened()
         return bought
@@ -191,10 +196,8 @@ class Ahead:
     def _window(self) -> Iterator[Resource]:
         """What the player will ask for next, in each playlist it plays."""
         for playlist, place in self._places.items():
-            resources, places = self._lists[playlist]
-            at = places.get(place)
-            if at is not None:
-                yield from resources[at + 1 : at + 1 + self._ahead]
+            resources, _ = self._lists[playlist]
+            yield from resources[max(0, place + 1) : max(0, place + 1 + self._ahead)]
 
     def _missing(self) -> Resource | None:
         wanted = 0

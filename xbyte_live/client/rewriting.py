@@ -75,7 +75,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What a local name stands for: ``size`` bytes for ``amount`` atomic units, if that is listed."""
+    """What a local name stands for: ``size`` bytes for ``amount`` atomic units, where listed."""
 
     url: str
     kind: Kind
@@ -238,10 +238,15 @@ def _attributes(line: str) -> list[tuple[str, str]]:
 
 
 def _renamed(line: str, name: Callable[[str], str]) -> str:
-    shown = [
-        f'{key}="{name(value[1:-1])}"' if key == "URI" and value[:1] == '"' else f"{key}={value}"
-        for key, value in _attributes(line)
-    ]
+    """The tag with another ``URI``, and without what else may name something."""
+    shown = []
+    for key, value in _attributes(line):
+        if key == "URI" and not (len(value) > 1 and value[0] == value[-1] == '"'):
+            raise MediaError("the playlist has a tag that cannot be read")
+        if key == "URI":
+            shown.append(f'URI="{name(value[1:-1])}"')
+        elif not key.endswith("URI"):
+            shown.append(f"{key}={value}")
     return f"{line.partition(':')[0]}:{','.join(shown)}"
 
 

@@ -275,9 +275,15 @@ def deposit_nonce(channel_id: str, salt: str) -> str:
 
 
 def signed_by_key(voucher: Voucher, key: str, chain_id: int) -> bool:
-    """Whether the key of that lower-case address signed a voucher."""
+    """Whether the key of that lower-case address signed a voucher, so that it can be claimed.
+
+    The contract takes 27 and 28 alone as the last byte, where others take 0 and 1 as well.
+    """
+    signature = bytes.fromhex(voucher.signature[2:])
+    if signature[-1:] not in (b"\x1b", b"\x1c"):
+        return False
     digest = voucher_digest(voucher.channel_id, voucher.ceiling, chain_id)
-    return recover(digest, bytes.fromhex(voucher.signature[2:])) == key
+    return recover(digest, signature) == key
 
 
 def config_refusal(

@@ -1,0 +1,71 @@
+"""Pure: the answers of a small HTTP server, as ASGI messages (ASGI 3, RFC 9110)."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer; nothing of it may be stored or taken for another type."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    @property
+    def start(self) -> Message:
+        """Its head."""
+        shown = {
+            **self.headers,
+            "cache-control": "no-store",
+            "x-content-type-options": "nosniff",
+        }
+        headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in shown.items()]
+        return {"type": "http.response.start", "status": self.status, "headers": headers}
+
+
+async def say(send: Send, answer: Answer, method: str) -> None:
+    """Send an answer that is here as a whole."""
+    headers = answer.headers
+    if method != "HEAD":
+        headers = {**headers, "content-length": str(len(answer.body))}
+    await send(Answer(answer.status, headers).start)
+    body = b"" if method == "HEAD" else answer.body
+    await send({"type": "http.response.body", "body": body})
+
+
+def plain_answer(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """A sentence for people."""
+    shown = {"content-type": "text/plain; charset=utf-8", **(headers or {})}
+    return Answer(status, shown, f"{text}\n".encode())
+
+
+def head_answer(size: int | None) -> Answer:
+    """What a look says of bytes that nobody bought."""
+    length = {} if size is None else {"content-length": str(size)}
+    return Answer(200, {"accept-ranges": "bytes", **length})
+
+
+def is_range(wanted: str) -> bool:
+    """Whether a ``Range`` is one range of bytes; any other is ignored (RFC 9110 14.2)."""
+    return _RANGE.fullmatch(wanted) is not None and wanted != "bytes=-"
+
+
+def span_of(wanted: str | None, size: int | None) -> tuple[int, int | None] | None:
+    """From where to where (excluded) a ``Range`` wants; ``None`` if nothing is there."""
+    found = _RANGE.fullmatch(wanted or "")
+    if found is None or found[0] == "bytes=-" or size is None:
+        return 0, size
+    if not found[1]:
+        start, stop = max(0, size - int(found[2])), size
+    else:
+        start, stop = int(found[1]), min(size, int(found[2] or size - 1) + 1)
+    return (start, stop) if start < stop else None
