@@ -5,12 +5,12 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from sqlalchemy import text
 
 from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Recipe, h264
@@ -19,13 +19,12 @@ from xbyte_live.client.channel import Channel
 from xbyte_live.client.figures import Tally, figures_of, percentile
 from xbyte_live.client.load import SparingStore, salt_of
 from xbyte_live.intake import Intake, Terms
-from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.media.packager import PackageOptions
 from xbyte_live.money import Price
 from xbyte_live.payments.voucher import ChannelConfig
 from xbyte_live.service import open_shelf
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+in_module_loop = pytest.mark.asyncio(loop_scope="module")
 
 ROOT = Path(__file__).parents[1]
 FUNDS = 50_000_000
@@ -137,23 +136,14 @@ async def bench(
 
 
 async def charged(server: Server, account: LocalAccount) -> list[int]:
-    """What the server charged each channel of an account."""
-    async with open_shelf(server.settings) as shelf:
-        ledger = ChannelLedger(shelf.database, retry_window=120)
-        home = server.data_dir  # the books are the server's own
-        assert home.exists()
-        found: list[Any] = await shelf.database.read(_channels_of(account.address.lower()))
-    del ledger
-    return found
-
-
-def _channels_of(payer: str) -> Any:
-    from sqlalchemy import text
-
+    """What each channel of an account was charged, by the server's own books."""
+    payer = {"payer": account.address.lower()}
     query = text("SELECT charged FROM channels WHERE payer = :payer")
-    return lambda db: [row[0] for row in db.execute(query, {"payer": payer})]
+    async with open_shelf(server.settings) as shelf:
+        return await shelf.database.read(lambda db: list(db.execute(query, payer).scalars()))
 
 
+@in_module_loop
 async def test_it_measures_and_pays_and_gives_back(
     server: Server, devnet: SharedDevnet, tmp_path: Path
 ) -> None:
@@ -173,6 +163,7 @@ async def test_it_measures_and_pays_and_gives_back(
     assert devnet.usdc_balance(account.address) == FUNDS - figures["cost"]
 
 
+@in_module_loop
 async def test_it_spends_no_more_than_its_budget(
     server: Server, devnet: SharedDevnet, tmp_path: Path
 ) -> None:
@@ -189,6 +180,7 @@ async def test_it_spends_no_more_than_its_budget(
     assert "for 2 viewers, and the budget is $0.001" in complained
 
 
+@in_module_loop
 async def test_what_is_left_is_used_by_the_next_run(
     server: Server, devnet: SharedDevnet, tmp_path: Path
 ) -> None:

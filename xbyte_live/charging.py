@@ -47,6 +47,7 @@ class Till:
     gate: Gate
     charges: ChargeLedger
     channels: ChannelLedger
+    rows: ActionLedger
     actions: Actions
     mirror: Mirror
     facilitator: Facilitator
@@ -140,7 +141,16 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             lease=_lease(settings),
         )
         yield Till(
-            gate, charges, vouchers, actions, mirror, facilitator, transfers, clearing, sessions
+            gate,
+            charges,
+            vouchers,
+            rows,
+            actions,
+            mirror,
+            facilitator,
+            transfers,
+            clearing,
+            sessions,
         )
 
 

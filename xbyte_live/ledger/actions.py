@@ -196,14 +196,10 @@ class ActionLedger:
             lambda db: {(row[0], row[1], row[2]): float(row[3]) for row in db.execute(query)}
         )
 
-    async def totals(self) -> dict[tuple[str, str], int]:
-        """How many actions there are by kind and state; for metrics."""
-        query = select(actions.c.kind, actions.c.state, func.count()).group_by(
-            actions.c.kind, actions.c.state
-        )
-        return await self._database.read(
-            lambda db: {(kind, state): int(count) for kind, state, count in db.execute(query)}
-        )
+    async def under_way(self) -> int:
+        """How many actions are not known to be done or to have failed."""
+        query = select(func.count()).where(actions.c.state == "pending")
+        return await self._database.read(lambda db: int(db.execute(query).scalar_one()))
 
     async def _select(self, where: Any, limit: int) -> list[Action]:
         query = (

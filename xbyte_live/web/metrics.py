@@ -56,6 +56,10 @@ class Levels:
     cache_bytes: int = 0
     database_queue: int = 0
     charges: Mapping[str, int] = field(default_factory=dict)
+    actions: int = 0  # that are pending
+    unclaimable: int = 0
+    settles: bool = False
+    gas: Mapping[str, int] = field(default_factory=dict)  # wei by network
     sessions_open: int = 0
     sessions_left: int = 0  # atomic units
     feeds: Mapping[str, Vitals] = field(default_factory=dict)
@@ -187,6 +191,7 @@ class Metrics(Collector):
         for state, count in now.charges.items():
             states.add_metric((state,), count)
         yield states
+        yield from self._of_channels()
         yield GaugeMetricFamily(
             "xbyte_sessions_open", "Sessions that have not ended", value=now.sessions_open
         )
@@ -195,6 +200,26 @@ class Metrics(Collector):
             "Atomic units that have not been drawn from them",
             value=now.sessions_left,
         )
+
+    def _of_channels(self) -> Iterator[Metric]:
+        now = self._levels
+        yield GaugeMetricFamily(
+            "xbyte_channel_actions_pending",
+            "Deposits, claims, payouts and refunds under way",
+            now.actions,
+        )
+        yield GaugeMetricFamily(
+            "xbyte_channels_unclaimable", "Channels that could not be claimed", now.unclaimable
+        )
+        yield GaugeMetricFamily(
+            "xbyte_settles", "1 in the one process that claims and pays out", int(now.settles)
+        )
+        gas = GaugeMetricFamily(
+            "xbyte_gas_coins", "Coins the gas key has left", labels=("network",)
+        )
+        for network, wei in now.gas.items():
+            gas.add_metric((network,), wei / 1e18)
+        yield gas
 
     def _of_feeds(self) -> Iterator[Metric]:
         now = self._levels

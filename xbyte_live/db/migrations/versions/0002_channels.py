@@ -200,9 +200,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["session_id"], ["sessions.id"], name=op.f("fk_purchases_session_id")
         ),
-        sa.ForeignKeyConstraint(
-            ["charge_id"], ["charges.id"], name=op.f("fk_purchases_charge_id")
-        ),
+        sa.ForeignKeyConstraint(["charge_id"], ["charges.id"], name=op.f("fk_purchases_charge_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_purchases")),
         sa.UniqueConstraint("charge_id", name=op.f("uq_purchases_charge_id")),
         sa.UniqueConstraint("origin", name=op.f("uq_purchases_origin")),
