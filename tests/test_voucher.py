@@ -45,7 +45,7 @@ from xbyte_live.payments.voucher import (
     voucher_digest,
 )
 
-ACCOUNT = Account.create()
+ACCOUNT = Account.from_key("0x" + "11" * 32)  # tests are named alike in every process
 SIGNER = EthAccountSigner(ACCOUNT)
 AUTHORIZER = LocalAuthorizerSigner(ACCOUNT)
 UINT128 = st.integers(0, 2**128 - 1)
