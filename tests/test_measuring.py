@@ -1,4 +1,4 @@
-"""`xbyte-live bench`: what it reports is what the server charged, and it spends no more than said."""
+"""`xbyte-live bench`: it reports what the server charged, and spends no more than it was told."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from tests.support.media import Recipe, h264
 from tests.support.server import Server, a_server
 from xbyte_live.client.channel import Channel
 from xbyte_live.client.figures import Tally, figures_of, percentile
-from xbyte_live.client.load import SparingStore, salt_of
+from xbyte_live.client.sparing import SparingStore, salt_of
 from xbyte_live.intake import Intake, Terms
 from xbyte_live.media.packager import PackageOptions
 from xbyte_live.money import Price

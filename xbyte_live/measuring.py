@@ -11,6 +11,7 @@ from xbyte_live.client.chain import channel_reader
 from xbyte_live.client.figures import Figures
 from xbyte_live.client.load import Load, LoadOptions
 from xbyte_live.client.payer import Payer
+from xbyte_live.client.sparing import EagerPayer
 from xbyte_live.client.survey import Wanted
 from xbyte_live.client.terms import KNOWN_ASSETS
 from xbyte_live.config import Settings
@@ -18,7 +19,7 @@ from xbyte_live.display import print_json, print_table, progress_bar, size, warn
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
 from xbyte_live.paying import account, open_channels
 
-_BUSY = 0.9  # of a core: from here on the load may be what is slow
+_BUSY = 0.7  # of a core: from here on the load may be what is slow
 
 
 async def measure(
@@ -40,7 +41,10 @@ async def measure(
     assets = (*settings.custom_assets, *KNOWN_ASSETS)
 
     def new_payer(salt: str) -> Payer:
-        return Payer(key, limit, assets=assets, deposit_cap=limit.total // viewers, salt=salt)
+        share = limit.total // viewers
+        payer = EagerPayer(key, limit, assets=assets, deposit_cap=share, salt=salt)
+        payer.share = share if rate == "max" else 0
+        return payer
 
     options = LoadOptions(
         viewers=viewers,
@@ -100,6 +104,7 @@ def _tell(figures: Figures) -> None:
             ("p99", f"{latency['p99']:.1f} ms"),
             ("refusals", refused or "none"),
             ("cost", dollars(figures.cost)),
+            ("cores this program took", f"{figures.client_cpu:.2f}"),
         ),
     )
     click.echo(f"{dollars(figures.deposited)} was deposited, {dollars(figures.refunded)} came back")

@@ -85,10 +85,9 @@ async def serve_player(
             read_channel=channel_reader(settings.rpc_by_network),
         ) as proxy:
             async with _answering(proxy, listener):
-                shown.ready(f"http://{authority}{proxy.path}")
-                status = await _until_over(
-                    proxy, shown, interrupted, name, f"http://{authority}{proxy.path}"
-                )
+                local = f"http://{authority}{proxy.path}"
+                shown.ready(local, name)
+                status = await _until_over(proxy, shown, interrupted, name, local)
             shown.end(proxy.spent, payer, url)
     return status
 
@@ -209,10 +208,12 @@ class _Shown:
         self._last: Spent | None = None
         self._reasons: set[str] = set()
 
-    def ready(self, url: str) -> None:
-        """It can be played at ``url``."""
+    def ready(self, url: str, player: str) -> None:
+        """It can be played at ``url``, and ``player`` is about to, if there is one."""
         if self._as_json:
             print_json_line({"event": "ready", "url": url})
+        elif player:
+            warn(f"playing with {player}; Ctrl-C ends it")
         else:
             click.echo(url)
 

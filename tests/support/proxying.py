@@ -72,7 +72,7 @@ async def a_proxy(
                     lifespan="off",
                     ws="none",
                     timeout_graceful_shutdown=1,
-                )  # fmt: skip
+                )
             )
             serving = asyncio.create_task(server.serve([listener]))
             try:

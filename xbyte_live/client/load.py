@@ -4,7 +4,6 @@ They share one budget: all of them together never sign for, nor deposit, more th
 """
 
 import asyncio
-import hashlib
 import random
 import time
 from collections import Counter
@@ -15,12 +14,12 @@ from typing import Literal, Protocol
 import httpx
 
 from xbyte_live.client.budget import Budget, dollars
-from xbyte_live.client.channel import Channel
 from xbyte_live.client.closing import Closing
 from xbyte_live.client.figures import Figures, Tally, figures_of
 from xbyte_live.client.payer import Payer, item_of
 from xbyte_live.client.plan import Piece
 from xbyte_live.client.purchase import Patience
+from xbyte_live.client.sparing import SharedTransport, SparingStore, salt_of
 from xbyte_live.client.survey import Offered, Surveyor, Wanted
 from xbyte_live.client.transport import PAYMENT, QUOTED, PayingTransport
 from xbyte_live.client.turns import ReadChannel, Store, Turns
@@ -64,53 +63,6 @@ class LoadOptions:
     wanted: Wanted = field(default_factory=Wanted)
     refund: bool = True
     allow_plain_http: bool = False
-
-
-class SparingStore:
-    """Channels that live in memory, and are written to ``disk`` when money moves or they rest.
-
-    What a crash makes it forget, the server proves when it is asked again.
-    """
-
-    def __init__(self, disk: Store) -> None:
-        self._disk = disk
-        self._known: dict[str, Channel] = {}
-
-    def load(self) -> dict[str, Channel]:
-        """None at first; each is read when it is taken."""
-        return {}
-
-    async def take(self, channel_id: str) -> Channel | None:
-        """The channel as it stands."""
-        if channel_id not in self._known:
-            found = await self._disk.take(channel_id)
-            self._disk.give(channel_id)
-            if found is None:
-                return None
-            self._known[channel_id] = found
-        return self._known[channel_id]
-
-    async def keep(self, channel: Channel, *, sync: bool) -> None:
-        """Note it; on disk if another deposit, withdrawal or fault belongs to it."""
-        before = self._known.get(channel.channel_id)
-        self._known[channel.channel_id] = channel
-        if before is None or _moved(before) != _moved(channel):
-            await self._write(channel)
-
-    def give(self, channel_id: str) -> None:
-        """There is nobody to let in."""
-
-    async def rest(self) -> None:
-        """Write all of them."""
-        for channel in self._known.values():
-            await self._write(channel)
-
-    async def _write(self, channel: Channel) -> None:
-        await self._disk.take(channel.channel_id)
-        try:
-            await self._disk.keep(channel, sync=True)
-        finally:
-            self._disk.give(channel.channel_id)
 
 
 @dataclass(slots=True)
@@ -206,7 +158,7 @@ class Load:
         store = SparingStore(self._disk)
         transport = PayingTransport(
             payer,
-            _Shared(self._inner),
+            SharedTransport(self._inner),
             store=store,
             read_channel=self._read_channel,
             patience=_PATIENCE,
@@ -345,21 +297,6 @@ class Load:
         return back
 
 
-class _Shared(httpx.AsyncBaseTransport):
-    """A transport that several use and none closes."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._inner.handle_async_request(request)
-
-
-def salt_of(number: int) -> str:
-    """The salt of a viewer's channel: the same at each run, so that what was left is used."""
-    return "0x" + hashlib.sha256(f"xbyte-live bench {number}".encode()).hexdigest()
-
-
 async def _each(viewers: Iterable[_Viewer], work: Callable[[_Viewer], Awaitable[None]]) -> None:
     waiting = iter(viewers)
 
@@ -390,7 +327,3 @@ async def _duration(client: httpx.AsyncClient, source: str) -> float:
 
 def _code(error: XByteError) -> str:
     return error.code if isinstance(error, PaymentRefused) else str(error)
-
-
-def _moved(channel: Channel) -> tuple[object, ...]:
-    return (channel.balance, channel.deposit, channel.withdrawn_at, channel.fault, channel.known)
