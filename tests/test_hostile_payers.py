@@ -234,7 +234,7 @@ async def until_held(till: Till, done: Callable[[], Awaitable[bool]]) -> None:
 async def test_presenting_failed_payments_again_waits_for_room_too(
     url: str, outcome: Refused | Unknown
 ) -> None:
-    async with a_till(url, settle_wait=0.05, queue=1) as till:
+    async with a_till(url, settle_wait=2, queue=1) as till:
         sale = a_sale()
         headers = till.pay(a_payer(), sale)
         till.facilitator.script = [outcome]
@@ -251,7 +251,7 @@ async def test_presenting_failed_payments_again_waits_for_room_too(
 
 
 async def test_what_was_paid_for_opens_again_though_the_queue_is_full(url: str) -> None:
-    async with a_till(url, settle_wait=0.05, queue=1) as till:
+    async with a_till(url, settle_wait=2, queue=1) as till:
         sale = a_sale()
         headers = till.pay(a_payer(), sale)
         first = await till.gate.admit(headers, sale)

@@ -47,6 +47,7 @@ async def air(
         rpc_urls=f"eip155:84532={devnet.rpc_url}",
         gas_key="0x" + bytes(gas.key).hex(),
         facilitators="",
+        schemes="exact",
     ) as running:
         yield running
 

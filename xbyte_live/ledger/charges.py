@@ -29,12 +29,13 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    union,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.db.engine import Database
-from xbyte_live.db.tables import charges, secrets
+from xbyte_live.db.tables import channels, charges, deliveries, draws, secrets, sessions
 
 _DEBTS = "/debts/"
 
@@ -265,10 +266,19 @@ class ChargeLedger:
         )
 
     async def payers(self, slug: str, *, since: float) -> int:
-        """How many different payers were charged for an item since then."""
-        query = select(func.count(charges.c.payer.distinct())).where(
-            charges.c.slug == slug, charges.c.created_at > since, charges.c.state != "failed"
-        )
+        """How many different payers paid for an item since then, by whatever scheme."""
+        ways = union(
+            select(charges.c.payer).where(
+                charges.c.slug == slug, charges.c.created_at > since, charges.c.state != "failed"
+            ),
+            select(channels.c.payer)
+            .join(deliveries, deliveries.c.channel == channels.c.id)
+            .where(deliveries.c.slug == slug, deliveries.c.created_at > since),
+            select(sessions.c.payer)
+            .join(draws, draws.c.session_id == sessions.c.id)
+            .where(sessions.c.slug == slug, draws.c.created_at > since),
+        ).subquery()
+        query = select(func.count()).select_from(ways)
         return await self._database.read(lambda db: int(db.execute(query).scalar_one()))
 
     async def forget_refused(self, *, age: float, limit: int = 1000) -> int:

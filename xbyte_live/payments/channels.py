@@ -317,8 +317,9 @@ class Channels:
         voucher = checked.payment.voucher
         new = _delivery(checked, sale)
         before = await self._ledger.find(voucher.channel_id)
-        known = before is not None and await self._ledger.was_charged(new)
-        if not known:
+        if before is None:
+            before = await self._on_chain(checked)
+        if before is None or not await self._ledger.was_charged(new):
             self._check_deposit(checked, deposit, before)
         action = await self._actions.deposit(
             checked.payment,
@@ -346,20 +347,27 @@ class Channels:
             moved=action.amount,
         )
 
+    async def _on_chain(self, checked: _Checked) -> Channel | None:
+        """A channel that is new to us, as the chain has it; ``None`` if nobody has opened it."""
+        config, channel_id = checked.payment.config, checked.payment.voucher.channel_id
+        try:
+            return await self._mirror.refresh(checked.network, config, channel_id)
+        except PaymentRefused:
+            return None
+
     def _check_deposit(self, checked: _Checked, deposit: Deposit, before: Channel | None) -> None:
         """Refuse, before any gas is spent, a deposit that could not pay for this delivery."""
         voucher, now = checked.payment.voucher, self._clock()
-        amount = int(checked.requirements["amount"])
-        if before is not None and voucher.ceiling != before.charged + amount:
-            raise _mismatch(before)
+        charged, there = (before.charged, before.spendable) if before is not None else (0, 0)
+        if voucher.ceiling != charged + int(checked.requirements["amount"]):
+            raise _mismatch(before) if before is not None else PaymentRefused(AMOUNT_MISMATCH)
         if deposit.amount < self._policy.deposit_floor:
             raise PaymentRefused(DEPOSIT_BELOW_MINIMUM)
         if deposit.valid_before < now + EXPIRY_MARGIN:
             raise PaymentRefused(DEPOSIT_EXPIRED)
         if deposit.valid_after > now:
             raise PaymentRefused(DEPOSIT_EARLY)
-        there = before.spendable if before is not None else 0
-        if before is not None and voucher.ceiling > there + deposit.amount:
+        if voucher.ceiling > there + deposit.amount:
             raise PaymentRefused(EXCEEDS_BALANCE)
 
     def _admitted(self, checked: _Checked, charging: Charging) -> Admitted:
