@@ -168,8 +168,8 @@ async def test_a_helper_that_is_killed_is_replaced_and_all_end_on_a_signal(
     (helper,) = helpers_of(leader)
 
     os.kill(helper, signal.SIGKILL)
-    await until(lambda: not is_there(helper), "the helper is gone")
-    await until(lambda: listeners(server.port) == 2, "another one listens")
+    await until(lambda: helpers_of(leader) - {helper}, "another helper is there")
+    await until(lambda: listeners(server.port) == 2, "and it listens")
     (other,) = helpers_of(leader)
     assert other != helper
     assert set(await asked(server, 40)) == {200}
