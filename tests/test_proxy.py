@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.support.broadcaster import PRICE, Broadcaster, a_broadcaster
 from tests.support.chain import ETHER, SharedDevnet
+from tests.support.ffplay import KINDS, path_to
 from tests.support.media import Audio, Recipe, h264
 from tests.support.paid_site import KEY, Shop, open_shop
 from tests.support.players import stock
@@ -610,11 +610,12 @@ async def test_ffmpeg_plays_a_priced_title_through_the_command(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.skipif(shutil.which("ffplay") is None, reason="ffplay is not installed")
+@pytest.mark.parametrize("kind", KINDS)
 async def test_play_starts_a_player_and_ends_with_it(
-    air: Broadcaster, devnet: SharedDevnet, tmp_path: Path
+    air: Broadcaster, devnet: SharedDevnet, tmp_path: Path, kind: str
 ) -> None:
     command = Command(air, devnet, tmp_path)
+    command.env["PATH"] = path_to(kind, tmp_path)
     url = f"{air.server.url}/watch/film"
     await command.start("play", url, "--player", "ffplay", "--budget", "5")
     ended = await command.until("ended")

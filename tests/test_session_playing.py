@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from x402.mechanisms.evm.exact.register import register_exact_evm_client
 from x402.mechanisms.evm.signers import EthAccountSigner
 
 from tests.support.chain import ETHER, SharedDevnet
+from tests.support.ffplay import KINDS, path_to
 from tests.support.media import Recipe, h264
 from tests.support.players import stock
 from tests.support.server import Server, a_server
@@ -144,9 +144,9 @@ async def test_the_command_line_buys_a_url_to_play(
     assert devnet.usdc_balance(payee.address) == 250_000
 
 
-@pytest.mark.skipif(shutil.which("ffplay") is None, reason="ffplay is not installed")
+@pytest.mark.parametrize("kind", KINDS)
 async def test_ffplay_plays_through_a_session_and_survives_a_kill(
-    tmp_path: Path, devnet: SharedDevnet, film: Path
+    tmp_path: Path, devnet: SharedDevnet, film: Path, kind: str
 ) -> None:
     async with a_cinema(tmp_path, devnet, film) as (server, _, viewer):
         async with by_channel(viewer) as http:
@@ -155,8 +155,12 @@ async def test_ffplay_plays_through_a_session_and_survives_a_kill(
         await server.kill()
         await server.start()
         process = await asyncio.create_subprocess_exec(
-            *("ffplay", "-nodisp", "-autoexit", "-loglevel", "error", bought["url"]),
-            env={"SDL_AUDIODRIVER": "dummy", "SDL_VIDEODRIVER": "dummy", "PATH": "/usr/bin:/bin"},
+            *("sh", "-c", f"ffplay -nodisp -autoexit -loglevel error {bought['url']}"),
+            env={
+                "SDL_AUDIODRIVER": "dummy",
+                "SDL_VIDEODRIVER": "dummy",
+                "PATH": path_to(kind, tmp_path),
+            },
             stderr=asyncio.subprocess.PIPE,
         )
         async with asyncio.timeout(60):
