@@ -352,7 +352,9 @@ class Channels:
         config, channel_id = checked.payment.config, checked.payment.voucher.channel_id
         try:
             return await self._mirror.refresh(checked.network, config, channel_id)
-        except PaymentRefused:
+        except PaymentRefused as refusal:
+            if refusal.code != CHANNEL_NOT_FOUND:
+                raise
             return None
 
     def _check_deposit(self, checked: _Checked, deposit: Deposit, before: Channel | None) -> None:
