@@ -1,6 +1,7 @@
 """Whatever fails on the way to the chain, an action is done once or not at all, and known."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -261,8 +262,10 @@ async def crashed(house: House, action: Action) -> None:
 
 async def reopened(house: House, action: Action) -> None:
     """Open again what failed because nothing could be sent."""
-    opening = house.ledger.open_refund if action.kind == "refund" else house.ledger.open
-    opened = await opening(as_new(action), patience=0)
+    if action.kind == "refund":
+        opened = await house.ledger.open_refund(as_new(action), patience=0, read_at=time.time())
+    else:
+        opened = await house.ledger.open(as_new(action), patience=0)
     assert opened.created
 
 
@@ -345,14 +348,31 @@ async def test_a_deposit_begun_by_a_process_that_was_killed(
         assert await spent(house, other, 1000) == 700
 
 
+async def test_a_refund_that_was_settled_after_the_chain_was_read_is_not_begun_again(
+    house_of: House,
+) -> None:
+    payer = await house_of.opened(1000, 300)
+    channel = await house_of.channel(payer)
+    done = await house_of.actions.refund(channel, 100)
+    assert done.settled_at is not None
+
+    stale = await house_of.ledger.open_refund(as_new(done), patience=0, read_at=channel.chain.at)
+
+    assert (stale.action, stale.refusal) == (None, "busy")
+    assert (await house_of.channel(payer)).reserved == 0
+    assert (await house_of.ledger.get(done.id)) == done
+
+
 async def test_what_nobody_began_is_let_go_and_so_is_what_it_held(house_of: House) -> None:
     payer = await house_of.opened(1000, 300)
     failed = await house_of.actions.refund(await house_of.channel(payer), 1)
     new = replace(as_new(failed), identity=f"refund:{payer.channel_id}:1", amount=600)
-    opened = await house_of.ledger.open_refund(new, patience=0)
+    now = time.time()
+    opened = await house_of.ledger.open_refund(new, patience=0, read_at=now)
     assert opened.action is not None
     assert (await house_of.channel(payer)).reserved == 600
-    assert (await house_of.ledger.open_refund(replace(new, amount=5), patience=0)).refusal == "busy"
+    other = await house_of.ledger.open_refund(replace(new, amount=5), patience=0, read_at=now)
+    assert other.refusal == "busy"
     with pytest.raises(PaymentRefused):
         await house_of.actions.refund(await house_of.channel(payer), 5)
 

@@ -201,7 +201,7 @@ class Shop:
             self._new("refund", payer, amount, f"refund:{payer.channel_id}:{nonce}"),
             document={"payload": {"refundNonce": str(nonce)}},
         )
-        opened = await self.actions.open_refund(new, patience=30)
+        opened = await self.actions.open_refund(new, patience=30, read_at=channel.chain.at)
         if opened.action is None or not lands:
             return opened.action
         self.chain.move(payer.channel_id, "Refunded", amount)

@@ -89,9 +89,15 @@ class ActionLedger:
         """
         return await self._database.write(lambda db: _open(db, new, self._clock(), patience, again))
 
-    async def open_refund(self, new: NewAction, *, patience: float) -> Opened:
-        """The same for a refund, which reserves its amount on its channel in one transaction."""
-        return await self._database.write(lambda db: _open_refund(db, new, self._clock(), patience))
+    async def open_refund(self, new: NewAction, *, patience: float, read_at: float) -> Opened:
+        """The same for a refund, which reserves its amount on its channel in one transaction.
+
+        ``read_at`` is when the chain was read for it: one that was settled since then is
+        ``busy``, one from before begins again, as the chain has gone back.
+        """
+        return await self._database.write(
+            lambda db: _open_refund(db, new, self._clock(), patience, read_at)
+        )
 
     async def find(self, identity: str) -> Action | None:
         """The action of that identity."""
@@ -244,7 +250,9 @@ def _open(db: Connection, new: NewAction, now: float, patience: float, again: bo
     return Opened(found)
 
 
-def _open_refund(db: Connection, new: NewAction, now: float, patience: float) -> Opened:
+def _open_refund(
+    db: Connection, new: NewAction, now: float, patience: float, read_at: float
+) -> Opened:
     channel = _lock_channel(db, new.channel_id or "")
     if channel is None:
         return Opened(None, refusal="missing")
@@ -261,6 +269,8 @@ def _open_refund(db: Connection, new: NewAction, now: float, patience: float) ->
     action = _insert(db, new, now, patience)
     if action is None:  # one that failed, or that the chain has forgotten
         found = _require_identity(db, new.identity)
+        if found.settled_at is not None and found.settled_at >= read_at:
+            return Opened(None, refusal="busy")
         action = _begin_again(db, found, new, now, patience)
     db.execute(
         update(channels)

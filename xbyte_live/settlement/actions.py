@@ -161,7 +161,9 @@ class Actions:
             channel_id=fresh.channel_id,
             identity=_refund_identity(fresh.channel_id, nonce),
         )
-        opened = await self._ledger.open_refund(new, patience=self._policy.lease + PATIENCE)
+        opened = await self._ledger.open_refund(
+            new, patience=self._policy.lease + PATIENCE, read_at=fresh.chain.at
+        )
         if opened.action is None:
             raise PaymentRefused(BUSY if opened.refusal == "busy" else REFUND_NOTHING)
         return await self._attempts.do(opened.action)
