@@ -137,6 +137,7 @@ def _engine(url: URL, **options: Any) -> Engine:
 def _prepare_sqlite_writer(dbapi_connection: Any, record: Any) -> None:
     _prepare_sqlite(dbapi_connection, record)
     dbapi_connection.execute("PRAGMA busy_timeout = 0")
+    dbapi_connection.execute("PRAGMA wal_autocheckpoint = 8192")  # pages: 32 MiB
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:

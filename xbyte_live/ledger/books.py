@@ -56,7 +56,7 @@ def channel_page(db: Connection, after: int, network: str | None = None) -> list
     query = select(channels).where(channels.c.id > after).order_by(channels.c.id).limit(PAGE)
     if network is not None:
         query = query.where(channels.c.network == network)
-    return [channel_of(row) for row in db.execute(query).mappings()]
+    return [channel_of(row) for row in db.execute(query)]
 
 
 def counted(db: Connection) -> int:

@@ -7,18 +7,19 @@ transaction. Of what was charged, ``held`` belongs to open sessions and is not c
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, update
+from sqlalchemy import Connection, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.batching import Batched
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import channels, deliveries
+from xbyte_live.ledger.charge_sql import write_charged, write_delivered
 from xbyte_live.payments.voucher import NO_SIGNATURE, ChannelConfig, Claim, Voucher
 
-Outcome = Literal["charged", "again", "mismatch", "balance", "missing"]
+Outcome = Literal["charged", "again", "mismatch", "balance", "stale", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,27 @@ class Channel:
     created_at: float
     charged_at: float | None
 
+    def charged_for(self, new: "NewDelivery", at: float) -> "Channel":
+        """The channel once a delivery is charged; its highest voucher stays the highest."""
+        higher = new.ceiling > self.signed
+        return Channel(
+            self.id,
+            self.channel_id,
+            self.network,
+            self.config,
+            self.opening,
+            new.ceiling,
+            new.ceiling if higher else self.signed,
+            new.signature if higher else self.signature,
+            self.held,
+            self.reserved,
+            self.epoch,
+            self.archived,
+            self.chain,
+            self.created_at,
+            at,
+        )
+
     @property
     def spendable(self) -> int:
         """How far ``charged`` may go."""
@@ -75,7 +97,10 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """A checked voucher for one delivery; ``ceiling`` is what it signs for in all."""
+    """A checked voucher for one delivery; ``ceiling`` is what it signs for in all.
+
+    It is charged if the chain was read at ``oldest`` (Unix seconds) or later.
+    """
 
     channel_id: str
     ceiling: int
@@ -84,6 +109,7 @@ class NewDelivery:
     slug: str
     resource: str
     size: int
+    oldest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +118,7 @@ class Charging:
 
     ``charged``: now; ``again``: before, for the same bytes, within the retry window;
     ``mismatch``: it does not follow on what was charged; ``balance``: the channel has too little,
-    or its payer is about to take it out.
+    or its payer is about to take it out; ``stale``: the chain was read too long ago to tell.
     ``epoch`` names with the ceiling the delivery that was charged.
     """
 
@@ -166,58 +192,39 @@ def charge_all(
         if channel is None:
             outcomes[index] = Charging("missing", None)
             continue
-        if new.ceiling != channel.charged + new.amount:
+        follows = new.ceiling == channel.charged + new.amount
+        if not follows:
             outcomes[index] = _earlier(db, channel, new, fresh, now - retry_window)
+            if outcomes[index].outcome == "again":
+                continue
+        if channel.chain.at < new.oldest:
+            outcomes[index] = Charging("stale", channel)
+            continue
+        if not follows:
             continue
         if new.ceiling > channel.spendable or _is_leaving(channel, now):
             outcomes[index] = Charging("balance", channel)
             continue
-        signed = (channel.signed, channel.signature)
-        if new.ceiling > channel.signed:
-            signed = (new.ceiling, new.signature)
-        channel = replace(
-            channel, charged=new.ceiling, signed=signed[0], signature=signed[1], charged_at=now
-        )
+        channel = channel.charged_for(new, now)
         found[new.channel_id] = channel
-        fresh.append(_delivery(channel, new, now))
+        fresh.append(_delivery(channel, new))
         outcomes[index] = Charging("charged", channel, channel.epoch)
     if fresh:
-        changed = [c for c in found.values() if c is not before[c.channel_id]]
-        _write_charged(db, changed, before)
-        db.execute(insert(deliveries), fresh)
-    return [outcomes[index] for index in range(len(news))]
-
-
-def _write_charged(db: Connection, changed: Sequence[Channel], before: dict[str, Channel]) -> None:
-    """The compare-and-set: every row must still hold what this transaction read."""
-    result = db.execute(
-        _CHARGE,
-        [
+        changed = [
             {
-                "row": channel.id,
-                "was": before[channel.channel_id].charged,
-                "now_charged": channel.charged,
-                "now_signed": channel.signed,
-                "now_signature": channel.signature,
-                "at": channel.charged_at,
+                "channel": channel.id,
+                "was": before[channel_id].charged,
+                "charged": channel.charged,
+                "signed": channel.signed,
+                "signature": channel.signature,
             }
-            for channel in changed
-        ],
-    )
-    if result.rowcount not in (len(changed), -1):
-        raise AssertionError("a channel changed under the transaction that holds it")
-
-
-_CHARGE = (
-    update(channels)
-    .where(channels.c.id == bindparam("row"), channels.c.charged == bindparam("was"))
-    .values(
-        charged=bindparam("now_charged"),
-        signed=bindparam("now_signed"),
-        signature=bindparam("now_signature"),
-        charged_at=bindparam("at"),
-    )
-)
+            for channel_id, channel in found.items()
+            if channel is not before[channel_id]
+        ]
+        if write_charged(db, changed, now) != len(changed):
+            raise AssertionError("a channel changed under the transaction that holds it")
+        write_delivered(db, fresh, now)
+    return [outcomes[index] for index in range(len(news))]
 
 
 def _earlier(
@@ -268,7 +275,7 @@ def _is_leaving(channel: Channel, now: float) -> bool:
 _SAME = ("channel", "cumulative", "amount", "resource", "size")
 
 
-def _delivery(channel: Channel, new: NewDelivery, now: float) -> dict[str, Any]:
+def _delivery(channel: Channel, new: NewDelivery) -> dict[str, Any]:
     return {
         "channel": channel.id,
         "epoch": channel.epoch,
@@ -277,19 +284,18 @@ def _delivery(channel: Channel, new: NewDelivery, now: float) -> dict[str, Any]:
         "slug": new.slug,
         "resource": new.resource,
         "size": new.size,
-        "created_at": now,
     }
 
 
 def _locked(db: Connection, ids: Iterable[str]) -> list[Channel]:
     """The channels of those ids, held until the transaction ends; always in one order."""
     query = select(channels).where(channels.c.channel_id.in_(sorted(ids))).order_by(channels.c.id)
-    return [channel_of(row) for row in db.execute(query.with_for_update()).mappings()]
+    return [channel_of(row) for row in db.execute(query.with_for_update())]
 
 
 def _find(db: Connection, channel_id: str) -> Channel | None:
     query = select(channels).where(channels.c.channel_id == channel_id)
-    row = db.execute(query).mappings().first()
+    row = db.execute(query).first()
     return channel_of(row) if row is not None else None
 
 
@@ -357,36 +363,51 @@ def _sync(
     return channel
 
 
-def channel_of(row: RowMapping) -> Channel:
-    """A row of ``channels`` as a value."""
+def channel_of(row: Sequence[Any]) -> Channel:
+    """A whole row of ``channels`` as a value."""
+    (
+        row_id,
+        channel_id,
+        network,
+        asset,
+        payer,
+        payer_authorizer,
+        pay_to,
+        receiver_authorizer,
+        withdraw_delay,
+        salt,
+        opening,
+        charged,
+        signed,
+        signature,
+        held,
+        reserved,
+        epoch,
+        archived,
+        balance,
+        claimed,
+        withdraw_requested_at,
+        refund_nonce,
+        synced_at,
+        created_at,
+        charged_at,
+    ) = row
     return Channel(
-        id=row["id"],
-        channel_id=row["channel_id"],
-        network=row["network"],
-        config=ChannelConfig(
-            payer=row["payer"],
-            payer_authorizer=row["payer_authorizer"],
-            receiver=row["pay_to"],
-            receiver_authorizer=row["receiver_authorizer"],
-            token=row["asset"],
-            withdraw_delay=row["withdraw_delay"],
-            salt=row["salt"],
+        row_id,
+        channel_id,
+        network,
+        ChannelConfig(
+            payer, payer_authorizer, pay_to, receiver_authorizer, asset, withdraw_delay, salt
         ),
-        opening=row["opening"],
-        charged=row["charged"],
-        signed=row["signed"],
-        signature=row["signature"],
-        held=row["held"],
-        reserved=row["reserved"],
-        epoch=row["epoch"],
-        archived=row["archived"],
-        chain=OnChain(
-            balance=row["balance"],
-            claimed=row["claimed"],
-            withdraw_requested_at=row["withdraw_requested_at"],
-            refund_nonce=row["refund_nonce"],
-            at=row["synced_at"],
-        ),
-        created_at=row["created_at"],
-        charged_at=row["charged_at"],
+        opening,
+        charged,
+        signed,
+        signature,
+        held,
+        reserved,
+        epoch,
+        archived,
+        OnChain(balance, claimed, withdraw_requested_at, refund_nonce, synced_at),
+        created_at,
+        charged_at,
     )

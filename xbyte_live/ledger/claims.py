@@ -137,9 +137,7 @@ class ClaimLedger:
         return await self._channels(query)
 
     async def _channels(self, query: Select[Any]) -> list[Channel]:
-        return await self._database.read(
-            lambda db: [channel_of(row) for row in db.execute(query).mappings()]
-        )
+        return await self._database.read(lambda db: [channel_of(row) for row in db.execute(query)])
 
 
 _CLAIMABLE = (_unclaimed > 0, channels.c.signature != NO_SIGNATURE)

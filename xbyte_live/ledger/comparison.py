@@ -126,7 +126,7 @@ class Comparison:
     async def _rows(self, ids: Sequence[str]) -> dict[str, Channel]:
         query = select(channels).where(channels.c.channel_id.in_(ids))
         return await self._database.read(
-            lambda db: {row["channel_id"]: channel_of(row) for row in db.execute(query).mappings()}
+            lambda db: {c.channel_id: c for c in map(channel_of, db.execute(query))}
         )
 
     async def payees(

@@ -7,7 +7,6 @@ Source: x402 ``scheme_batch_settlement_evm``.
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -51,7 +50,6 @@ from xbyte_live.payments.voucher import (
 )
 
 RETRY_AFTER = 2  # seconds a payer waits before it presents the same payment again
-KNOWN = 8192  # channels whose freshness is remembered
 
 
 class Mirror(Protocol):
@@ -173,7 +171,6 @@ class Channels:
         self._methods = of_scheme(methods, SCHEME_CHANNELS)
         self._policy = policy
         self._clock = clock
-        self._synced: OrderedDict[str, float] = OrderedDict()
         self._signatures = Batched(_signed_by_keys)
 
     async def charge(self, payment: Payment, sale: Sale) -> Admitted:
@@ -189,8 +186,12 @@ class Channels:
         await self._check(checked, int(checked.requirements["amount"]))
         if checked.payment.deposit is not None:
             return await self._deposit(checked, checked.payment.deposit, sale)
-        await self._freshen(checked)
-        return self._admitted(checked, await self._charge(_delivery(checked, sale), sale))
+        oldest = self._clock() - state_ttl(checked.payment.config.withdraw_delay)
+        charging = await self._charge(_delivery(checked, sale, oldest), sale)
+        if charging.outcome in ("missing", "stale"):
+            await self._refresh(checked)
+            charging = await self._charge(_delivery(checked, sale), sale)
+        return self._admitted(checked, charging)
 
     async def refund(self, payment: Payment, sale: Sale) -> Admitted:
         """Give back what a channel has left, or the part of it that a refund asks for.
@@ -284,25 +285,12 @@ class Channels:
         verdict = await self._facilitator.verify(SignedPayment(2, document, checked.requirements))
         return None if verdict.is_valid else verdict.code or VOUCHER_SIGNATURE
 
-    async def _freshen(self, checked: _Checked) -> None:
-        """Look at the chain unless the ledger's picture of the channel is fresh enough."""
+    async def _refresh(self, checked: _Checked) -> None:
+        """Have the ledger know how the channel stands on the chain."""
         config, channel_id = checked.payment.config, checked.payment.voucher.channel_id
-        oldest = self._clock() - state_ttl(config.withdraw_delay)
-        if self._synced.get(channel_id, 0.0) >= oldest:
-            return
-        channel = await self._ledger.find(channel_id)
-        if channel is None or channel.chain.at < oldest:
-            channel = await self._refresh(checked.network, config, channel_id)
-        self._synced[channel_id] = channel.chain.at
-        self._synced.move_to_end(channel_id)
-        while len(self._synced) > KNOWN:
-            self._synced.popitem(last=False)
-
-    async def _refresh(self, network: str, config: Any, channel_id: str) -> Channel:
-        channel = await self._mirror.refresh(network, config, channel_id)
+        channel = await self._mirror.refresh(checked.network, config, channel_id)
         if channel.chain.balance == 0:
             raise PaymentRefused(CHANNEL_NOT_FOUND)
-        return channel
 
     async def _charge(self, new: NewDelivery, sale: Sale) -> Charging:
         if sale.order is None:
@@ -428,7 +416,7 @@ def correction_of(error: PaymentRefused) -> Correction | None:
     return None
 
 
-def _delivery(checked: _Checked, sale: Sale) -> NewDelivery:
+def _delivery(checked: _Checked, sale: Sale, oldest: float = 0.0) -> NewDelivery:
     voucher = checked.payment.voucher
     return NewDelivery(
         channel_id=voucher.channel_id,
@@ -438,4 +426,5 @@ def _delivery(checked: _Checked, sale: Sale) -> NewDelivery:
         slug=sale.slug,
         resource=sale.resource,
         size=sale.size,
+        oldest=oldest,
     )
