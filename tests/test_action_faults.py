@@ -1,6 +1,8 @@
 """Whatever fails on the way to the chain, an action is done once or not at all, and known."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
@@ -120,6 +122,30 @@ async def test_a_chain_that_is_away_leaves_everything_open_until_it_is_back(
             assert (claim.state, claim.amount) == ("settled", 300)
         finally:
             await net.stop()
+
+
+async def test_nobody_waits_for_a_chain_that_hangs_and_what_was_begun_goes_on(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    async with (
+        Devnet(tmp_path) as net,
+        a_house(sqlite_url, net.chain, net.asset, patience=0.5) as house,
+    ):
+        payer = await house.payer(1000)
+        payment = payer.deposit(600)
+        os.kill(net.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(5):
+                first, second = await asyncio.gather(house.deposit(payment), house.deposit(payment))
+        finally:
+            os.kill(net.pid, signal.SIGCONT)
+        assert (first.state, second.id) == ("pending", first.id)
+
+        async def done() -> bool:
+            return (await house.deposit(payment)).state == "settled"
+
+        await until(done)
+        assert await spent(house, payer, 1000) == 600
 
 
 @pytest.mark.parametrize("lost", ["eth_sendRawTransaction", "eth_getTransactionReceipt"])

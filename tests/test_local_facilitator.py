@@ -16,6 +16,7 @@ from tests.fakes import USDC
 from tests.support.chain import ETHER, SharedDevnet
 from tests.support.facilitator_double import refusing_url
 from tests.support.paying import v1_document, v2_document
+from tests.support.rpc_proxy import rpc_proxy
 from xbyte_live.devnet.chain import Devnet
 from xbyte_live.errors import ChainUnavailable, FacilitatorUnavailable
 from xbyte_live.payments.chain import ChainReader, Transfer
@@ -281,3 +282,21 @@ async def test_a_silent_node_is_unavailable() -> None:
 
 def selector(signature: str) -> str:
     return "0x" + keccak(text=signature)[:4].hex()
+
+
+async def test_a_node_that_answers_again_by_the_time_it_is_asked_about_was_silent_all_the_same(
+    devnet: SharedDevnet,
+) -> None:
+    payer, payee = devnet.new_account(usdc=AMOUNT), devnet.new_account()
+    payment = paid_by(payer, payee.address)
+    with rpc_proxy(devnet.rpc_url) as proxy:
+        facilitator = facilitator_on(proxy.url, devnet.new_account(wei=10 * ETHER))
+        proxy.loses.add("eth_call")
+        with pytest.raises(FacilitatorUnavailable):
+            await facilitator.verify(payment)
+        with pytest.raises(FacilitatorUnavailable):
+            await facilitator.settle(payment)
+        proxy.loses.clear()
+        assert isinstance(await facilitator.settle(payment), Settled)
+        await facilitator.close()
+    assert devnet.usdc_balance(payee.address) == AMOUNT

@@ -1,15 +1,11 @@
 """Stock players play a priced title through a session that the official client bought."""
 
 import asyncio
-import json
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from x402 import x402Client
 from x402.http.clients.httpx import x402AsyncTransport
@@ -17,17 +13,12 @@ from x402.mechanisms.evm.batch_settlement.client import BatchSettlementEvmScheme
 from x402.mechanisms.evm.exact.register import register_exact_evm_client
 from x402.mechanisms.evm.signers import EthAccountSigner
 
-from tests.support.chain import ETHER, SharedDevnet
+from tests.support.chain import SharedDevnet
+from tests.support.cinema import SECONDS, a_cinema, a_film
 from tests.support.ffplay import KINDS, path_to
-from tests.support.media import Recipe, h264
 from tests.support.players import stock
-from tests.support.server import Server, a_server
-from xbyte_live.intake import Intake, Terms
-from xbyte_live.media.packager import PackageOptions
-from xbyte_live.money import PRICE_DECIMALS, Price, format_decimal, parse_decimal
-from xbyte_live.service import open_shelf
+from xbyte_live.money import PRICE_DECIMALS, format_decimal, parse_decimal
 
-SECONDS = 9
 BUDGET = "0.5"
 
 
@@ -37,33 +28,7 @@ def units(dollars: str) -> int:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recipe = Recipe(".mp4", "mp4", h264(), seconds=SECONDS)
-    return recipe.make(tmp_path_factory.mktemp("film") / "film.mp4")
-
-
-@asynccontextmanager
-async def a_cinema(
-    tmp_path: Path, devnet: SharedDevnet, film: Path, **settings: str
-) -> AsyncIterator[tuple[Server, LocalAccount, LocalAccount]]:
-    """A server with a priced title, its payee, and a viewer with money."""
-    payee: LocalAccount = Account.create()
-    gas = devnet.new_account(wei=10 * ETHER)
-    viewer = devnet.new_account(usdc=50_000_000, wei=ETHER)
-    gas_key = "0x" + bytes(gas.key).hex()
-    if settings.pop("payee_key", ""):
-        settings["payee_key"] = "0x" + bytes(payee.key).hex()
-    log = tmp_path / "server.log"
-    async with a_server(
-        tmp_path, devnet.rpc_url, payee.address, gas_key, log_level="debug", **settings
-    ) as server:
-        async with open_shelf(server.settings) as shelf:
-            intake = Intake(shelf.catalog, shelf.store)
-            options = PackageOptions(segment_target_us=2_000_000)
-            await intake.title(film, "film", Terms(Price(50_000)), options)
-        await server.stop()
-        server.log = log
-        await server.start()
-        yield server, payee, viewer
+    return a_film(tmp_path_factory.mktemp("film"))
 
 
 def by_exact(viewer: LocalAccount) -> httpx.AsyncClient:
@@ -121,27 +86,6 @@ async def test_a_player_that_cannot_pay_plays_a_priced_title(
             assert devnet.usdc_balance(viewer.address) == 50_000_000 - price
         assert server.log is not None
         assert token not in server.log.read_text()
-
-
-async def test_the_command_line_buys_a_url_to_play(
-    tmp_path: Path, devnet: SharedDevnet, film: Path
-) -> None:
-    async with a_cinema(tmp_path, devnet, film) as (server, payee, viewer):
-        url = f"{server.url}/hls/film/index.m3u8"
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "xbyte_live.cli", "session", url, "--budget", "0.25", "--json"),
-            env=server.environment | {"XBYTE_WALLET_KEY": "0x" + bytes(viewer.key).hex()},
-            stdout=asyncio.subprocess.PIPE,
-        )
-        said, _ = await process.communicate()
-        assert process.returncode == 0
-        bought = json.loads(said)
-        assert (bought["budget"], bought["left"]) == ("0.25", "0.25")
-        async with httpx.AsyncClient() as http:
-            assert (await http.get(bought["url"])).status_code == 200
-            ended = (await http.delete(f"{server.url}/s/{bought['token']}")).json()
-    assert ended == {"drawn": "0", "returned": "0.25", "way": "credit"}
-    assert devnet.usdc_balance(payee.address) == 250_000
 
 
 @pytest.mark.parametrize("kind", KINDS)

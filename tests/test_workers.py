@@ -187,3 +187,41 @@ async def test_helpers_end_when_the_leader_is_killed(server: Server) -> None:
 
     await until(lambda: not is_there(helper), "the helper ended")
     assert listeners(server.port) == 0
+
+
+async def figure(server: Server, name: str) -> float:
+    """The sum of a figure over its labels, as one of the processes tells it."""
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:  # a connection of its own
+        text = (await http.get(f"{server.url}/metrics")).text
+    lines = [line for line in text.splitlines() if line.startswith(name)]
+    return sum(float(line.split()[-1]) for line in lines)
+
+
+async def settled(server: Server, name: str, wanted: float) -> None:
+    """Wait until whichever process is asked tells the same figure."""
+    async with asyncio.timeout(PATIENCE):
+        while {await figure(server, name) for _ in range(8)} != {wanted}:
+            await asyncio.sleep(0.1)  # they tell each other now and then
+
+
+async def test_each_process_tells_the_figures_of_all_also_of_one_that_was_killed(
+    server: Server,
+) -> None:
+    name = 'xbyte_http_requests_total{route="/healthz"'
+    before = await figure(server, name)
+    leader = leader_of(server)
+    (helper,) = helpers_of(leader)
+    both = {leader, helper}
+    assert await worked(both, asked(server, 60)) == both
+    await settled(server, name, before + 60)
+    await settled(server, "xbyte_settles", 1)
+    await settled(server, 'xbyte_gas_coins{network="eip155:84532"', 10)
+
+    os.kill(helper, signal.SIGKILL)
+    await until(lambda: helpers_of(leader) - {helper}, "another helper is there")
+    await two_answer(server)
+
+    await settled(server, name, before + 60)
+    await asked(server, 20)
+    await settled(server, name, before + 80)
+    await settled(server, "xbyte_settles", 1)

@@ -3,31 +3,35 @@
 import click
 import httpx
 
-from xbyte_live.client.budget import Budget
-from xbyte_live.client.payer import Payer
-from xbyte_live.client.session import buy_session
-from xbyte_live.client.terms import KNOWN_ASSETS
+from xbyte_live.client.chain import channel_reader
+from xbyte_live.client.session import PATIENCE, buy_session
+from xbyte_live.client.transport import PayingTransport
 from xbyte_live.config import Settings
 from xbyte_live.display import print_json, warn
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
-from xbyte_live.paying import account
+from xbyte_live.paying import open_channels, open_payer
+
+_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
 async def buy(
     settings: Settings, url: str, *, budget: str, allow_plain_http: bool, as_json: bool
 ) -> None:
     """Buy a session of the item a playlist URL belongs to, and print the URL to play."""
-    units = parse_decimal(budget, PRICE_DECIMALS)
-    assets = (*settings.custom_assets, *KNOWN_ASSETS)
-    payer = Payer(account(), Budget(units), assets=assets, schemes=("exact",))
-    async with httpx.AsyncClient(timeout=60) as http:
+    payer = open_payer(settings, budget=budget)
+    paying = PayingTransport(
+        payer,
+        store=open_channels(payer.address),
+        read_channel=channel_reader(settings.rpc_by_network),
+        patience=PATIENCE,
+        allow_plain_http=allow_plain_http,
+    )
+    async with httpx.AsyncClient(transport=paying, timeout=_TIMEOUT) as http:
         bought = await buy_session(
-            payer,
             http,
             url,
             dollars=budget.strip().removeprefix("$"),
-            budget=units,
-            allow_plain_http=allow_plain_http,
+            budget=parse_decimal(budget, PRICE_DECIMALS),
         )
     if as_json:
         shown = {name: getattr(bought, name) for name in bought.__slots__}

@@ -184,7 +184,12 @@ def build_facilitator(settings: Settings, assets: Sequence[Asset]) -> Facilitato
         return RemoteFacilitator(settings.facilitators, timeout=settings.facilitator_timeout)
     key = gas_key(settings)
     senders = {
-        network: OneSender(key, url, confirmation_timeout=settings.settle_wait)
+        network: OneSender(
+            key,
+            url,
+            confirmation_timeout=settings.settle_wait,
+            timeout=settings.facilitator_timeout,
+        )
         for network, url in rpc_urls(settings, assets).items()
     }
     return LocalFacilitator(
@@ -255,6 +260,7 @@ def action_policy(settings: Settings) -> ActionPolicy:
         wait=settings.settle_wait,
         max_gas_price=parse_decimal(settings.max_gas_price, GWEI_DECIMALS),
         parallel=settings.settle_parallel,
+        patience=settings.settle_wait,
     )
 
 

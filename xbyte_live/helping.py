@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import multiprocessing
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -17,9 +17,11 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def helpers(count: int, target: Callable[..., None], *args: Any) -> AsyncIterator[None]:
-    """Keep ``count`` processes running ``target(*args)`` while the body runs; then end them."""
-    async with background(*(_keep(target, args) for _ in range(count))):
+async def helpers(
+    target: Callable[..., None], args: Sequence[tuple[Any, ...]]
+) -> AsyncIterator[None]:
+    """Keep a process for each of ``args`` running ``target`` while the body runs; then end them."""
+    async with background(*(_keep(target, own) for own in args)):
         yield
 
 

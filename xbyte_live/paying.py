@@ -4,8 +4,10 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
+import httpx
 from eth_account.signers.local import LocalAccount
 from rich.progress import Progress as Bars
 from rich.progress import TaskID
@@ -13,6 +15,7 @@ from rich.progress import TaskID
 from xbyte_live.client.budget import Budget, dollars
 from xbyte_live.client.chain import channel_reader, read_balance
 from xbyte_live.client.channel_store import ChannelStore, channels_folder
+from xbyte_live.client.closing import Closing
 from xbyte_live.client.download import Options, Result, download
 from xbyte_live.client.payer import Payer
 from xbyte_live.client.plan import suggested_name
@@ -20,6 +23,7 @@ from xbyte_live.client.progress import Plan
 from xbyte_live.client.signing import SignedPayment
 from xbyte_live.client.survey import Wanted
 from xbyte_live.client.terms import KNOWN_ASSETS, Receipt
+from xbyte_live.client.turns import Turns
 from xbyte_live.client.wallet import (
     PASSWORD_ENV,
     account_of_environment,
@@ -48,10 +52,14 @@ async def pay(
     rendition: str | None,
     max_bandwidth: int | None,
     time_limit: float | None,
+    close: bool,
     allow_plain_http: bool,
     as_json: bool,
 ) -> None:
-    """Buy what a URL offers into a file, and say what it cost."""
+    """Buy what a URL offers into a file, and say what it cost.
+
+    With ``close`` the server is asked for what is left in the channel that was paid through.
+    """
     payer = open_payer(
         settings,
         budget=budget,
@@ -75,10 +83,27 @@ async def pay(
             store=open_channels(payer.address),
             read_channel=channel_reader(settings.rpc_by_network),
         )
+    refunds = await _closed(settings, payer) if close else []
     if as_json:
-        print_json(_described(result))
+        print_json(_described(result) | ({"refunds": refunds} if close else {}))
     else:
         _tell(result)
+        for refund in refunds:
+            click.echo(f"{dollars(refund['amount'])} came back ({refund['transaction']})")
+
+
+async def _closed(settings: Settings, payer: Payer) -> list[dict[str, Any]]:
+    """Have the rest of every channel that was paid through given back; what came."""
+    turns = Turns(payer, open_channels(payer.address), channel_reader(settings.rpc_by_network))
+    found: list[dict[str, Any]] = []
+    async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
+        for channel in payer.used:
+            if channel.refundable:
+                closed, refund = await Closing(payer, turns, client).refund(channel.url)
+                amount, transaction = refund.amount, refund.transaction
+                name = closed.channel_id
+                found.append({"channel": name, "amount": amount, "transaction": transaction})
+    return found
 
 
 def open_payer(
@@ -137,7 +162,7 @@ def _tell(result: Result) -> None:
         f"{result.path}: {size(result.size)} in {result.pieces} pieces "
         f"for {dollars(result.cost)}{rate}"
     )
-    if result.signed != result.cost:
+    if result.signed > result.cost:
         warn(f"{dollars(result.signed - result.cost)} more was signed for and not delivered")
     if result.ending != "complete":
         why = {"budget": "the budget is used up", "time": "the time is over"}[result.ending]

@@ -19,9 +19,10 @@ from xbyte_live.client.terms import plain
 from xbyte_live.client.turns import Turns
 from xbyte_live.config import Settings
 from xbyte_live.display import print_json, warn
-from xbyte_live.errors import ConfigError, DeliveryFailed
+from xbyte_live.errors import ConfigError, DeliveryFailed, PaymentRefused
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
 from xbyte_live.paying import account, address, open_channels, open_payer
+from xbyte_live.payments.voucher import REFUND_NOTHING
 
 
 def show_channels(*, as_json: bool) -> None:
@@ -74,7 +75,12 @@ async def refund(
     done: list[dict[str, object]] = []
     async with _at_hand(settings) as tools:
         for url in _refund_urls(tools.payer, target):
-            channel, given = await tools.closing.refund(await tools.priced(url), wanted)
+            try:
+                channel, given = await tools.closing.refund(await tools.priced(url), wanted)
+            except PaymentRefused as refusal:
+                if target is not None or refusal.code != REFUND_NOTHING:
+                    raise
+                continue
             done.append(
                 {
                     "channel": channel.channel_id,
@@ -126,18 +132,17 @@ class _Tools:
         return await self.surveyor.survey(url, Wanted())
 
     async def priced(self, url: str) -> str:
-        """Something that a URL's item sells, for a refund goes where a payment goes."""
-        try:
-            offered = await self.survey(url)
-        except DeliveryFailed:
-            item = item_of(url)
-            if "/hls/" not in item:
-                raise
-            offered = await self.survey(f"{item}/index.m3u8")
-        for piece in offered.pieces:
-            if piece.amount or (piece.amount is None and offered.asked is not None):
-                return piece.url
-        raise DeliveryFailed("nothing is sold there any more; name another URL of that server")
+        """Something that a URL's item sells, if it does: a refund goes where a payment goes."""
+        item = item_of(url)
+        for place in (url, f"{item}/index.m3u8") if "/hls/" in item else (url,):
+            try:
+                offered = await self.survey(place)
+            except DeliveryFailed:
+                continue
+            for piece in offered.pieces:
+                if piece.amount or (piece.amount is None and offered.asked is not None):
+                    return piece.url
+        return url
 
 
 @asynccontextmanager
@@ -154,7 +159,8 @@ def _refund_urls(payer: Payer, target: str | None) -> list[str]:
         return [target]
     if target is not None:
         return [_named(payer, target).url]
-    return [channel.url for channel in payer.channels.values() if channel.state == "open"]
+    asked = (c for c in payer.channels.values() if c.state in ("open", "empty") and c.may_refund)
+    return [channel.url for channel in asked]
 
 
 def _named(payer: Payer, channel_id: str) -> Channel:

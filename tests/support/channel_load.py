@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,8 @@ TOP_UP = 10  # deliveries a deposit lasts
 class Watcher:
     """One payer at a priced object: presents one payment for each piece until it is taken.
 
-    ``charged`` is what it has agreed to in all; ``delivered`` counts its pieces.
+    ``charged`` is what it has agreed to in all; ``delivered`` counts its pieces, ``statuses`` the
+    answers it got. A deposit lasts for ``top_up`` pieces.
     """
 
     payer: Payer
@@ -32,6 +34,8 @@ class Watcher:
     delivered: int = 0
     refused: list[str] = field(default_factory=list)
     presented: int = 0
+    top_up: int = TOP_UP
+    statuses: Counter[int] = field(default_factory=Counter)
 
     @property
     def amount(self) -> int:
@@ -47,7 +51,7 @@ class Watcher:
         ceiling = self.charged + self.amount
         deposit = 0
         if ceiling > self.balance:
-            deposit = max(10_000, TOP_UP * self.amount)
+            deposit = max(10_000, self.top_up * self.amount)
             payment = self.payer.deposit(deposit, ceiling).wire()
         else:
             voucher = self.payer.voucher(ceiling).wire()
@@ -71,6 +75,7 @@ class Watcher:
             except httpx.TransportError:
                 await asyncio.sleep(0.05)  # whoever is down has no event to wait for
                 continue
+            self.statuses[answer.status_code] += 1
             if answer.status_code == 206 and len(answer.content) == PIECE:
                 return True
             if answer.status_code == 402:

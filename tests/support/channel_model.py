@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import RLock
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from eth_abi.abi import decode, encode
 from eth_account import Account
@@ -23,6 +23,8 @@ from xbyte_live.payments.chain import Fate, Transfer
 from xbyte_live.payments.channel_chain import ChannelState, Name, Receiver
 from xbyte_live.payments.eip712 import keccak, recover
 from xbyte_live.payments.voucher import ChannelConfig, channel_id_of, deposit_nonce
+
+T = TypeVar("T")
 
 CHAIN_ID = 84532
 NEW = ChannelState(0, 0, 0, 0)
@@ -62,6 +64,7 @@ class ModelChain:
         self.confirms = True
         self.reads = 0
         self.sent = 0
+        self._silent = False
         self._clock = clock
         self._lock = RLock()
         self._numbers = itertools.count(1)
@@ -104,7 +107,13 @@ class ModelChain:
 
     def _ask(self) -> None:
         if not self.is_up:
+            self._silent = True
             raise ChainUnavailable("the RPC node gave no answer")
+
+    def heard(self, work: Callable[[], T]) -> tuple[T, bool]:
+        """Do something, and tell whether every question was answered."""
+        self._silent = False
+        return work(), not self._silent
 
     # What the SDK's facilitator calls
 

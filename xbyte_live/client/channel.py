@@ -44,6 +44,7 @@ class Channel:
     back. ``open`` are vouchers of unknown outcome, newest last, ``gone`` the identities of those
     that were certainly not charged. ``deposit`` was signed, handed over ``shown`` times, and not
     seen to arrive. ``known`` is false until anybody has said how the channel stands.
+    ``lent`` is set once something was paid for of which the server may give back a part.
     ``withdrawn_at`` (Unix seconds) is when a withdrawal that was asked for can be finished,
     ``fault`` why its server is not trusted.
     """
@@ -61,6 +62,7 @@ class Channel:
     gone: tuple[str, ...] = ()
     deposit: Deposit | None = None
     shown: int = 0
+    lent: bool = False
     withdrawn_at: int = 0
     fault: str = ""
 
@@ -73,6 +75,11 @@ class Channel:
     def refundable(self) -> int:
         """What the server can give back: all that it did not charge."""
         return max(0, self.balance - self.charged)
+
+    @property
+    def may_refund(self) -> bool:
+        """Whether there is a reason to ask the server for money."""
+        return self.refundable > 0 or not self.known or (self.lent and self.balance > 0)
 
     @property
     def state(self) -> str:
@@ -133,12 +140,18 @@ def under_way(channel: Channel, now: float) -> bool:
     return channel.deposit is not None and now < channel.deposit.valid_before
 
 
-def presented(channel: Channel, voucher: Open, deposit: Deposit | None, url: str) -> Channel:
-    """The channel once a voucher is handed over; to be kept before it is."""
+def presented(
+    channel: Channel, voucher: Open, deposit: Deposit | None, url: str, home: str = ""
+) -> Channel:
+    """The channel once a voucher is handed over; to be kept before it is.
+
+    ``url`` is what it pays for; with a ``home`` to ask for a part of it back, that is kept.
+    """
     again = deposit is None or deposit == channel.deposit
     return replace(
         channel,
-        url=url,
+        url=home or url,
+        lent=channel.lent or home != "",
         signed=max(channel.signed, voucher.ceiling),
         serial=channel.serial + 1,
         open=(*channel.open, voucher)[-MOST_OPEN:],

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 import httpx
 from eth_account.signers.local import LocalAccount
@@ -59,17 +60,18 @@ class Closing:
     async def refund(self, url: str, amount: int | None = None) -> tuple[Channel, Refund]:
         """Ask the server of a priced ``url`` for ``amount`` back, or for all it did not charge.
 
-        Raises ``PaymentRefused`` with its code when it says no, ``PaymentPending`` while it cannot
-        say yes, ``DeliveryFailed`` when the URL is of nothing that is sold, ``ConfigError`` when
-        no channel was opened there.
+        Where that sells nothing any more, the channels that were opened there are asked for at
+        ``/channels/{id}``. Raises ``PaymentRefused`` with its code when it says no,
+        ``PaymentPending`` while it cannot say yes, ``DeliveryFailed`` when the URL is of nothing
+        that is sold, ``ConfigError`` when no channel was opened there.
         """
-        terms = await self._terms(url)
+        url, terms = await self._terms(url)
         requirement = self._payer.channel_way(terms)
         channel = self._payer.holdings.channel_of(requirement)
         assert channel is not None
         turn = await self._turns.take(channel)
         try:
-            if not turn.channel.refundable and turn.channel.known:
+            if not turn.channel.may_refund:
                 raise ConfigError("there is nothing left in the channel to that server")
             refund = await self._refund(turn, url, requirement, terms, amount)
             return turn.channel, refund
@@ -200,14 +202,25 @@ class Closing:
         await turn.keep(channel, sync=True)
         return verdict == "again"
 
-    async def _terms(self, url: str) -> Terms:
-        response = await self._get(url, {})
-        if response.status_code != 402:
-            raise DeliveryFailed(
-                f"the server answered {response.status_code} where something was sold before; "
-                "name the URL of what it sells now"
-            )
-        return read_challenge(response.headers.get("payment-required"), response.content)
+    async def _terms(self, url: str) -> tuple[str, Terms]:
+        """Where a refund can be asked for, and the terms there."""
+        first = 0
+        for place in (url, *self._places(url)):
+            response = await self._get(place, {})
+            if response.status_code == 402:
+                header = response.headers.get("payment-required")
+                return place, read_challenge(header, response.content)
+            first = first or response.status_code
+        raise DeliveryFailed(
+            f"the server answered {first} where something was sold before; "
+            "name the URL of what it sells now"
+        )
+
+    def _places(self, url: str) -> list[str]:
+        """Where a server like ours knows the channels that were opened with it."""
+        here = _origin(url)
+        found = self._payer.channels.values()
+        return [f"{here}/channels/{c.channel_id}" for c in found if _origin(c.url) == here]
 
     async def _get(self, url: str, headers: dict[str, str]) -> httpx.Response:
         try:
@@ -226,3 +239,8 @@ class Closing:
         return await send_call(
             account, rpc_url, channel.network, contract_calls.ADDRESS, data, sleep=self._sleep
         )
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -44,6 +44,11 @@ class Holdings:
         self._used: set[str] = set()  # channels that were paid through
         self._unfit: set[str] = set()  # channels whose server wants more than may be deposited
 
+    @property
+    def used(self) -> list[Channel]:
+        """The channels that were paid through, as they are known."""
+        return [channel for name, channel in self.known.items() if name in self._used]
+
     def channel_of(self, requirement: Requirement) -> Channel | None:
         """The channel a requirement is paid through, as it is known; ``None`` for ``exact``."""
         if requirement.channel is None:
@@ -113,6 +118,7 @@ class Holdings:
         *,
         item: str,
         resource: str,
+        home: str,
         now: float,
         terms: Terms | None,
     ) -> SignedPayment:
@@ -126,6 +132,7 @@ class Holdings:
             deposit=self._deposit(requirement, channel, item, now),
             item=item,
             resource=resource,
+            home=home,
             now=now,
             terms=terms,
         )

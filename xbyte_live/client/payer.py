@@ -1,5 +1,6 @@
 """Pure: what is signed and what is not; a wallet's key behind the limits its owner set."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -26,13 +27,15 @@ class Quoted:
 
     ``item`` names what it belongs to (``item_of``), ``size`` its bytes. ``amount`` is what the
     playlist said it costs: it may be paid ahead, and nothing above it is ever signed; 0 is
-    free. ``at_most`` is such a ceiling where the exact amount is not known.
+    free. ``at_most`` is such a ceiling where the exact amount is not known. Where a part of
+    what is paid may come back later, ``home`` is the URL where its payee can be asked for it.
     """
 
     item: str
     size: int | None = None
     amount: int | None = None
     at_most: int | None = None
+    home: str = ""
 
     @property
     def ceiling(self) -> int | None:
@@ -90,6 +93,11 @@ class Payer:
     def channels(self) -> dict[str, Channel]:
         """Every channel that is known, by its id; whoever presents payments keeps them."""
         return self.holdings.known
+
+    @property
+    def used(self) -> list[Channel]:
+        """The channels that were paid through."""
+        return self.holdings.used
 
     def learn(self, item: str, terms: Terms) -> None:
         """Remember an item's terms, so that its next deliveries can be paid ahead."""
@@ -174,7 +182,12 @@ class Payer:
             )
         else:
             payment = self.holdings.charge(
-                requirement, item=quoted.item, resource=resource, now=now, terms=terms
+                requirement,
+                item=quoted.item,
+                resource=resource,
+                home=quoted.home,
+                now=now,
+                terms=terms,
             )
         self.budget.take(payment.at_stake, payment.item, now)
         self._payees.setdefault(payment.item, payment.pay_to.lower())
@@ -232,7 +245,10 @@ class Payer:
             cost = channel.at_stake(amount)
         self.budget.require(cost, quoted.item)
         if channel is not None:
-            self.holdings.deposit_for(requirement, channel, quoted.item, now)
+            deposit = self.holdings.deposit_for(requirement, channel, quoted.item, now)
+            least = requirement.channel.least_deposit if requirement.channel else 0
+            if quoted.home and 0 < deposit < least:  # no other payment follows that could be more
+                raise BudgetExceeded("the server wants a larger deposit than the limits allow")
         self.budget.check_pace(cost, now)
 
 
@@ -245,6 +261,7 @@ def item_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{'/'.join(steps)}"
 
 
-def resource_of(url: str, byte_range: str | None = None) -> str:
-    """The name of the bytes a request wants: its URL, and its ``Range`` header if any."""
-    return f"{url}#{byte_range}" if byte_range else url
+def resource_of(url: str, byte_range: str | None = None, content: bytes = b"") -> str:
+    """The name of what a request wants: its URL, with its ``Range`` header or body if any."""
+    told = byte_range or (content and hashlib.sha256(content).hexdigest())
+    return f"{url}#{told}" if told else url

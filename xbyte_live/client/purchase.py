@@ -19,7 +19,7 @@ from xbyte_live.errors import DeliveryFailed, PaymentPending, PaymentRefused, Te
 from xbyte_live.payments.voucher import BUSY
 
 RETRY_WINDOW = 120  # seconds a server re-serves for the same payment, unless it says otherwise
-DELIVERED = (200, 206)
+DELIVERED = (200, 201, 206)
 
 _UNDECIDED = frozenset({425, 429, 500, 502, 503, 504})  # says nothing about the payment
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -59,19 +59,29 @@ class Means:
 
 
 class Purchase:
-    """A GET that is paid for at most once; without ``may_pay`` it is sent unpaid or not at all."""
+    """A request that is paid for at most once, whose body is ``content``.
+
+    Without ``may_pay`` it is sent unpaid or not at all.
+    """
 
     def __init__(
-        self, means: Means, request: httpx.Request, quoted: Quoted, *, may_pay: bool
+        self,
+        means: Means,
+        request: httpx.Request,
+        quoted: Quoted,
+        *,
+        may_pay: bool,
+        content: bytes = b"",
     ) -> None:
         self.payment: SignedPayment | None = None
         self.quoted = quoted
         self._exchange = Exchange(means.payer, means.turns, means.clock)
         self._means = means
         self._request = request
+        self._content = content
         self._may_pay = may_pay
         self._answered = False  # a payment was signed to answer a 402
-        self._resource = resource_of(str(request.url), request.headers.get("range"))
+        self._resource = resource_of(str(request.url), request.headers.get("range"), content)
         self._ambiguous = False  # the payment was presented, and not decided on
         self._failures = 0
         self._unguided = 0  # of these, those without a word on when to come back
@@ -205,6 +215,7 @@ class Purchase:
             self._request.method,
             self._request.url,
             headers=headers,
+            content=self._content or None,
             extensions=self._request.extensions,
         )
 

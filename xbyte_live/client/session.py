@@ -1,23 +1,18 @@
-"""Adapter: buys a session of an item, for players that cannot pay, with one ``exact`` payment."""
+"""Adapter: buys a session of an item, for players that cannot pay."""
 
-import asyncio
-import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
 
 from xbyte_live.client.documents import MAX_DOCUMENT, read_json
-from xbyte_live.client.payer import Payer, Quoted
-from xbyte_live.client.signing import SignedPayment
-from xbyte_live.client.terms import plain, read_challenge
-from xbyte_live.client.transport import is_loopback
-from xbyte_live.errors import DeliveryFailed, PaymentPending, PaymentRefused, TermsRefused
+from xbyte_live.client.payer import Quoted
+from xbyte_live.client.purchase import Patience
+from xbyte_live.client.terms import plain
+from xbyte_live.client.transport import QUOTED
+from xbyte_live.errors import DeliveryFailed, TermsRefused
 
-TRIES = 30
-WAIT = 2.0  # seconds between two of them
-
-_UNDECIDED = frozenset({425, 429, 500, 502, 503, 504})  # says nothing about the payment
+PATIENCE = Patience(tries=30, longest_wait=2.0)  # a session may wait for money on the chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,61 +28,16 @@ class BoughtSession:
 
 
 async def buy_session(
-    payer: Payer,
-    http: httpx.AsyncClient,
-    url: str,
-    *,
-    dollars: str,
-    budget: int,
-    allow_plain_http: bool = False,
+    http: httpx.AsyncClient, url: str, *, dollars: str, budget: int
 ) -> BoughtSession:
     """Buy a session for the item a playlist URL belongs to; ``budget`` is ``dollars`` in units.
 
-    The same payment is presented until its outcome is known. Raises ``TermsRefused``,
-    ``BudgetExceeded``, ``PaymentRefused``, ``PaymentPending`` and ``DeliveryFailed``.
+    ``http`` pays (``PayingTransport``, with ``PATIENCE``); raises as it does.
     """
     origin, slug = _item(url)
-    if not (origin.startswith("https:") or allow_plain_http or is_loopback(_host(origin))):
-        raise TermsRefused("a payment is sent only over https or to this machine")
     desk = f"{origin}/api/v1/sessions"
-    order = {"slug": slug, "budget": dollars}
-    asked = await _ask(http, desk, order, None)
-    if asked.status_code != 402:
-        raise DeliveryFailed(f"the server sells no session of {slug} ({_why(asked)})")
-    terms = read_challenge(asked.headers.get("PAYMENT-REQUIRED"), asked.content)
-    quoted = Quoted(desk, at_most=budget)
-    payment = payer.answer(terms, quoted, resource=desk, now=time.time())
-    for _ in range(TRIES):
-        try:
-            answer = await _ask(http, desk, order, payment)
-        except httpx.TransportError:
-            answer = None
-        if answer is not None and answer.status_code not in _UNDECIDED:
-            return _bought(answer)
-        await asyncio.sleep(WAIT)
-    raise PaymentPending(int(WAIT))
-
-
-async def _ask(
-    http: httpx.AsyncClient, desk: str, order: dict[str, str], payment: SignedPayment | None
-) -> httpx.Response:
-    headers = {"accept-encoding": "identity"}
-    if payment is not None:
-        headers[payment.header] = payment.value
-    async with http.stream("POST", desk, json=order, headers=headers) as response:
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > MAX_DOCUMENT:
-                raise DeliveryFailed("the server's answer is too long")
-    shown = {k: v for k, v in response.headers.items() if k != "content-encoding"}
-    return httpx.Response(response.status_code, headers=shown, content=bytes(body))
-
-
-def _bought(answer: httpx.Response) -> BoughtSession:
-    if answer.status_code == 402:
-        terms = read_challenge(answer.headers.get("PAYMENT-REQUIRED"), answer.content)
-        raise PaymentRefused(terms.error, f"the server refused the payment: {terms.error}")
+    quoted = Quoted(desk, at_most=budget, home=f"{origin}/hls/{slug}/index.m3u8")
+    answer = await _order(http, desk, {"slug": slug, "budget": dollars}, quoted)
     try:
         found = read_json(answer.content)
         if answer.status_code != 201 or not isinstance(found, dict):
@@ -95,9 +45,21 @@ def _bought(answer: httpx.Response) -> BoughtSession:
         texts = [_text(found[name]) for name in ("url", "token", "budget", "left", "topup_url")]
         expires_at = int(found["expires_at"])
     except (ValueError, KeyError, TypeError):
-        raise DeliveryFailed(f"the server took a payment for no session ({_why(answer)})") from None
-    url, token, budget, left, topup_url = texts
-    return BoughtSession(url, token, budget, left, expires_at, topup_url)
+        raise DeliveryFailed(f"the server sells no session of {slug} ({_why(answer)})") from None
+    url, token, budget_said, left, topup_url = texts
+    return BoughtSession(url, token, budget_said, left, expires_at, topup_url)
+
+
+async def _order(
+    http: httpx.AsyncClient, desk: str, order: dict[str, str], quoted: Quoted
+) -> httpx.Response:
+    async with http.stream("POST", desk, json=order, extensions={QUOTED: quoted}) as response:
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > MAX_DOCUMENT:
+                raise DeliveryFailed("the server's answer is too long")
+    return httpx.Response(response.status_code, content=bytes(body))
 
 
 def _text(value: object) -> str:
@@ -124,7 +86,3 @@ def _item(url: str) -> tuple[str, str]:
         raise TermsRefused("a session is for a playlist: http(s)://HOST/hls/SLUG/index.m3u8")
     at = steps.index("hls")
     return f"{parts.scheme}://{parts.netloc}{'/'.join(steps[:at])}", steps[at + 1]
-
-
-def _host(origin: str) -> str:
-    return urlsplit(origin).hostname or ""

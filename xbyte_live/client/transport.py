@@ -29,8 +29,9 @@ class PayingTransport(httpx.AsyncBaseTransport):
     presented again, here and by a later request for the same bytes, as ``journal`` remembers.
     A body that breaks off goes on where it broke. Payments go over https or to this machine,
     unless ``allow_plain_http``, and never to where a redirect to another origin leads. Other
-    methods than GET are sent unpaid. Channels are kept in ``store``, and lost state is found
-    again on the chain with ``read_channel``. The limit for a minute is waited for.
+    methods than GET are sent unpaid, but for those that carry a ``Quoted``: what is asked for
+    with them must be the same however often it is. Channels are kept in ``store``, and lost
+    state is found again on the chain with ``read_channel``. The limit for a minute is waited for.
 
     Raises ``TermsRefused`` and ``BudgetExceeded`` before signing, ``ChannelDistrusted`` when the
     server says it charged what it did not earn, ``PaymentRefused`` when it says no,
@@ -67,13 +68,15 @@ class PayingTransport(httpx.AsyncBaseTransport):
         """Send a request, paying for it if it must be paid for."""
         origin = _origin(request.url)
         first = request.extensions.setdefault(_ORIGIN, origin)
-        if request.method != "GET":
+        quoted = request.extensions.get(QUOTED)
+        if request.method != "GET" and quoted is None:
             return await self._inner.handle_async_request(request)
         purchase = Purchase(
             self._means,
             request,
-            request.extensions.get(QUOTED) or Quoted(item_of(str(request.url))),
+            quoted or Quoted(item_of(str(request.url))),
             may_pay=origin == first and self._is_safe(request.url),
+            content=b"" if request.method == "GET" else await request.aread(),
         )
         try:
             return await _handed_over(purchase, await purchase.open())

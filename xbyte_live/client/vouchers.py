@@ -128,10 +128,14 @@ def sign_charge(
     deposit: Deposit | None,
     item: str,
     resource: str,
+    home: str,
     now: float,
     terms: Terms | None,
 ) -> tuple[SignedPayment, Channel]:
-    """A voucher for one delivery, with a deposit or without, and the channel since."""
+    """A voucher for one delivery, with a deposit or without, and the channel since.
+
+    With a ``home`` a part of it may come back, and that is where to ask for it.
+    """
     amount = requirement.amount
     voucher = signer.voucher(channel, channel.ceiling(amount))
     identity = f"{channel.channel_id}:{channel.serial}"
@@ -154,7 +158,7 @@ def sign_charge(
         deposit=deposit.amount if deposit else 0,
     )
     shown = Open(identity, voucher.ceiling, amount, payment.deposit)
-    return payment, presented(channel, shown, deposit, resource.partition("#")[0])
+    return payment, presented(channel, shown, deposit, resource.partition("#")[0], home)
 
 
 def sign_refund(

@@ -226,6 +226,7 @@ channels = Table(  # x402 batch-settlement payment channels; addresses are lower
     CheckConstraint("held <= charged", name="held"),
     Index(None, "network", "charged_at"),
     Index(None, "payer"),
+    Index(None, "withdraw_requested_at"),
 )
 
 deliveries = Table(  # one row a voucher charged

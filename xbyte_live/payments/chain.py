@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eth_typing import BlockNumber, HexStr
-from web3 import AsyncHTTPProvider, AsyncWeb3, Web3
+from web3 import Web3
 from web3.exceptions import TransactionNotFound
-from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import FilterParams, LogReceipt
 
 from xbyte_live.errors import ChainUnavailable
 from xbyte_live.payments.eip712 import keccak
+from xbyte_live.payments.node import node
 
 LOG_WINDOW = 1000  # blocks asked for at once; public nodes allow few more
 MAX_WINDOWS = 200
@@ -66,8 +66,7 @@ class ChainReader:
     """One network's RPC node, read only; every method raises ``ChainUnavailable``."""
 
     def __init__(self, rpc_url: str, *, timeout: float) -> None:
-        self._web3 = AsyncWeb3(AsyncHTTPProvider(rpc_url, request_kwargs={"timeout": timeout}))
-        self._web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)  # Avalanche
+        self._web3 = node(rpc_url, timeout)
 
     async def fate(self, transfer: Transfer, sent: str | None = None) -> Fate:
         """What became of an authorization, by its nonce and the logs it left.

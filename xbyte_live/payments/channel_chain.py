@@ -14,13 +14,13 @@ from typing import Any, Literal, NamedTuple, cast
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
 from eth_typing import HexStr
-from web3 import AsyncHTTPProvider, AsyncWeb3, Web3
+from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3RPCError
-from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import FilterParams, LogReceipt
 
 from xbyte_live.errors import ChainUnavailable
 from xbyte_live.payments.eip712 import address_word, keccak
+from xbyte_live.payments.node import node
 from xbyte_live.payments.voucher import CONTRACT
 
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
@@ -96,8 +96,7 @@ class ChannelChain:
     """The contract on one network, read only; every method raises ``ChainUnavailable``."""
 
     def __init__(self, rpc_url: str, *, timeout: float, confirmations: int = 1) -> None:
-        self._web3 = AsyncWeb3(AsyncHTTPProvider(rpc_url, request_kwargs={"timeout": timeout}))
-        self._web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)  # Avalanche
+        self._web3 = node(rpc_url, timeout)
         self._depth = confirmations - 1
         self._has_multicall: bool | None = None
         self._head = 0

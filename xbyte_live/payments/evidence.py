@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from eth_typing import HexStr
-from web3 import AsyncHTTPProvider, AsyncWeb3, Web3
+from web3 import Web3
 from web3.exceptions import TransactionNotFound, Web3RPCError
-from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import FilterParams, LogReceipt
 
 from xbyte_live.errors import ChainUnavailable
@@ -22,6 +21,7 @@ from xbyte_live.payments.channel_chain import (
     ChannelState,
     Receiver,
 )
+from xbyte_live.payments.node import node
 from xbyte_live.payments.voucher import CONTRACT
 
 AT_ONCE = 8  # questions put to a node at the same time
@@ -52,8 +52,7 @@ class Evidence:
     """One network's RPC node, read only; every method raises ``ChainUnavailable``."""
 
     def __init__(self, rpc_url: str, *, timeout: float, confirmations: int = 1) -> None:
-        self._web3 = AsyncWeb3(AsyncHTTPProvider(rpc_url, request_kwargs={"timeout": timeout}))
-        self._web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)  # Avalanche
+        self._web3 = node(rpc_url, timeout)
         self._channels = ChannelChain(rpc_url, timeout=timeout, confirmations=confirmations)
         self._fates = ChainReader(rpc_url, timeout=timeout)
         self._depth = confirmations

@@ -115,13 +115,14 @@ class LocalFacilitator:
     async def verify(self, payment: SignedPayment) -> Verdict:
         """Check and simulate the transfer; raises ``FacilitatorUnavailable`` without a node."""
         try:
-            answer = await self._run(self._verify, payment)
+            verify, sender = partial(self._verify, payment), self._sender_of(payment)
+            answer, heard = await self._run(sender.heard, verify)
         except (ValidationError, KeyError):
             return Verdict(False, "invalid_payload")
         except Exception as error:
             raise FacilitatorUnavailable("the RPC node gave no answer") from error
         if answer.invalid_reason in _MAYBE_NO_NODE:
-            await self._probe(payment)
+            await self._probe(payment, heard)
         return Verdict(answer.is_valid, answer.invalid_reason)
 
     async def settle(self, payment: SignedPayment) -> Outcome:
@@ -131,11 +132,11 @@ class LocalFacilitator:
         except (ValidationError, KeyError):
             return Refused("invalid_payload")
         try:
-            answer = await self._run(settle)
+            answer, heard = await self._run(self._sender_of(payment).heard, settle)
         except Exception as error:
             return Unknown(f"settling failed ({type(error).__name__})")
         if answer.error_reason in _MAYBE_NO_NODE:
-            await self._probe(payment)
+            await self._probe(payment, heard)
         return read_settle_answer(answer.model_dump(by_alias=True))
 
     async def receiver_authorizer(self, network: str) -> str | None:
@@ -171,15 +172,20 @@ class LocalFacilitator:
         """Wait for transactions under way and end the threads."""
         await asyncio.to_thread(self._threads.shutdown)
 
-    async def _probe(self, payment: SignedPayment) -> None:
+    async def _probe(self, payment: SignedPayment, heard: bool) -> None:
         """Raise ``FacilitatorUnavailable`` if a refusal came only from a silent node."""
+        if not heard:  # though it may answer again by now
+            raise FacilitatorUnavailable("the RPC node gave no answer")
         try:
-            await self._run(self._senders[self._network_of(payment)].block_number)
+            await self._run(self._sender_of(payment).block_number)
         except Exception as error:
             raise FacilitatorUnavailable("the RPC node gave no answer") from error
 
     async def _run(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+    def _sender_of(self, payment: SignedPayment) -> OneSender:
+        return self._senders[self._network_of(payment)]
 
     def _network_of(self, payment: SignedPayment) -> str:
         network = str(payment.requirements["network"])

@@ -4,13 +4,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from eth_utils.address import is_hex_address, to_checksum_address
 from x402.mechanisms.evm.signers import FacilitatorWeb3Signer
 from x402.mechanisms.evm.types import TransactionReceipt
 
+from xbyte_live.payments.node import BlockingNode
+
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
+T = TypeVar("T")
 NONCE_TRIES = 6
 NONCE_PAUSE = 0.3  # seconds at most between two of them
 QUIET = 10.0  # seconds after which the node's count of our transactions is believed again
@@ -47,15 +50,25 @@ class OneSender(FacilitatorWeb3Signer):
     It reserves a nonce before it builds a transaction, so a failed send, or a transaction that
     the chain drops, would leave a gap that every later one waits for; it takes no notice of
     another process that sends with the same key; its gas limit is too small for a long batch;
-    and it refuses a good payment whose addresses are not in mixed case.
+    it waits minutes for a node that hangs (``timeout`` seconds are for each answer here); and it
+    refuses a good payment whose addresses are not in mixed case.
     """
 
-    def __init__(self, key: str, rpc_url: str, *, confirmation_timeout: float) -> None:
+    def __init__(
+        self, key: str, rpc_url: str, *, confirmation_timeout: float, timeout: float = 20.0
+    ) -> None:
         super().__init__(key, rpc_url, confirmation_timeout_seconds=confirmation_timeout)
+        self._node = BlockingNode(rpc_url, timeout)
+        self._w3 = self._node.web3()
         self._sending = threading.Lock()
         self._sent_at = 0.0
         self._awaited: set[str] = set()  # transactions without a receipt yet
         self._least_gas = self._gas_limit
+
+    def heard(self, work: Callable[[], T]) -> tuple[T, bool]:
+        """Do something with this sender, and tell whether the node answered every call of it."""
+        self._node.ask()
+        return work(), not self._node.silent
 
     def read_contract(
         self, address: str, abi: list[dict[str, Any]], function_name: str, *args: Any

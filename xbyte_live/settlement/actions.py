@@ -41,13 +41,15 @@ log = logging.getLogger(__name__)
 class ActionPolicy:
     """``lease``: seconds one attempt may take; ``wait``: until what was sent must be confirmed.
 
-    ``max_gas_price`` is in wei, 0 for no cap; ``parallel``: transactions at the same time.
+    ``max_gas_price`` is in wei, 0 for no cap; ``parallel``: transactions at the same time;
+    ``patience``: seconds a payer waits for its deposit or refund, which then goes on alone.
     """
 
     lease: float
     wait: float
     max_gas_price: int
     parallel: int
+    patience: float = 30.0
 
 
 class Actions:
@@ -123,7 +125,7 @@ class Actions:
             requirements=requirements,
         )
         opened = await self._ledger.open(new, patience=self._policy.lease + PATIENCE)
-        action = await self._attempts.do(_there(opened.action))
+        action = await self._attempts.do(_there(opened.action), patience=self._policy.patience)
         if action.state == "settled":
             known = await self._channels.find(channel_id)
             if known is None or known.chain.at < (action.settled_at or 0.0):
@@ -166,7 +168,7 @@ class Actions:
         )
         if opened.action is None:
             raise PaymentRefused(BUSY if opened.refusal == "busy" else REFUND_NOTHING)
-        return await self._attempts.do(opened.action)
+        return await self._attempts.do(opened.action, patience=self._policy.patience)
 
     async def last_refund(self, channel: Channel) -> Action | None:
         """The refund of a channel that is open or, if none is, the last that was settled.
@@ -177,7 +179,7 @@ class Actions:
         for number in (nonce, nonce - 1):
             found = await self._ledger.find(_refund_identity(channel.channel_id, number))
             if found is not None and found.state != "failed":
-                return await self._attempts.do(found)
+                return await self._attempts.do(found, patience=self._policy.patience)
         return None
 
     async def claim(self, channels: Sequence[Channel], *, forced: bool = False) -> list[Action]:

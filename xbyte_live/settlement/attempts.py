@@ -60,9 +60,10 @@ class Attempts:
         self._under_way: dict[int, asyncio.Task[Action]] = {}
         self._begun: set[int] = set()
 
-    async def do(self, action: Action) -> Action:
+    async def do(self, action: Action, *, patience: float | None = None) -> Action:
         """Try once; parallel callers share the attempt, which goes on when they are cancelled.
 
+        After ``patience`` seconds it goes on without its caller, who gets the action as it is.
         Raises ``FacilitatorError`` when nothing could be sent.
         """
         if action.state != "pending":
@@ -72,7 +73,8 @@ class Attempts:
             task = asyncio.create_task(self._attempt(action), name=f"{action.kind} {action.id}")
             self._under_way[action.id] = task
             task.add_done_callback(lambda done: self._done(action, done))
-        return await asyncio.shield(task)
+        done, _ = await asyncio.wait((task,), timeout=patience)
+        return task.result() if done else await self._ledger.get(action.id) or action
 
     async def look_up(self, action: Action) -> Action:
         """Learn what became of an action, and send nothing."""

@@ -1,7 +1,7 @@
 """Adapter: what is counted, in the Prometheus text format."""
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from xbyte_live.errors import XByteError
 from xbyte_live.vitals import Vitals
+from xbyte_live.web.tally import Name, Tally, total
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -71,8 +72,19 @@ async def _no_levels() -> Levels:
     return Levels()
 
 
+def _nothing_held() -> Levels:
+    return Levels()
+
+
+def _nobody_else() -> Sequence[Tally]:
+    return ()
+
+
 class Metrics(Collector):
-    """Counts of one process; ``levels`` tells, once a scrape, what other parts hold.
+    """Counts of this process, shown with those of ``others`` that serve with it.
+
+    ``levels`` tells, once a scrape, what other parts hold and the database says; ``held`` the
+    former alone. ``before`` is what a process whose place this one took had counted.
 
     Labels take values of a fixed set only: route templates, statuses, error codes, and the
     streams on air, of which there are as many as publishers may connect. Counts
@@ -83,10 +95,17 @@ class Metrics(Collector):
         self,
         *,
         levels: Callable[[], Awaitable[Levels]] = _no_levels,
+        held: Callable[[], Levels] = _nothing_held,
+        others: Callable[[], Sequence[Tally]] = _nobody_else,
+        before: Tally | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._ask_levels = levels
+        self._held = held
+        self._others = others
+        self._before = before or Tally()
         self._levels = Levels()
+        self._all = Tally()
         self._answers: dict[tuple[str, int], int] = {}
         self._latency: dict[str, _Latency] = {}
         self._delivered = {True: 0, False: 0}
@@ -123,7 +142,12 @@ class Metrics(Collector):
         """Everything in the text format; levels that nobody can tell now stay as they were."""
         with suppress(XByteError):
             self._levels = await self._ask_levels()
+        self._all = total((self._own(self._levels), *self._others()))
         return generate_latest(self._registry)
+
+    def tally(self) -> Tally:
+        """What this process has to tell the others."""
+        return self._own(self._held())
 
     def collect(self) -> Iterator[Metric]:
         """Every family, for the registry."""
@@ -132,58 +156,91 @@ class Metrics(Collector):
         yield from self._of_levels()
         yield from self._of_feeds()
 
+    def _own(self, now: Levels) -> Tally:
+        counts: dict[Name, float] = {
+            **{("answers", route, str(status)): n for (route, status), n in self._answers.items()},
+            **{("delivered", "yes" if paid else "no"): n for paid, n in self._delivered.items()},
+            **{("payments", result): n for result, n in self._payments.items()},
+            **{("draws", result): n for result, n in self._draws.items()},
+            ("drawn",): self._drawn,
+            ("cache_hits",): now.cache_hits,
+            ("cache_misses",): now.cache_misses,
+            ("turned_away",): now.publishers_turned_away,
+        }
+        for route, latency in self._latency.items():
+            counts["seconds", route] = latency.total
+            counts |= {("slow", route, str(at)): n for at, n in enumerate(latency.counts)}
+        levels: dict[Name, float] = {
+            ("cache_bytes",): now.cache_bytes,
+            ("database_queue",): now.database_queue,
+            ("unclaimable",): now.unclaimable,
+            ("settles",): now.settles,
+            ("publishers",): now.publishers,
+            **{("gas", network): wei for network, wei in now.gas.items()},
+            **{
+                ("feed", name, slug): value(vitals)
+                for name, _, value in (*_FEED_GAUGES, *_FEED_COUNTS)
+                for slug, vitals in now.feeds.items()
+            },
+        }
+        return total((Tally(counts, levels), self._before))
+
     def _of_requests(self) -> Iterator[Metric]:
         answers = CounterMetricFamily(
             "xbyte_http_requests", "Answers begun", labels=("route", "status")
         )
-        for (route, status), count in self._answers.items():
-            answers.add_metric((route, str(status)), count)
+        for labels, count in self._all.of("answers"):
+            answers.add_metric(labels, count)
         yield answers
         latencies = HistogramMetricFamily(
             "xbyte_http_request_seconds",
             "From a request to the first byte of its answer",
             labels=("route",),
         )
-        for route, latency in self._latency.items():
-            latencies.add_metric((route,), latency.buckets(), latency.total)
+        slow = dict(self._all.of("slow"))
+        for (route,), seconds in self._all.of("seconds"):
+            counts = [slow.get((route, str(at)), 0) for at in range(len(_SECONDS) + 1)]
+            latencies.add_metric((route,), _buckets(counts), seconds)
         yield latencies
 
     def _of_money(self) -> Iterator[Metric]:
-        delivered = CounterMetricFamily(
-            "xbyte_delivered_bytes", "Bytes of segments and objects handed over", labels=("paid",)
-        )
-        for paid, size in self._delivered.items():
-            delivered.add_metric(("yes" if paid else "no",), size)
-        yield delivered
-        payments = CounterMetricFamily(
-            "xbyte_payments", "Payments presented, by what became of them", labels=("result",)
-        )
-        for result, count in self._payments.items():
-            payments.add_metric((result,), count)
-        yield payments
-        draws = CounterMetricFamily(
-            "xbyte_session_draws", "Segments that sessions were to pay for", labels=("result",)
-        )
-        for result, count in self._draws.items():
-            draws.add_metric((result,), count)
-        yield draws
+        for kind, name, about, label in (
+            (
+                "delivered",
+                "xbyte_delivered_bytes",
+                "Bytes of segments and objects handed over",
+                "paid",
+            ),
+            ("payments", "xbyte_payments", "Payments presented, by what became of them", "result"),
+            ("draws", "xbyte_session_draws", "Segments that sessions were to pay for", "result"),
+        ):
+            family = CounterMetricFamily(name, about, labels=(label,))
+            for labels, count in self._all.of(kind):
+                family.add_metric(labels, count)
+            yield family
         yield CounterMetricFamily(
-            "xbyte_session_drawn_units", "Atomic units drawn from sessions", value=self._drawn
+            "xbyte_session_drawn_units",
+            "Atomic units drawn from sessions",
+            value=self._all.one("drawn"),
         )
 
     def _of_levels(self) -> Iterator[Metric]:
-        now = self._levels
+        now, everybody = self._levels, self._all
         yield CounterMetricFamily(
-            "xbyte_cache_hits", "Segments found in memory", value=now.cache_hits
+            "xbyte_cache_hits", "Segments found in memory", value=everybody.one("cache_hits")
         )
         yield CounterMetricFamily(
-            "xbyte_cache_misses", "Segments read from the store", value=now.cache_misses
+            "xbyte_cache_misses",
+            "Segments read from the store",
+            value=everybody.one("cache_misses"),
         )
         yield GaugeMetricFamily(
-            "xbyte_cache_bytes", "Bytes of segments in memory", value=now.cache_bytes
+            "xbyte_cache_bytes", "Bytes of segments in memory", value=everybody.one("cache_bytes")
         )
         yield GaugeMetricFamily(
-            "xbyte_database_queue", "Writes waiting for the database", value=now.database_queue
+            "xbyte_database_queue",
+            "Writes waiting for the database",
+            value=everybody.one("database_queue"),
         )
         states = GaugeMetricFamily(
             "xbyte_charges", "Charges in the ledger by settlement state", labels=("state",)
@@ -202,59 +259,64 @@ class Metrics(Collector):
         )
 
     def _of_channels(self) -> Iterator[Metric]:
-        now = self._levels
+        everybody = self._all
         yield GaugeMetricFamily(
             "xbyte_channel_actions_pending",
             "Deposits, claims, payouts and refunds under way",
-            now.actions,
+            self._levels.actions,
         )
         yield GaugeMetricFamily(
-            "xbyte_channels_unclaimable", "Channels that could not be claimed", now.unclaimable
+            "xbyte_channels_unclaimable",
+            "Channels that could not be claimed",
+            everybody.one("unclaimable"),
         )
         yield GaugeMetricFamily(
-            "xbyte_settles", "1 in the one process that claims and pays out", int(now.settles)
+            "xbyte_settles",
+            "1 in the one server that claims and pays out",
+            everybody.one("settles"),
         )
         gas = GaugeMetricFamily(
             "xbyte_gas_coins", "Coins the gas key has left", labels=("network",)
         )
-        for network, wei in now.gas.items():
-            gas.add_metric((network,), wei / 1e18)
+        for labels, wei in everybody.of("gas"):
+            gas.add_metric(labels, wei / 1e18)
         yield gas
 
     def _of_feeds(self) -> Iterator[Metric]:
-        now = self._levels
         yield GaugeMetricFamily(
-            "xbyte_rtmp_connections", "RTMP connections open", value=now.publishers
+            "xbyte_rtmp_connections", "RTMP connections open", value=self._all.one("publishers")
         )
         yield CounterMetricFamily(
             "xbyte_rtmp_turned_away",
             "RTMP connections over a limit",
-            value=now.publishers_turned_away,
+            value=self._all.one("turned_away"),
         )
-        for name, about, value in _FEED_GAUGES:
-            gauge = GaugeMetricFamily(f"xbyte_feed_{name}", about, labels=("stream",))
-            for slug, vitals in now.feeds.items():
-                gauge.add_metric((slug,), value(vitals))
-            yield gauge
-        for name, about, value in _FEED_COUNTS:
-            counter = CounterMetricFamily(f"xbyte_feed_{name}", about, labels=("stream",))
-            for slug, vitals in now.feeds.items():
-                counter.add_metric((slug,), value(vitals))
-            yield counter
+        feeds = dict(self._all.of("feed"))
+        for family, rows in (
+            (GaugeMetricFamily, _FEED_GAUGES),
+            (CounterMetricFamily, _FEED_COUNTS),
+        ):
+            for name, about, _ in rows:
+                shown = family(f"xbyte_feed_{name}", about, labels=("stream",))
+                for (own, slug), figure in feeds.items():
+                    if own == name:
+                        shown.add_metric((slug,), figure)
+                yield shown
 
 
 class _Latency:
-    """A histogram of seconds; bucket ``i`` holds what is at most ``_SECONDS[i]``."""
+    """A histogram of seconds; ``counts`` has at ``i`` what is at most ``_SECONDS[i]``."""
 
     def __init__(self) -> None:
-        self._counts = [0] * (len(_SECONDS) + 1)
+        self.counts = [0] * (len(_SECONDS) + 1)
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self.counts[bisect_left(_SECONDS, seconds)] += 1
         self.total += seconds
 
-    def buckets(self) -> list[tuple[str, float]]:
-        """Upper bounds with cumulated counts, as the text format has them."""
-        bounds = [*map(str, _SECONDS), "+Inf"]
-        return list(zip(bounds, map(float, accumulate(self._counts)), strict=True))
+
+def _buckets(counts: Sequence[float]) -> list[tuple[str, float]]:
+    """Upper bounds with cumulated counts, as the text format has them."""
+    bounds = [*map(str, _SECONDS), "+Inf"]
+    return list(zip(bounds, map(float, accumulate(counts)), strict=True))

@@ -86,6 +86,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_channels_network_charged_at"), "channels", ["network", "charged_at"])
     op.create_index(op.f("ix_channels_payer"), "channels", ["payer"])
+    op.create_index(
+        op.f("ix_channels_withdraw_requested_at"), "channels", ["withdraw_requested_at"]
+    )
     op.create_table(
         "credits",
         sa.Column("id", _Id, nullable=False),
