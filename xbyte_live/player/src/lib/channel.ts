@@ -1,0 +1,243 @@
+import { PaymentError } from './errors';
+import { least, most } from './money';
+import type { Report, Taken } from './wire';
+import type { ChannelView, Hex } from './types';
+
+const MOST_REMEMBERED = 32;
+const LOW_WATER = 5n; // a channel is low when less than this part of a deposit is left in it
+
+/** What a channel is for good; addresses are lower-case. */
+export interface ChannelConfig {
+  payer: Hex;
+  payerAuthorizer: Hex;
+  receiver: Hex;
+  receiverAuthorizer: Hex;
+  token: Hex;
+  /** Seconds. */
+  withdrawDelay: number;
+  salt: Hex;
+}
+
+/** A voucher that was handed over and whose outcome is not known; `deposit` came with it. */
+export interface OpenVoucher {
+  identity: string;
+  ceiling: bigint;
+  amount: bigint;
+  deposit: bigint;
+  url: string;
+  bytes: number;
+  range?: string;
+}
+
+/** A signed order to move `amount` from the payer into the channel; times in Unix seconds. */
+export interface DepositOrder {
+  amount: bigint;
+  validBefore: number;
+  salt: Hex;
+  signature: Hex;
+}
+
+/**
+ * A channel as its payer knows it.
+ *
+ * `charged` is what the server was seen to have charged, `signed` the highest ceiling ever signed,
+ * which is what it may claim; `balance` what deposits brought in, less what went back. `open` are
+ * vouchers of unknown outcome, `gone` the identities of those that were certainly not charged.
+ * `deposit` was signed, handed over `shown` times, and not seen to arrive; `unsure` says that an
+ * expired one may have. `known` is false until the server has said how it stands. `urls` are of
+ * what was bought last, newest first.
+ */
+export interface Channel {
+  channelId: Hex;
+  network: string;
+  config: ChannelConfig;
+  urls: readonly string[];
+  charged: bigint;
+  signed: bigint;
+  balance: bigint;
+  serial: number;
+  known: boolean;
+  open: readonly OpenVoucher[];
+  gone: readonly string[];
+  deposit?: DepositOrder | undefined;
+  shown: number;
+  unsure: boolean;
+  fault: string;
+}
+
+/** A channel before anything is known of it. */
+export function newChannel(channelId: Hex, network: string, config: ChannelConfig): Channel {
+  return {
+    channelId,
+    network,
+    config,
+    urls: [],
+    charged: 0n,
+    signed: 0n,
+    balance: 0n,
+    serial: 0,
+    known: false,
+    open: [],
+    gone: [],
+    shown: 0,
+    unsure: false,
+    fault: '',
+  };
+}
+
+/** How much more than before the server may claim once it has a voucher for `amount` more. */
+export function atStake(channel: Channel, amount: bigint): bigint {
+  return most(0n, channel.charged + amount - channel.signed);
+}
+
+/** What the server can give back: all that it did not charge. */
+export function refundable(channel: Channel): bigint {
+  return most(0n, channel.balance - channel.charged);
+}
+
+/** Whether the outcome of that voucher is not known. */
+export function isOpen(channel: Channel, identity: string): boolean {
+  return channel.open.some((voucher) => voucher.identity === identity);
+}
+
+/** The channel without a deposit order that can no longer be taken. */
+export function withoutExpired(channel: Channel, now: number): Channel {
+  if (!channel.deposit || now < channel.deposit.validBefore) return channel;
+  return { ...channel, deposit: undefined, shown: 0, unsure: channel.unsure || channel.shown > 0 };
+}
+
+/**
+ * What to do about a deposit with the next voucher for `amount`.
+ *
+ * `attach`: hand over the one that was signed; `sign`: at least `missing` has to come in;
+ * `low`: there is enough, for a little while; `none`. A deposit that may still be taken is not
+ * signed again in another size. Throws `PaymentError` where such a one is too small.
+ */
+export function depositNeed(
+  channel: Channel,
+  amount: bigint,
+  target: bigint,
+): { kind: 'attach' | 'sign' | 'low' | 'none'; missing: bigint } {
+  const missing = channel.charged + amount - channel.balance;
+  if (channel.deposit) {
+    const fresh = channel.shown === 0;
+    if (missing <= 0n) return { kind: fresh ? 'attach' : 'none', missing: 0n };
+    if (missing <= channel.deposit.amount) return { kind: 'attach', missing };
+    throw new PaymentError('pending', 'an earlier deposit is still under way', true);
+  }
+  if (missing > 0n) return { kind: channel.unsure ? 'none' : 'sign', missing };
+  return { kind: -missing * LOW_WATER < target ? 'low' : 'none', missing: 0n };
+}
+
+/** The channel once a voucher is handed over; to be kept before it is. */
+export function presented(
+  channel: Channel,
+  voucher: OpenVoucher,
+  deposit: DepositOrder | undefined,
+): Channel {
+  const urls = [voucher.url, ...channel.urls.filter((url) => url !== voucher.url)];
+  return {
+    ...channel,
+    urls: urls.slice(0, 4),
+    signed: most(channel.signed, voucher.ceiling),
+    serial: channel.serial + 1,
+    open: [...channel.open, voucher].slice(-MOST_REMEMBERED),
+    shown: channel.shown + (deposit ? 1 : 0),
+  };
+}
+
+/**
+ * The channel after a delivery, by what the server said of its charge.
+ *
+ * Throws `PaymentError` (`overcharged`) when that is not what was signed for (x402
+ * `scheme_batch_settlement_evm`, Client Verification Rules).
+ */
+export function confirmed(channel: Channel, identity: string, taken: Taken): Channel {
+  const voucher = channel.open.find((open) => open.identity === identity);
+  if (!voucher) return channel;
+  const base = voucher.ceiling - voucher.amount;
+  if (taken.charged > voucher.amount) {
+    throw overcharged(`charged ${taken.charged} for what costs ${voucher.amount}`);
+  }
+  if (taken.report) check(taken.report, channel, base + taken.charged);
+  const after = landed(channel, voucher.deposit);
+  const balance = taken.report
+    ? after.unsure
+      ? taken.report.balance
+      : least(after.balance, taken.report.balance)
+    : after.balance;
+  return {
+    ...after,
+    charged: base + taken.charged,
+    balance,
+    known: true,
+    unsure: false,
+    open: [],
+    gone: gone(channel, channel.open.filter((open) => open !== voucher)),
+  };
+}
+
+/** The channel after a deposit that is under way came in. */
+export function landed(channel: Channel, amount: bigint): Channel {
+  if (!amount || !channel.deposit) return channel;
+  return {
+    ...channel,
+    balance: channel.balance + channel.deposit.amount,
+    deposit: undefined,
+    shown: 0,
+  };
+}
+
+/** The channel after a voucher that was not taken. */
+export function refused(channel: Channel, identity: string): Channel {
+  const ended = channel.open.filter((open) => open.identity === identity);
+  return {
+    ...channel,
+    open: channel.open.filter((open) => open.identity !== identity),
+    gone: gone(channel, ended),
+  };
+}
+
+/** The channel after `amount` went back to the payer. */
+export function refunded(channel: Channel, amount: bigint): Channel {
+  return { ...channel, balance: most(channel.charged, channel.balance - amount) };
+}
+
+export function gone(channel: Channel, ended: readonly OpenVoucher[]): string[] {
+  return [...channel.gone, ...ended.map((open) => open.identity)].slice(-MOST_REMEMBERED);
+}
+
+export function overcharged(what: string): PaymentError {
+  return new PaymentError(
+    'overcharged',
+    `the server says it ${what}; nothing more is paid to it`,
+  );
+}
+
+/** A channel for people. */
+export function viewOf(channel: Channel): ChannelView {
+  return {
+    channelId: channel.channelId,
+    network: channel.network,
+    asset: channel.config.token,
+    payTo: channel.config.receiver,
+    payer: channel.config.payer,
+    charged: channel.charged,
+    balance: channel.balance,
+    refundable: refundable(channel),
+    depositing: channel.deposit?.amount ?? 0n,
+    ...(channel.fault && { fault: channel.fault }),
+  };
+}
+
+function check(report: Report, channel: Channel, charged: bigint): void {
+  if (report.channelId !== channel.channelId) {
+    throw overcharged('was paid through another channel');
+  }
+  if (report.charged !== undefined && report.charged !== charged) {
+    throw overcharged(`has charged ${report.charged} in all, and it delivered ${charged}`);
+  }
+  if (report.balance < charged || report.claimed > channel.signed) {
+    throw overcharged('holds of the channel what cannot be');
+  }
+}

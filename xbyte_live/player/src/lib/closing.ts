@@ -1,0 +1,158 @@
+import { refundable, refunded, type Channel } from './channel';
+import { AMOUNT_MISMATCH, BELOW_CLAIMED, BUSY, REFUND_NOTHING } from './codes';
+import { PaymentError } from './errors';
+import { discard, unreachable } from './http';
+import { proves } from './proof';
+import type { Means } from './purchase';
+import { receiptOf } from './receipts';
+import { after } from './recovery';
+import { Turn } from './turns';
+import { chainIdOf } from './typed';
+import type { Hex, Refund, Terms } from './types';
+import { readChallenge, readCorrection, readRefund, retryAfter, type Challenge } from './wire';
+
+const TRIES = 6;
+const LONGEST_WAIT = 100_000; // milliseconds in all
+
+/** Gets money back out of channels, by their servers. */
+export class Closing {
+  readonly #means: Means;
+
+  constructor(means: Means) {
+    this.#means = means;
+  }
+
+  /** Refund what can be had back; throws `PaymentError` when that fails for all there is. */
+  async refundAll(
+    payer: Hex | undefined,
+    only: { channelId?: Hex; url?: string } = {},
+  ): Promise<Refund[]> {
+    const { store } = this.#means;
+    const channels = (await store.channels()).filter(
+      (channel) =>
+        (only.channelId === undefined || channel.channelId === only.channelId) &&
+        channel.config.payer === payer?.toLowerCase() &&
+        refundable(channel) > 0n,
+    );
+    const refunds: Refund[] = [];
+    const failures: unknown[] = [];
+    for (const channel of channels) {
+      const turn = await Turn.take(store, channel);
+      try {
+        const refund = await this.#refund(turn, only.url ? [only.url] : turn.channel.urls);
+        if (refund) refunds.push(refund);
+      } catch (error) {
+        failures.push(error);
+      } finally {
+        turn.release();
+      }
+    }
+    if (refunds.length === 0 && failures.length > 0) throw failures[0];
+    return refunds;
+  }
+
+  async #refund(turn: Turn, urls: readonly string[]): Promise<Refund | undefined> {
+    for (const url of urls) {
+      const response = await this.#means.fetch(url, { cache: 'no-store' }).catch(() => undefined);
+      if (!response) throw unreachable();
+      await discard(response);
+      if (response.status !== 402) continue;
+      const challenge = readChallenge(response.headers);
+      const terms = challenge.offers.find((offer) => pays(offer, turn.channel));
+      if (terms) return this.#ask(turn, url, terms, challenge);
+    }
+    throw new PaymentError('refused', 'nothing this channel pays for is on sale here any more');
+  }
+
+  async #ask(
+    turn: Turn,
+    url: string,
+    terms: Terms,
+    { resource, extensions }: Challenge,
+  ): Promise<Refund | undefined> {
+    const context = { ...(resource && { resource }), ...(extensions && { extensions }) };
+    let waited = 0;
+    for (let tries = 0; tries < TRIES; ) {
+      const header = await this.#means.till.refund(turn.channel, terms, context);
+      const response = await this.#means
+        .fetch(url, {
+          headers: { 'payment-signature': header },
+          cache: 'no-store',
+          redirect: 'error',
+        })
+        .catch(() => undefined);
+      const refund = response && readRefund(response.headers);
+      if (refund) {
+        await discard(response);
+        await turn.keep(refunded(turn.channel, refund.amount), undefined, true);
+        return { channelId: turn.channel.channelId, ...refund };
+      }
+      const wait = await this.#judge(turn, response);
+      if (wait === 'nothing') return undefined;
+      if (wait === 0) tries += 1;
+      else if ((waited += wait) > LONGEST_WAIT) break;
+      await new Promise((resolve) => setTimeout(resolve, wait));
+    }
+    throw new PaymentError('pending', 'the server has not given it back yet; ask again', true);
+  }
+
+  /** How long to wait (ms) before the next try: 0 once the channel was mended. */
+  async #judge(turn: Turn, response: Response | undefined): Promise<number | 'nothing'> {
+    if (!response) return 1000;
+    await discard(response);
+    if (response.status !== 402) {
+      if (response.status < 500 && response.status !== 429) {
+        const what = `the server answered ${response.status} to a refund`;
+        throw new PaymentError('refused', what, false, response.status);
+      }
+      return 1000 * Math.max(1, retryAfter(response.headers) ?? 1);
+    }
+    const challenge = readChallenge(response.headers);
+    if (challenge.error === BUSY) return 1000;
+    if (challenge.error === REFUND_NOTHING) {
+      await turn.keep({ ...turn.channel, balance: turn.channel.charged });
+      return 'nothing';
+    }
+    if (challenge.error !== AMOUNT_MISMATCH && challenge.error !== BELOW_CLAIMED) {
+      throw new PaymentError('refused', `the server does not refund (${challenge.error})`);
+    }
+    await this.#mend(turn, challenge);
+    return 0;
+  }
+
+  async #mend(turn: Turn, challenge: Challenge): Promise<void> {
+    const { channel } = turn;
+    const correction = readCorrection(challenge, channel.channelId);
+    const key = channel.config.payerAuthorizer;
+    const chainId = chainIdOf(channel.network);
+    const proven = correction
+      ? await proves(correction, channel.channelId, key, chainId)
+      : false;
+    const outcome = after(channel, {
+      code: challenge.error,
+      identity: '',
+      presentedBefore: false,
+      correction,
+      proven,
+    });
+    if (outcome.verdict === 'refused') {
+      throw new PaymentError('refused', `the server does not refund (${challenge.error})`);
+    }
+    await turn.keep(outcome.channel);
+    if (outcome.charged) {
+      const taken = { charged: outcome.charged.amount };
+      const receipt = receiptOf(outcome.channel, outcome.charged, taken, this.#means.now());
+      this.#means.charged(receipt, outcome.charged.deposit);
+    }
+  }
+}
+
+function pays(terms: Terms, { config, network }: Channel): boolean {
+  return (
+    terms.network === network &&
+    terms.asset.toLowerCase() === config.token &&
+    terms.payTo.toLowerCase() === config.receiver &&
+    terms.extra.receiverAuthorizer.toLowerCase() === config.receiverAuthorizer &&
+    terms.extra.withdrawDelay === config.withdrawDelay
+  );
+}

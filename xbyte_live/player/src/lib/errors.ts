@@ -1,0 +1,32 @@
+export type PaymentErrorCode =
+  | 'no-wallet'
+  | 'wallet-rejected'
+  | 'wallet-failed'
+  | 'wrong-network'
+  | 'insufficient-funds'
+  | 'topup-needed'
+  | 'cap-total'
+  | 'cap-minute'
+  | 'overcharged'
+  | 'price-raised'
+  | 'no-way-to-pay'
+  | 'refused'
+  | 'pending'
+  | 'unreachable'
+  | 'charged-before'
+  | 'bad-delivery'
+  | 'storage'
+  | 'http';
+
+/** What a purchase fails with; `status` is the answer's, where there was one. */
+export class PaymentError extends Error {
+  override readonly name = 'PaymentError';
+  constructor(
+    readonly code: PaymentErrorCode,
+    message: string,
+    readonly retryable = false,
+    readonly status = 0,
+  ) {
+    super(message);
+  }
+}

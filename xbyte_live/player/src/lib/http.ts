@@ -1,0 +1,39 @@
+import { PaymentError } from './errors';
+
+/** Be done with an answer whose body nobody wants. */
+export async function discard(response: Response): Promise<void> {
+  await response.body?.cancel().catch(() => undefined);
+}
+
+/** The bytes an answer says it has; 0 where it does not. */
+export function lengthOf(response: Response): number {
+  const value = response.headers.get('content-length') ?? '';
+  return /^\d{1,15}$/.test(value) ? Number(value) : 0;
+}
+
+export function joined(chunks: readonly Uint8Array[], size: number): ArrayBuffer {
+  const whole = new Uint8Array(size);
+  let at = 0;
+  for (const chunk of chunks) {
+    whole.set(chunk, at);
+    at += chunk.byteLength;
+  }
+  return whole.buffer;
+}
+
+export function httpError(response: Response): PaymentError {
+  const { status } = response;
+  return new PaymentError('http', `the server answered ${status}`, status >= 500, status);
+}
+
+export function unreachable(): PaymentError {
+  return new PaymentError('unreachable', 'the server does not answer, or breaks off', true);
+}
+
+export function lost(): PaymentError {
+  return new PaymentError(
+    'charged-before',
+    'the server charged these bytes before and does not hand them over again',
+    true,
+  );
+}

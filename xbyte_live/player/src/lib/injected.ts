@@ -1,0 +1,132 @@
+import { PaymentError } from './errors';
+import { balanceCall, readNumber } from './rpc';
+import type { Hex, TypedData, Wallet } from './types';
+
+const ANNOUNCED_WITHIN = 120; // milliseconds
+const REJECTED = 4001;
+const UNKNOWN_CHAIN = 4902;
+const DOMAIN = [
+  { name: 'name', type: 'string' },
+  { name: 'version', type: 'string' },
+  { name: 'chainId', type: 'uint256' },
+  { name: 'verifyingContract', type: 'address' },
+];
+
+/** A wallet's provider (EIP-1193). */
+export interface Eip1193Provider {
+  request(call: { method: string; params?: unknown }): Promise<unknown>;
+}
+
+interface Announcement {
+  info: { uuid: string; name: string; icon: string; rdns: string };
+  provider: Eip1193Provider;
+}
+
+/** A wallet that its owner brought along (EIP-1193); it asks them before it signs. */
+export class InjectedWallet implements Wallet {
+  readonly kind = 'injected';
+  readonly name: string;
+  /** A `data:` URL, empty where there is none. */
+  readonly icon: string;
+  readonly #provider: Eip1193Provider;
+
+  constructor(provider: Eip1193Provider, name = 'Browser wallet', icon = '') {
+    this.#provider = provider;
+    this.name = name;
+    this.icon = icon;
+  }
+
+  async address(): Promise<Hex> {
+    const known = await this.#ask('eth_accounts');
+    const accounts = isList(known) ? known : await this.#ask('eth_requestAccounts');
+    const address = isList(accounts) ? accounts[0] : undefined;
+    if (typeof address !== 'string' || !/^0x[0-9a-fA-F]{40}$/.test(address)) {
+      throw new PaymentError('no-wallet', 'the wallet shows no account to this page', true);
+    }
+    return address.toLowerCase() as Hex;
+  }
+
+  async signTypedData(data: TypedData): Promise<Hex> {
+    const document = { ...data, types: { EIP712Domain: DOMAIN, ...data.types } };
+    const text = JSON.stringify(document, (_, value: unknown) =>
+      typeof value === 'bigint' ? value.toString() : value,
+    );
+    const signature = await this.#ask('eth_signTypedData_v4', [await this.address(), text]);
+    if (typeof signature !== 'string' || !/^0x([0-9a-fA-F]{2}){65,4096}$/.test(signature)) {
+      throw new PaymentError('wallet-failed', 'the wallet answered with no signature', true);
+    }
+    return recoverable(signature as Hex);
+  }
+
+  async chainId(): Promise<number> {
+    return Number(await this.#ask('eth_chainId'));
+  }
+
+  async switchChain(id: number): Promise<void> {
+    try {
+      await this.#ask('wallet_switchEthereumChain', [{ chainId: `0x${id.toString(16)}` }]);
+    } catch (error) {
+      if (error instanceof PaymentError && error.code === 'wallet-rejected') throw error;
+      throw new PaymentError(
+        'wrong-network',
+        `the wallet must be switched to the network with chain id ${id}`,
+        true,
+      );
+    }
+  }
+
+  async balance(asset: Hex): Promise<bigint> {
+    const call = balanceCall(asset, await this.address());
+    return readNumber(await this.#ask('eth_call', [call, 'latest']));
+  }
+
+  async #ask(method: string, params?: unknown): Promise<unknown> {
+    try {
+      return await this.#provider.request(params === undefined ? { method } : { method, params });
+    } catch (error) {
+      throw walletError(error);
+    }
+  }
+}
+
+/** The wallets that announce themselves to this page (EIP-6963), else `window.ethereum`. */
+export async function injectedWallets(within = ANNOUNCED_WITHIN): Promise<InjectedWallet[]> {
+  const found = new Map<string, InjectedWallet>();
+  const heard = (event: Event): void => {
+    const { info, provider } = (event as CustomEvent<Announcement>).detail;
+    const icon = info.icon.startsWith('data:image/') ? info.icon : '';
+    found.set(info.uuid, new InjectedWallet(provider, info.name.slice(0, 64), icon));
+  };
+  globalThis.addEventListener('eip6963:announceProvider', heard);
+  globalThis.dispatchEvent(new Event('eip6963:requestProvider'));
+  await new Promise((resolve) => setTimeout(resolve, within));
+  globalThis.removeEventListener('eip6963:announceProvider', heard);
+  const { ethereum } = globalThis as { ethereum?: Eip1193Provider };
+  if (found.size === 0 && ethereum) return [new InjectedWallet(ethereum)];
+  return [...found.values()];
+}
+
+/** What a wallet refused with, as an error of ours. */
+export function walletError(error: unknown): PaymentError {
+  if (error instanceof PaymentError) return error;
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
+  if (code === REJECTED || code === 'ACTION_REJECTED') {
+    return new PaymentError('wallet-rejected', 'the wallet was not allowed to sign', true);
+  }
+  if (code === UNKNOWN_CHAIN) {
+    return new PaymentError('wrong-network', 'the wallet does not know this network', true);
+  }
+  const why = typeof message === 'string' ? `: ${message.slice(0, 200)}` : '';
+  return new PaymentError('wallet-failed', `the wallet failed${why}`, true);
+}
+
+/** Some wallets end a signature in 0 or 1 where tokens take 27 and 28 alone. */
+function recoverable(signature: Hex): Hex {
+  if (signature.length !== 132) return signature;
+  const last = Number.parseInt(signature.slice(130), 16);
+  return last < 2 ? `${signature.slice(0, 130) as Hex}${(last + 27).toString(16)}` : signature;
+}
+
+function isList(value: unknown): value is unknown[] {
+  return Array.isArray(value) && value.length > 0;
+}

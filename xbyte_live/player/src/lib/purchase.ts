@@ -1,0 +1,494 @@
+import { confirmed, isOpen, refused, type Channel, type OpenVoucher } from './channel';
+import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from './codes';
+import { PaymentError } from './errors';
+import { itemOf, stillOffered, type Offers } from './offers';
+import { receiptOf } from './receipts';
+import { after } from './recovery';
+import { unlessAborted, type ChannelStore, type KeptPayment } from './store';
+import { LimitReached, type Context, type Till } from './till';
+import { Turn } from './turns';
+import { discard, httpError, joined, lengthOf, lost, unreachable } from './http';
+import { proves } from './proof';
+import type { PaidRequest, PaidResponse, Receipt, Terms } from './types';
+import { chainIdOf } from './typed';
+import {
+  readChallenge,
+  readCorrection,
+  readTaken,
+  readToken,
+  retryAfter,
+  type Challenge,
+  type Taken,
+} from './wire';
+
+export const RETRY_WINDOW = 120_000; // milliseconds a server re-serves for the same payment
+const MOST_ANSWERS = 4; // vouchers that are signed for one delivery, none of them charged
+const UNDECIDED = new Set([425, 429, 500, 502, 503, 504]); // says nothing about the payment
+
+/** How long one payment is presented again while its outcome is unknown; in milliseconds. */
+export interface Patience {
+  /** How often it may go wrong without a word on when to come back. */
+  tries: number;
+  firstWait: number;
+  longestWait: number;
+  /** How long to wait in all where the server says when. */
+  pending: number;
+  /** How long an answer may take to begin. */
+  firstByte: number;
+  /** How long an aborted request may still take to tell whether it was charged. */
+  grace: number;
+}
+
+export const PATIENCE: Patience = {
+  tries: 8,
+  firstWait: 200,
+  longestWait: 10_000,
+  pending: 100_000,
+  firstByte: 15_000,
+  grace: 4_000,
+};
+
+/** What purchases are made with. */
+export interface Means {
+  store: ChannelStore;
+  till: Till;
+  offers: Offers;
+  fetch: typeof fetch;
+  now: () => number;
+  patience: Patience;
+  /** Resources that are being bought on this page, one purchase of each at a time. */
+  resources: Map<string, Promise<void>>;
+  /** A voucher was charged; `receipt` is what for. */
+  charged(receipt: Receipt, deposit: bigint): void;
+  /** Whether purchases are to wait. */
+  paused(): boolean;
+  /** A deposit left with a voucher. */
+  deposited(amount: bigint): void;
+}
+
+/** Purchases wait since this one began. */
+export class Paused extends Error {}
+
+/** A delivery; `forget` says that its caller has it. */
+export interface Delivery {
+  paid: PaidResponse;
+  forget: () => Promise<void>;
+}
+
+/** One delivery, paid for at most once however often it must be asked for. */
+export class Purchase {
+  readonly #means: Means;
+  readonly #url: string;
+  readonly #request: PaidRequest;
+  readonly #resource: string;
+  readonly #wire = new AbortController();
+  #turn: Turn | undefined;
+  #payment: KeptPayment | undefined;
+  #context: Context = {};
+  #inherited = false;
+  #ambiguous = false; // the payment was presented, and not decided on
+  #answers = 0;
+  #failures = 0;
+  #unguided = 0;
+  #waited = 0;
+  #receipt: Receipt | undefined;
+
+  constructor(means: Means, url: string, request: PaidRequest) {
+    this.#means = means;
+    this.#url = url;
+    this.#request = request;
+    this.#resource = request.range ? `${url}#${request.range}` : url;
+  }
+
+  /**
+   * Buy it. Where the caller aborts a request that was paid for, what became of the payment is
+   * still learned, so that it pays for the same bytes the next time.
+   */
+  async run(): Promise<Delivery> {
+    const { signal } = this.#request;
+    const free = await this.#alone(signal);
+    const stop = (): void => this.#abort();
+    signal?.addEventListener('abort', stop, { once: true });
+    try {
+      signal?.throwIfAborted();
+      return await this.#buy();
+    } finally {
+      signal?.removeEventListener('abort', stop);
+      this.#endTurn();
+      free();
+    }
+  }
+
+  async #buy(): Promise<Delivery> {
+    const { ahead } = this.#request;
+    const reopened = await this.#reopen();
+    if (reopened) return { paid: reopened, forget: async () => Promise.resolve() };
+    await this.#inherit();
+    if (!this.#payment && ahead && ahead.amount > 0n) await this.#payAhead(ahead.amount);
+    for (;;) {
+      let response = await this.#present();
+      while (response.status === 402) {
+        await this.#answer(response);
+        response = await this.#present();
+      }
+      await this.#judge(response);
+      this.#endTurn();
+      if (this.#aborted) await discard(response);
+      this.#request.signal?.throwIfAborted();
+      const bytes = await this.#read(response);
+      if (bytes) return this.#delivered(response, bytes);
+      this.#ambiguous = true;
+      await this.#wait(undefined, 'the connection broke off');
+    }
+  }
+
+  /** The bytes for the receipt of an earlier purchase, where that is what opens them. */
+  async #reopen(): Promise<PaidResponse | undefined> {
+    const { store } = this.#means;
+    for (const resource of new Set([this.#resource, this.#url])) {
+      const token = await store.token(resource);
+      if (token === undefined) continue;
+      const response = await this.#present(token);
+      if (response.ok) {
+        const bytes = await this.#read(response);
+        if (!bytes) throw unreachable();
+        return { bytes, status: response.status, headers: response.headers, amount: 0n };
+      }
+      await discard(response);
+      if (response.status !== 402) throw httpError(response);
+      await store.keepToken(resource, undefined);
+    }
+    return undefined;
+  }
+
+  /** Take over the payment that an earlier request for these bytes left open. */
+  async #inherit(): Promise<void> {
+    const { store, now } = this.#means;
+    const kept = await store.payment(this.#resource);
+    if (!kept) return;
+    const channel = await store.channel(kept.channelId);
+    if (!channel || now() > kept.at + RETRY_WINDOW || channel.gone.includes(kept.identity)) {
+      await store.dropPayment(kept);
+      return;
+    }
+    this.#turn = await Turn.take(store, channel, this.#request.signal);
+    if (this.#turn.channel.gone.includes(kept.identity) || this.#turn.channel.fault) {
+      await store.dropPayment(kept);
+      this.#endTurn();
+      return;
+    }
+    this.#payment = kept;
+    this.#inherited = true;
+  }
+
+  async #payAhead(amount: bigint): Promise<void> {
+    const { offers } = this.#means;
+    const { ahead, pricing } = this.#request;
+    const item = itemOf(this.#url);
+    if (ahead?.terms) offers.learn(item, [ahead.terms]);
+    let known = offers.of(item, amount);
+    if (known.length === 0 && pricing !== undefined) {
+      await offers.ask(item, pricing);
+      known = offers.of(item, amount);
+    }
+    if (known.length > 0) await this.#sign(known);
+  }
+
+  /** Sign in the channel's turn; throws what keeps it from being signed. */
+  async #sign(offers: readonly Terms[]): Promise<void> {
+    const { till, store } = this.#means;
+    const { signal, range } = this.#request;
+    signal?.throwIfAborted();
+    const { terms, channel } = await till.choose(offers);
+    const limit = till.limit(terms, channel);
+    if (limit) throw new LimitReached(limit);
+    if (this.#turn?.channel.channelId !== channel.channelId) {
+      this.#endTurn();
+      this.#turn = await Turn.take(store, channel, signal);
+    }
+    if (this.#means.paused()) throw new Paused();
+    const bytes = this.#request.ahead?.bytes ?? 0;
+    const wanted = { resource: this.#resource, url: this.#url, bytes, ...(range && { range }) };
+    const payment = await till.sign(this.#turn, terms, wanted, this.#context, signal);
+    if (this.#aborted) {
+      await this.#unsend(payment); // it never left
+      signal?.throwIfAborted();
+    }
+    this.#payment = payment;
+    this.#inherited = this.#ambiguous = false;
+    if (payment.deposit) this.#means.deposited(payment.deposit);
+  }
+
+  /** Answer a 402, unless a payment was made that may still be taken for these bytes. */
+  async #answer(response: Response): Promise<void> {
+    await discard(response);
+    const challenge = readChallenge(response.headers);
+    const { offers } = this.#means;
+    const refusal = this.#payment;
+    if (refusal) {
+      if (challenge.error === BUSY) {
+        await this.#wait(undefined, 'the channel is busy');
+        return;
+      }
+      await this.#refused(refusal, challenge);
+    }
+    const ceiling = this.#request.ahead?.amount ?? this.#request.atMost;
+    const usable = offers.usable(challenge, ceiling);
+    offers.learn(itemOf(this.#url), challenge.offers);
+    const { resource, extensions } = challenge;
+    this.#context = { ...(resource && { resource }), ...(extensions && { extensions }) };
+    await this.#sign(usable);
+  }
+
+  /** Learn from a 402 to a voucher what became of it; on return another may be signed. */
+  async #refused(payment: KeptPayment, challenge: Challenge): Promise<void> {
+    const { store } = this.#means;
+    const turn = await this.#ownTurn(payment);
+    this.#payment = undefined;
+    if (!isOpen(turn.channel, payment.identity)) {
+      await store.dropPayment(payment);
+      if (payment.charged) throw lost();
+      return;
+    }
+    const correction = readCorrection(challenge, payment.channelId);
+    const { config, network } = turn.channel;
+    const key = config.payerAuthorizer;
+    const proven = correction
+      ? await proves(correction, payment.channelId, key, chainIdOf(network))
+      : false;
+    const presentedBefore = this.#inherited || this.#ambiguous;
+    const { identity } = payment;
+    const outcome = await this.#caught(turn, (channel) =>
+      after(channel, { code: challenge.error, identity, presentedBefore, correction, proven }),
+    );
+    await turn.keep(outcome.channel);
+    if (outcome.charged) this.#count(turn, outcome.charged, { charged: outcome.charged.amount });
+    if (outcome.verdict === 'charged') {
+      await store.dropPayment(payment);
+      throw lost();
+    }
+    const again = outcome.verdict === 'again' || (await this.#mended(turn, payment, challenge));
+    const hopeless = presentedBefore || stillOffered(challenge, payment.terms);
+    if ((!again && hopeless) || ++this.#answers >= MOST_ANSWERS) {
+      if (!presentedBefore) await store.dropPayment(payment);
+      const code = challenge.error || 'payment_required';
+      const what = payment.deposit ? 'deposit' : 'voucher';
+      throw new PaymentError(
+        'refused',
+        `the server refused a ${what} (${code}) and charged nothing`,
+        payment.deposit > 0n,
+        402,
+      );
+    }
+    await store.dropPayment(payment);
+  }
+
+  /** Whether a deposit was refused for a reason that another one would not have. */
+  async #mended(turn: Turn, payment: KeptPayment, challenge: Challenge): Promise<boolean> {
+    if (!payment.deposit) return false;
+    if (challenge.error === DEPOSIT_BELOW_MINIMUM) this.#means.till.raiseFloor(payment.channelId);
+    else if (challenge.error !== DEPOSIT_EXPIRED) return false;
+    await turn.keep({ ...turn.channel, deposit: undefined, shown: 0 });
+    return true;
+  }
+
+  /** Have the server's account of its charge checked, before more is signed for it. */
+  async #judge(response: Response): Promise<void> {
+    const payment = this.#payment;
+    if (!payment) {
+      if (!response.ok) await this.#fail(response);
+      return;
+    }
+    const turn = await this.#ownTurn(payment);
+    const taken = readTaken(response.headers);
+    const open = turn.channel.open.find((voucher) => voucher.identity === payment.identity);
+    if (open && taken) {
+      const channel = await this.#caught(turn, (before) =>
+        confirmed(before, payment.identity, taken),
+      );
+      this.#payment = { ...payment, charged: true };
+      await turn.keep(channel, this.#payment);
+      const bytes = open.bytes || lengthOf(response);
+      this.#count(turn, { ...open, bytes }, taken);
+    }
+    if (response.ok) return;
+    if (!taken && !this.#inherited && !this.#ambiguous) await this.#unsend(payment);
+    await this.#fail(response);
+  }
+
+  async #delivered(response: Response, bytes: ArrayBuffer): Promise<Delivery> {
+    const { store } = this.#means;
+    const token = readToken(response.headers);
+    if (token !== undefined) await store.keepToken(this.#resource, token);
+    const payment = this.#payment;
+    const forget = async (): Promise<void> => {
+      if (payment) await store.dropPayment(payment);
+    };
+    const quoted = this.#request.ahead?.bytes;
+    if (quoted !== undefined && quoted !== bytes.byteLength) {
+      await forget();
+      throw new PaymentError(
+        'bad-delivery',
+        `the server handed over ${bytes.byteLength} bytes where ${quoted} were quoted`,
+      );
+    }
+    const paid: PaidResponse = {
+      bytes,
+      status: response.status,
+      headers: response.headers,
+      amount: this.#receipt?.amount ?? 0n,
+      ...(this.#receipt && { receipt: this.#receipt }),
+    };
+    return { paid, forget };
+  }
+
+  /** Count a charge, once. */
+  #count(turn: Turn, open: OpenVoucher, taken: Taken): void {
+    const receipt = receiptOf(turn.channel, open, taken, this.#means.now());
+    if (open.identity === this.#payment?.identity) this.#receipt = receipt;
+    this.#means.charged(receipt, open.deposit);
+  }
+
+  /** Send the request, with its payment if there is one, again while the outcome is not known. */
+  async #present(token?: string): Promise<Response> {
+    for (;;) {
+      const headers = new Headers();
+      if (this.#payment) headers.set('payment-signature', this.#payment.header);
+      else if (token !== undefined) headers.set('xbyte-receipt', token);
+      if (this.#request.range) headers.set('range', this.#request.range);
+      const response = await this.#send(headers);
+      if (response && !UNDECIDED.has(response.status)) return response;
+      this.#ambiguous = true;
+      if (response) await discard(response);
+      const said = response ? `said ${response.status}` : 'does not answer';
+      await this.#wait(response, `the server ${said}`);
+    }
+  }
+
+  /** Send it once; no answer is `undefined`. */
+  async #send(headers: Headers): Promise<Response | undefined> {
+    const { signal } = this.#wire;
+    const one = new AbortController();
+    signal.throwIfAborted();
+    signal.addEventListener('abort', () => one.abort());
+    const timer = setTimeout(() => one.abort(), this.#means.patience.firstByte);
+    if (!this.#aborted) this.#request.onStart?.();
+    try {
+      return await this.#means.fetch(this.#url, {
+        headers,
+        cache: this.#payment ? 'no-store' : 'default',
+        redirect: this.#payment ? 'error' : 'follow',
+        signal: one.signal,
+      });
+    } catch {
+      signal.throwIfAborted();
+      return undefined;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** The body, or `undefined` where it broke off. */
+  async #read(response: Response): Promise<ArrayBuffer | undefined> {
+    const { onHeaders, onProgress, signal } = this.#request;
+    const total = lengthOf(response);
+    onHeaders?.(response, total);
+    const chunks: Uint8Array<ArrayBuffer>[] = [];
+    let loaded = 0;
+    const reader = response.body?.getReader();
+    try {
+      while (reader) {
+        const { done, value } = await unlessAborted(reader.read(), signal);
+        if (done) break;
+        chunks.push(value);
+        loaded += value.byteLength;
+        onProgress?.(loaded, total, value);
+      }
+    } catch {
+      reader?.cancel().catch(() => undefined);
+      signal?.throwIfAborted();
+      return undefined;
+    }
+    if (loaded < total) return undefined;
+    return joined(chunks, loaded);
+  }
+
+  async #wait(response: Response | undefined, what: string): Promise<void> {
+    const { patience } = this.#means;
+    const said = response && retryAfter(response.headers);
+    this.#failures += 1;
+    if (said === undefined) this.#unguided += 1;
+    const wait = said
+      ? said * 1000
+      : Math.min(patience.firstWait * 2 ** (this.#failures - 1), patience.longestWait);
+    if (this.#unguided >= patience.tries || this.#waited + wait > patience.pending) {
+      const code = response?.status === 503 ? 'pending' : 'unreachable';
+      throw new PaymentError(code, `${what}; the same payment is good again later`, true);
+    }
+    this.#waited += wait;
+    const timer = new Promise((resolve) => setTimeout(resolve, wait));
+    await unlessAborted(timer, this.#wire.signal);
+  }
+
+  /** A voucher that was never shown, or was not taken. */
+  async #unsend(payment: KeptPayment): Promise<void> {
+    const turn = await this.#ownTurn(payment);
+    if (isOpen(turn.channel, payment.identity)) {
+      await turn.keep(refused(turn.channel, payment.identity));
+    }
+    await this.#means.store.dropPayment(payment);
+  }
+
+  async #ownTurn(payment: KeptPayment): Promise<Turn> {
+    const { store } = this.#means;
+    if (this.#turn) return this.#turn;
+    const channel = await store.channel(payment.channelId);
+    if (!channel) throw new PaymentError('storage', 'the channel is not kept any more');
+    this.#turn = await Turn.take(store, channel);
+    return this.#turn;
+  }
+
+  /** Learn from a server; one that is caught at claiming too much is never paid again. */
+  async #caught<T>(turn: Turn, learn: (channel: Channel) => T): Promise<T> {
+    try {
+      return learn(turn.channel);
+    } catch (error) {
+      if (error instanceof PaymentError && error.code === 'overcharged') {
+        await turn.keep({ ...turn.channel, fault: error.message }, undefined, true);
+      }
+      throw error;
+    }
+  }
+
+  async #fail(response: Response): Promise<never> {
+    await discard(response);
+    throw httpError(response);
+  }
+
+  /** One purchase of a resource at a time, so that the next one finds what this one left. */
+  async #alone(signal: AbortSignal | undefined): Promise<() => void> {
+    const { resources } = this.#means;
+    for (let other; (other = resources.get(this.#resource)); ) await unlessAborted(other, signal);
+    let free = (): void => undefined;
+    const held = new Promise<void>((resolve) => (free = resolve));
+    resources.set(this.#resource, held);
+    return () => {
+      resources.delete(this.#resource);
+      free();
+    };
+  }
+
+  #endTurn(): void {
+    this.#turn?.release();
+    this.#turn = undefined;
+  }
+
+  get #aborted(): boolean {
+    return this.#request.signal?.aborted ?? false;
+  }
+
+  #abort(): void {
+    if (!this.#payment) this.#wire.abort();
+    else setTimeout(() => this.#wire.abort(), this.#means.patience.grace);
+  }
+}

@@ -1,0 +1,111 @@
+import { gone, landed, overcharged, refused } from './channel';
+import type { Channel, OpenVoucher } from './channel';
+import { AMOUNT_MISMATCH, BELOW_CLAIMED, CHANNEL_NOT_FOUND, EXCEEDS_BALANCE } from './codes';
+import { least, most } from './money';
+import type { Correction } from './wire';
+
+/**
+ * What became of a voucher that got a 402. `charged`: it was taken before; `again`: it was not,
+ * and another may be signed; `refused`: it was not, and another would not be taken either.
+ */
+export type Verdict = 'charged' | 'again' | 'refused';
+
+/**
+ * A 402 to a voucher. `presentedBefore` when it was handed over before without a decision;
+ * `proven` when the correction's voucher was signed by the channel's own key.
+ */
+export interface Refusal {
+  code: string;
+  identity: string;
+  presentedBefore: boolean;
+  correction?: Correction | undefined;
+  proven: boolean;
+}
+
+/** The channel after a refusal, and the voucher of unknown outcome that it shows as charged. */
+export interface Outcome {
+  channel: Channel;
+  verdict: Verdict;
+  charged?: OpenVoucher | undefined;
+}
+
+/**
+ * Learn from a refusal (x402 `scheme_batch_settlement_evm`, Recovery After State Loss).
+ *
+ * Throws `PaymentError` (`overcharged`) when the server claims what it cannot have earned.
+ */
+export function after(channel: Channel, refusal: Refusal): Outcome {
+  const { code, identity, correction } = refusal;
+  const left = refused(channel, identity);
+  if (code === AMOUNT_MISMATCH || code === BELOW_CLAIMED) {
+    if (correction) return corrected(channel, refusal, correction);
+    return { channel: left, verdict: 'refused' };
+  }
+  if (code === EXCEEDS_BALANCE || code === CHANNEL_NOT_FOUND) {
+    const balance = least(channel.balance, channel.charged);
+    const drained = { ...left, balance, known: true, unsure: false };
+    return { channel: drained, verdict: 'again' };
+  }
+  const voucher = channel.open.find((open) => open.identity === identity);
+  if (voucher?.deposit && channel.shown > 1) {
+    return { channel: landed(left, voucher.deposit), verdict: 'again' };
+  }
+  return { channel: refusal.presentedBefore ? channel : left, verdict: 'refused' };
+}
+
+/** Adopt what the server has charged, once its proof is found to be our own signature. */
+function corrected(channel: Channel, refusal: Refusal, said: Correction): Outcome {
+  const charged = said.report.charged;
+  if (!refusal.proven) throw overcharged('proves its charges with a voucher that was not signed');
+  if (charged > said.signed) {
+    throw overcharged(`has charged ${charged} in all, and was given no more than ${said.signed}`);
+  }
+  const voucher = channel.open.find((open) => open.identity === refusal.identity);
+  const newer = said.signed > channel.signed;
+  if (!newer && !explained(channel, voucher, refusal, charged)) {
+    throw overcharged(`has charged ${charged} in all, and it delivered ${channel.charged}`);
+  }
+  const moved = charged > channel.charged || !channel.known;
+  const maybe = channel.open.filter((open) => moved && open.ceiling === said.signed);
+  const mine = voucher !== undefined && maybe.includes(voucher) && refusal.presentedBefore;
+  const taken = maybe.filter((open) => open !== voucher || mine);
+  const brought = channel.deposit?.amount ?? 0n;
+  const hasIt = channel.known && said.report.balance >= channel.balance + brought;
+  const after = hasIt || taken.some((open) => open.deposit) ? landed(channel, brought) : channel;
+  const trusted = channel.known && !channel.unsure;
+  return {
+    channel: {
+      ...after,
+      charged,
+      signed: most(channel.signed, said.signed),
+      balance: trusted ? after.balance : said.report.balance,
+      known: true,
+      unsure: false,
+      open: [],
+      gone: gone(
+        channel,
+        channel.open.filter((open) => !taken.includes(open)),
+      ),
+    },
+    verdict: mine ? 'charged' : 'again',
+    charged: moved ? taken.find(chargedUpTo(charged)) : undefined,
+  };
+}
+
+/** All open vouchers follow on the same total, so that no more than one of them was charged. */
+function chargedUpTo(charged: bigint): (open: OpenVoucher) => boolean {
+  return (open) => open.ceiling === charged;
+}
+
+/** Whether the server can have earned what it says it charged, as far as we know. */
+function explained(
+  channel: Channel,
+  voucher: OpenVoucher | undefined,
+  refusal: Refusal,
+  charged: bigint,
+): boolean {
+  if (!channel.known || charged <= channel.charged) return true;
+  return channel.open.some(
+    (open) => charged <= open.ceiling && (open !== voucher || refusal.presentedBefore),
+  );
+}

@@ -1,0 +1,82 @@
+import type { Budget } from './types';
+
+const MINUTE = 60_000; // milliseconds
+
+/** Why no more may be signed now; `resumesAt` (ms) is when it may by itself. */
+export interface Limit {
+  limit: 'total' | 'minute';
+  needed: bigint;
+  spent: bigint;
+  cap: bigint;
+  resumesAt?: number;
+}
+
+interface Moment {
+  at: number;
+  amount: bigint;
+}
+
+/**
+ * What was spent against a budget.
+ *
+ * Whatever was signed counts against it, delivered or not: it is what servers may claim.
+ */
+export class Spending {
+  budget: Budget;
+  /** What was seen to be charged. */
+  spent = 0n;
+  #signed = 0n;
+  #stakes: Moment[] = [];
+  #charges: Moment[] = [];
+
+  constructor(budget: Budget) {
+    this.budget = budget;
+  }
+
+  /** What may still be signed. */
+  get left(): bigint {
+    return this.budget.total > this.#signed ? this.budget.total - this.#signed : 0n;
+  }
+
+  /** What keeps `stake` more from being signed, if anything does. */
+  check(stake: bigint, now: number): Limit | undefined {
+    const { total, perMinute } = this.budget;
+    if (stake > this.left) {
+      return { limit: 'total', needed: stake, spent: this.#signed, cap: total };
+    }
+    if (perMinute === undefined || stake === 0n) return undefined;
+    this.#stakes = this.#stakes.filter((moment) => moment.at > now - MINUTE);
+    const lately = sum(this.#stakes);
+    let over = lately + stake - perMinute;
+    if (over <= 0n) return undefined;
+    const limit: Limit = { limit: 'minute', needed: stake, spent: lately, cap: perMinute };
+    for (const moment of this.#stakes) {
+      over -= moment.amount;
+      if (over <= 0n) return { ...limit, resumesAt: moment.at + MINUTE };
+    }
+    return limit;
+  }
+
+  /** Count `stake` as signed. */
+  take(stake: bigint, now: number): void {
+    this.#signed += stake;
+    if (stake > 0n) this.#stakes.push({ at: now, amount: stake });
+    if (this.#stakes.length > 4096) this.#stakes = this.#stakes.slice(-2048);
+  }
+
+  /** Count a charge. */
+  charged(amount: bigint, now: number): void {
+    this.spent += amount;
+    this.#charges.push({ at: now, amount });
+    if (this.#charges.length > 4096) this.#charges = this.#charges.slice(-2048);
+  }
+
+  /** What was charged within the last 60 seconds. */
+  perMinute(now: number): bigint {
+    return sum(this.#charges.filter((moment) => moment.at > now - MINUTE));
+  }
+}
+
+function sum(moments: readonly Moment[]): bigint {
+  return moments.reduce((total, moment) => total + moment.amount, 0n);
+}

@@ -1,0 +1,288 @@
+import type { Channel } from './channel';
+import { PaymentError } from './errors';
+import type { Hex, Terms } from './types';
+
+/** A payment that may be presented again for the same bytes. */
+export interface KeptPayment {
+  /** URL, and range if any: the bytes it is for. */
+  resource: string;
+  channelId: Hex;
+  identity: string;
+  /** The value of its `PAYMENT-SIGNATURE` header. */
+  header: string;
+  terms: Terms;
+  amount: bigint;
+  ceiling: bigint;
+  deposit: bigint;
+  /** Milliseconds since 1970. */
+  at: number;
+  /** The server said that it charged it. */
+  charged: boolean;
+}
+
+/** A private key under a key that never leaves the browser. */
+export interface SealedKey {
+  address: Hex;
+  iv: Uint8Array<ArrayBuffer>;
+  sealed: ArrayBuffer;
+  wrap: CryptoKey;
+}
+
+/** Where what was signed is kept, so that a reload or a crash forgets nothing. */
+export interface ChannelStore {
+  channel(id: Hex): Promise<Channel | undefined>;
+  channels(): Promise<Channel[]>;
+  /** Keep a channel and, with it, a payment; on return it is there, with `strict` on the disk. */
+  keep(channel: Channel, payment?: KeptPayment, strict?: boolean): Promise<void>;
+  payment(resource: string): Promise<KeptPayment | undefined>;
+  /** Forget a payment, unless another has taken its place. */
+  dropPayment(payment: KeptPayment): Promise<void>;
+  /** The receipt that opens these bytes again. */
+  token(resource: string): Promise<string | undefined>;
+  keepToken(resource: string, token: string | undefined): Promise<void>;
+  key(name: string): Promise<SealedKey | undefined>;
+  keepKey(name: string, key: SealedKey): Promise<void>;
+  /** Shut out whoever else uses it, here or in another tab, until the returned call. */
+  lock(name: string, signal?: AbortSignal): Promise<() => void>;
+}
+
+/** Keeps for as long as the page lives: for tests, and for money one can lose. */
+export class MemoryStore implements ChannelStore {
+  readonly #channels = new Map<Hex, Channel>();
+  readonly #payments = new Map<string, KeptPayment>();
+  readonly #tokens = new Map<string, string>();
+  readonly #keys = new Map<string, SealedKey>();
+  readonly #locks = new Map<string, Promise<void>>();
+
+  async channel(id: Hex): Promise<Channel | undefined> {
+    return Promise.resolve(this.#channels.get(id));
+  }
+
+  async channels(): Promise<Channel[]> {
+    return Promise.resolve([...this.#channels.values()]);
+  }
+
+  async keep(channel: Channel, payment?: KeptPayment): Promise<void> {
+    this.#channels.set(channel.channelId, channel);
+    if (payment) this.#payments.set(payment.resource, payment);
+    return Promise.resolve();
+  }
+
+  async payment(resource: string): Promise<KeptPayment | undefined> {
+    return Promise.resolve(this.#payments.get(resource));
+  }
+
+  async dropPayment(payment: KeptPayment): Promise<void> {
+    if (this.#payments.get(payment.resource)?.identity === payment.identity) {
+      this.#payments.delete(payment.resource);
+    }
+    return Promise.resolve();
+  }
+
+  async token(resource: string): Promise<string | undefined> {
+    return Promise.resolve(this.#tokens.get(resource));
+  }
+
+  async keepToken(resource: string, token: string | undefined): Promise<void> {
+    if (token === undefined) this.#tokens.delete(resource);
+    else this.#tokens.set(resource, token);
+    return Promise.resolve();
+  }
+
+  async key(name: string): Promise<SealedKey | undefined> {
+    return Promise.resolve(this.#keys.get(name));
+  }
+
+  async keepKey(name: string, key: SealedKey): Promise<void> {
+    this.#keys.set(name, key);
+    return Promise.resolve();
+  }
+
+  async lock(name: string, signal?: AbortSignal): Promise<() => void> {
+    const before = this.#locks.get(name) ?? Promise.resolve();
+    let release = (): void => undefined;
+    const held = new Promise<void>((resolve) => (release = resolve));
+    this.#locks.set(
+      name,
+      before.then(async () => held),
+    );
+    try {
+      await unlessAborted(before, signal);
+    } catch (error) {
+      release();
+      throw error;
+    }
+    return release;
+  }
+}
+
+const KEPT_FOR = 600_000; // milliseconds after which no server serves anything for a payment
+
+const STORES = ['channels', 'payments', 'tokens', 'keys'] as const;
+type StoreName = (typeof STORES)[number];
+
+/** Keeps in IndexedDB; tabs of one origin take turns by the Web Locks API. */
+export class IndexedDbStore implements ChannelStore {
+  readonly #name: string;
+  #database: Promise<IDBDatabase> | undefined;
+
+  constructor(name = 'xbyte-hls') {
+    this.#name = name;
+  }
+
+  async channel(id: Hex): Promise<Channel | undefined> {
+    return this.#get<Channel>('channels', id);
+  }
+
+  async channels(): Promise<Channel[]> {
+    const database = await this.#open();
+    const stored = database.transaction('channels').objectStore('channels');
+    return done(stored.getAll() as IDBRequest<Channel[]>);
+  }
+
+  async keep(channel: Channel, payment?: KeptPayment, strict = false): Promise<void> {
+    if (strict) askToStay();
+    await this.#write(
+      payment ? ['channels', 'payments'] : ['channels'],
+      (transaction) => {
+        transaction.objectStore('channels').put(channel, channel.channelId);
+        if (payment) transaction.objectStore('payments').put(payment, payment.resource);
+      },
+      strict,
+    );
+  }
+
+  async payment(resource: string): Promise<KeptPayment | undefined> {
+    return this.#get<KeptPayment>('payments', resource);
+  }
+
+  async dropPayment(payment: KeptPayment): Promise<void> {
+    await this.#write(['payments'], (transaction) => {
+      const payments = transaction.objectStore('payments');
+      const found = payments.get(payment.resource) as IDBRequest<KeptPayment | undefined>;
+      found.onsuccess = () => {
+        if (found.result?.identity === payment.identity) payments.delete(payment.resource);
+      };
+    });
+  }
+
+  async token(resource: string): Promise<string | undefined> {
+    return this.#get<string>('tokens', resource);
+  }
+
+  async keepToken(resource: string, token: string | undefined): Promise<void> {
+    await this.#write(['tokens'], (transaction) => {
+      const tokens = transaction.objectStore('tokens');
+      if (token === undefined) tokens.delete(resource);
+      else tokens.put(token, resource);
+    });
+  }
+
+  async key(name: string): Promise<SealedKey | undefined> {
+    return this.#get<SealedKey>('keys', name);
+  }
+
+  async keepKey(name: string, key: SealedKey): Promise<void> {
+    await this.#write(['keys'], (transaction) => transaction.objectStore('keys').put(key, name), true);
+  }
+
+  async lock(name: string, signal?: AbortSignal): Promise<() => void> {
+    return new Promise((resolve, reject) => {
+      const options = signal ? { signal } : {};
+      navigator.locks
+        .request(
+          `${this.#name}:${name}`,
+          options,
+          async () => new Promise<void>((release) => resolve(release)),
+        )
+        .catch(reject);
+    });
+  }
+
+  async #get<T>(store: StoreName, key: string): Promise<T | undefined> {
+    const database = await this.#open();
+    return done(database.transaction(store).objectStore(store).get(key) as IDBRequest<T | undefined>);
+  }
+
+  async #write(
+    stores: StoreName[],
+    work: (transaction: IDBTransaction) => void,
+    strict = false,
+  ): Promise<void> {
+    const database = await this.#open();
+    const durability = strict ? 'strict' : 'relaxed';
+    const transaction = database.transaction(stores, 'readwrite', { durability });
+    await new Promise<void>((resolve, reject) => {
+      transaction.oncomplete = () => resolve();
+      transaction.onabort = transaction.onerror = () => reject(unusable(transaction.error));
+      work(transaction);
+    });
+  }
+
+  async #open(): Promise<IDBDatabase> {
+    this.#database ??= new Promise<IDBDatabase>((resolve, reject) => {
+      const opening = indexedDB.open(this.#name, 1);
+      opening.onupgradeneeded = () => {
+        for (const store of STORES) opening.result.createObjectStore(store);
+      };
+      opening.onsuccess = () => {
+        opening.result.onversionchange = opening.result.onclose = () => {
+          opening.result.close();
+          this.#database = undefined;
+        };
+        forgetOld(opening.result);
+        resolve(opening.result);
+      };
+      opening.onerror = () => reject(unusable(opening.error));
+    }).catch((error: unknown) => {
+      this.#database = undefined;
+      throw error instanceof PaymentError ? error : unusable(error);
+    });
+    return this.#database;
+  }
+}
+
+/** The result of `promise`, unless `signal` is aborted first. */
+export async function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
+  if (!signal) return promise;
+  signal.throwIfAborted();
+  let stop = (): void => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
+
+/** Payments of long ago are good for nothing. */
+function forgetOld(database: IDBDatabase): void {
+  const walking = database.transaction('payments', 'readwrite').objectStore('payments').openCursor();
+  walking.onsuccess = () => {
+    const cursor = walking.result;
+    if (!cursor) return;
+    if ((cursor.value as KeptPayment).at < Date.now() - KEPT_FOR) cursor.delete();
+    cursor.continue();
+  };
+}
+
+/** A browser short of space shall not throw away what money hangs on. */
+function askToStay(): void {
+  const { storage } = navigator as { storage?: Partial<StorageManager> };
+  storage?.persist?.().catch(() => undefined);
+}
+
+async function done<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(unusable(request.error));
+  });
+}
+
+function unusable(error: unknown): PaymentError {
+  const why = error instanceof Error ? `: ${error.message}` : '';
+  return new PaymentError('storage', `this browser does not let the page keep its channel${why}`);
+}

@@ -1,0 +1,165 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { recoverTypedDataAddress } from 'viem/utils';
+import { BurnerWallet } from '../src/lib/burner';
+import { newChannel } from '../src/lib/channel';
+import { InjectedWallet, injectedWallets, type Eip1193Provider } from '../src/lib/injected';
+import { loadKey } from '../src/lib/keys';
+import { IndexedDbStore, MemoryStore, type ChannelStore } from '../src/lib/store';
+import { depositData } from '../src/lib/typed';
+import type { Hex } from '../src/lib/types';
+import { ASSET, CHAIN, NETWORK, Shop } from './shop';
+
+const ID: Hex = `0x${'11'.repeat(32)}`;
+const OWNER: Hex = '0x1111111111111111111111111111111111111111';
+const CHANNEL = newChannel(ID, NETWORK, {
+  payer: OWNER,
+  payerAuthorizer: OWNER,
+  receiver: OWNER,
+  receiverAuthorizer: OWNER,
+  token: ASSET,
+  withdrawDelay: 900,
+  salt: ID,
+});
+const PAYMENT = {
+  resource: 'http://h/0.ts',
+  channelId: ID,
+  identity: 'a',
+  header: 'h',
+  terms: new Shop().terms(1n),
+  amount: 1n,
+  ceiling: 1n,
+  deposit: 0n,
+  at: 1,
+  charged: false,
+};
+
+const stores: [string, () => ChannelStore][] = [
+  ['memory', () => new MemoryStore()],
+  ['IndexedDB', () => new IndexedDbStore(`test-${Math.random()}`)],
+];
+
+describe.each(stores)('a store in %s', (_, make) => {
+  it('keeps channels and payments', async () => {
+    const store = make();
+    expect(await store.channel(ID)).toBeUndefined();
+    await store.keep({ ...CHANNEL, charged: 5n }, PAYMENT, true);
+    expect(await store.channel(ID)).toEqual({ ...CHANNEL, charged: 5n });
+    expect(await store.channels()).toHaveLength(1);
+    expect(await store.payment(PAYMENT.resource)).toEqual(PAYMENT);
+    await store.dropPayment({ ...PAYMENT, identity: 'another' });
+    expect(await store.payment(PAYMENT.resource)).toEqual(PAYMENT);
+    await store.dropPayment(PAYMENT);
+    expect(await store.payment(PAYMENT.resource)).toBeUndefined();
+    await store.keepToken('r', 't');
+    expect(await store.token('r')).toBe('t');
+    await store.keepToken('r', undefined);
+    expect(await store.token('r')).toBeUndefined();
+  });
+
+  it('locks in turn, and lets one go that does not want to wait', async () => {
+    const store = make();
+    const release = await store.lock('a');
+    const abort = new AbortController();
+    const waiting = store.lock('a', abort.signal);
+    const order: string[] = [];
+    const last = store.lock('a').then((free) => {
+      order.push('last');
+      free();
+    });
+    abort.abort();
+    await expect(waiting).rejects.toThrow();
+    order.push('first');
+    release();
+    await last;
+    expect(order).toEqual(['first', 'last']);
+  });
+
+  it('keeps a key that nobody can read, one for all tabs', async () => {
+    const store = make();
+    const [one, other] = await Promise.all([loadKey(store, 'k'), loadKey(store, 'k')]);
+    expect(one.address).toBe(other.address);
+    const kept = await store.key('k');
+    if (!kept) throw new Error('there is no key');
+    expect(kept.wrap.extractable).toBe(false);
+    await expect(crypto.subtle.exportKey('raw', kept.wrap)).rejects.toThrow();
+    expect((await loadKey(store, 'other')).address).not.toBe(one.address);
+  });
+});
+
+it('finds the same burner again', async () => {
+  const store = new IndexedDbStore('burner');
+  const first = await (await BurnerWallet.load(store)).address();
+  expect(await (await BurnerWallet.load(new IndexedDbStore('burner'))).address()).toBe(first);
+});
+
+describe('an injected wallet', () => {
+  const asked: { method: string; params?: unknown }[] = [];
+  let answers: Record<string, unknown>;
+  const provider: Eip1193Provider = {
+    request: async (call) => {
+      asked.push(call);
+      const answer = answers[call.method];
+      if (answer instanceof Error) throw answer;
+      return Promise.resolve(answer);
+    },
+  };
+  const failing = (code: number): Error => Object.assign(new Error('no'), { code });
+  const data = depositData(
+    { address: ASSET, name: 'USDC', version: '2', chainId: CHAIN },
+    { payer: OWNER, channelId: ID, amount: 7n, validBefore: 9, salt: ID },
+  );
+  beforeAll(() => {
+    Object.assign(globalThis, {
+      addEventListener: window_.addEventListener.bind(window_),
+      removeEventListener: window_.removeEventListener.bind(window_),
+      dispatchEvent: window_.dispatchEvent.bind(window_),
+    });
+  });
+  const window_ = new EventTarget();
+
+  it('signs typed data that any wallet understands', async () => {
+    const burner = await BurnerWallet.load(new MemoryStore());
+    const signature = await burner.signTypedData(data);
+    answers = { eth_accounts: [OWNER], eth_signTypedData_v4: signature };
+    expect(await new InjectedWallet(provider).signTypedData(data)).toBe(signature);
+    const [account, text] = asked.at(-1)?.params as [string, string];
+    expect(account).toBe(OWNER);
+    const document = JSON.parse(text) as Parameters<typeof recoverTypedDataAddress>[0];
+    const signer = await recoverTypedDataAddress({ ...document, signature });
+    expect(signer.toLowerCase()).toBe(await burner.address());
+  });
+
+  it('may end a signature in 0 or 1', async () => {
+    answers = { eth_accounts: [OWNER], eth_signTypedData_v4: `0x${'ab'.repeat(64)}01` };
+    expect((await new InjectedWallet(provider).signTypedData(data)).slice(-2)).toBe('1c');
+  });
+
+  it('says no in plain words', async () => {
+    const wallet = new InjectedWallet(provider);
+    answers = { eth_accounts: [OWNER], eth_signTypedData_v4: failing(4001) };
+    await expect(wallet.signTypedData(data)).rejects.toMatchObject({ code: 'wallet-rejected' });
+    answers = { eth_accounts: [], eth_requestAccounts: [] };
+    await expect(wallet.address()).rejects.toMatchObject({ code: 'no-wallet' });
+    answers = { wallet_switchEthereumChain: failing(4902) };
+    await expect(wallet.switchChain(5)).rejects.toMatchObject({ code: 'wrong-network' });
+    answers = { wallet_switchEthereumChain: failing(4001) };
+    await expect(wallet.switchChain(5)).rejects.toMatchObject({ code: 'wallet-rejected' });
+    answers = { eth_accounts: [OWNER], eth_call: `0x${'0'.repeat(62)}2a`, eth_chainId: '0x14a34' };
+    expect(await wallet.balance(ASSET)).toBe(42n);
+    expect(await wallet.chainId()).toBe(CHAIN);
+  });
+
+  it('announces itself', async () => {
+    expect(await injectedWallets(1)).toEqual([]);
+    window_.addEventListener('eip6963:requestProvider', () => {
+      for (const uuid of ['a', 'b', 'a']) {
+        const info = { uuid, name: `Wallet ${uuid}`, icon: 'javascript:', rdns: 'x' };
+        const detail = { info, provider };
+        window_.dispatchEvent(new CustomEvent('eip6963:announceProvider', { detail }));
+      }
+    });
+    const found = await injectedWallets(1);
+    expect(found.map((wallet) => wallet.name)).toEqual(['Wallet a', 'Wallet b']);
+    expect(found[0]?.icon).toBe('');
+  });
+});

@@ -1,0 +1,525 @@
+import { describe, expect, it } from 'vitest';
+import { DEPOSIT_BELOW_MINIMUM } from '../src/lib/codes';
+import { PaymentError } from '../src/lib/errors';
+import { Payer } from '../src/lib/payer';
+import { AskingWallet, setUp, until } from './payers';
+import { PAYEE, Shop } from './shop';
+
+const ahead = (bytes: number): { ahead: { bytes: number; amount: bigint }; pricing: string } => ({
+  ahead: { bytes, amount: BigInt(bytes) },
+  pricing: 'http://127.0.0.1:8402/hls/a/pricing.json',
+});
+
+describe('buying', () => {
+  it('answers a 402 with a deposit and a voucher, then pays ahead', async () => {
+    const { shop, payer, of } = setUp();
+    const first = shop.add('/hls/a/source/0.ts', 1000);
+    const second = shop.add('/hls/a/source/1.ts', 2000);
+    const bought = await payer.fetchPaid(first);
+    expect(bought.bytes.byteLength).toBe(1000);
+    expect(bought.amount).toBe(1000n);
+    expect(shop.seen.map((request) => request.payment)).toEqual([false, true]);
+    await payer.fetchPaid(second, { ahead: { bytes: 2000, amount: 2000n } });
+    expect(shop.seen).toHaveLength(3);
+    expect(payer.spent).toBe(3000n);
+    expect(shop.charged).toBe(3000n);
+    expect(of('spend').map((spend) => spend.total)).toEqual([1000n, 3000n]);
+    expect(of('deposit').map((deposit) => deposit.state)).toEqual(['signing', 'sent', 'done']);
+    expect(payer.receipts.map((receipt) => receipt.cumulative)).toEqual([1000n, 3000n]);
+    expect(payer.receipts[0]).toMatchObject({ bytes: 1000, payTo: PAYEE, url: first });
+  });
+
+  it('pays the first one ahead by the price list', async () => {
+    const { shop, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    expect(shop.seen.map((request) => request.path)).toEqual([
+      '/hls/a/pricing.json',
+      '/hls/a/source/0.ts',
+    ]);
+    expect(payer.spent).toBe(1000n);
+  });
+
+  it('takes what is free without a wallet', async () => {
+    const { shop, payer } = setUp({ wallet: undefined });
+    shop.price = 0n;
+    const free = await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 10), {
+      ahead: { bytes: 10, amount: 0n },
+    });
+    expect(free.amount).toBe(0n);
+    expect(free.receipt).toBeUndefined();
+  });
+
+  it('prices a range by itself', async () => {
+    const { shop, payer } = setUp();
+    const url = shop.add('/objects/a', 5000);
+    const part = await payer.fetchPaid(url, { range: 'bytes=100-199' });
+    expect(part.status).toBe(206);
+    expect(part.bytes.byteLength).toBe(100);
+    expect(payer.spent).toBe(100n);
+  });
+
+  it('has one voucher of a channel under way at a time', async () => {
+    const { shop, payer } = setUp();
+    const urls = Array.from({ length: 12 }, (_, n) => shop.add(`/hls/a/source/${n}.ts`, 100 + n));
+    await Promise.all(urls.map(async (url, n) => payer.fetchPaid(url, ahead(100 + n))));
+    expect(shop.paid).toBe(12);
+    expect(payer.spent).toBe(shop.charged);
+    expect(shop.charges).toHaveLength(12);
+  });
+
+  it('shares a channel between two tabs', async () => {
+    const shop = new Shop();
+    const one = setUp({}, shop);
+    const other = setUp({ store: one.store, wallet: one.wallet }, shop);
+    const urls = Array.from({ length: 10 }, (_, n) => shop.add(`/hls/a/source/${n}.ts`, 100));
+    await Promise.all(
+      urls.map(async (url, n) => (n % 2 ? one : other).payer.fetchPaid(url, ahead(100))),
+    );
+    expect(shop.accounts.size).toBe(1);
+    expect(shop.paid).toBe(10);
+    expect(one.payer.spent).toBe(500n);
+    expect(other.payer.spent).toBe(500n);
+  });
+
+  it('presents the receipt of the first purchase where it opens the same bytes', async () => {
+    const { shop, payer } = setUp();
+    shop.rewatchFree = true;
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    await payer.fetchPaid(url, ahead(1000));
+    const again = await payer.fetchPaid(url, ahead(1000));
+    expect(again.bytes.byteLength).toBe(1000);
+    expect(again.amount).toBe(0n);
+    expect(shop.charged).toBe(1000n);
+    shop.rewatchFree = false;
+    await payer.fetchPaid(url, ahead(1000));
+    expect(payer.spent).toBe(2000n);
+  });
+});
+
+describe('prices', () => {
+  it('never signs above what the playlist said', async () => {
+    const { shop, payer, of } = setUp();
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.price *= 2n;
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'price-raised' });
+    await expect(payer.fetchPaid(url, { atMost: 1999n })).rejects.toMatchObject({
+      code: 'price-raised',
+    });
+    expect(shop.charged).toBe(0n);
+    expect(of('error')[0]).toMatchObject({ code: 'price-raised', retryable: false });
+    expect(payer.spent).toBe(0n);
+  });
+
+  it('pays less where the server asks for less', async () => {
+    const { shop, payer } = setUp();
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.price /= 2n;
+    const bought = await payer.fetchPaid(url, ahead(1000));
+    expect(bought.amount).toBe(500n);
+    expect(payer.spent).toBe(500n);
+  });
+
+  it('does not pay for what was free', async () => {
+    const { shop, payer } = setUp();
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    const free = { ahead: { bytes: 1000, amount: 0n } };
+    await expect(payer.fetchPaid(url, free)).rejects.toMatchObject({ code: 'price-raised' });
+  });
+
+  it('is told when bytes are not those that were quoted', async () => {
+    const { shop, payer } = setUp();
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    const quoted = { ahead: { bytes: 1001, amount: 1001n } };
+    await expect(payer.fetchPaid(url, quoted)).rejects.toMatchObject({ code: 'bad-delivery' });
+  });
+
+  it('refuses a token that is not allowed', async () => {
+    const { shop, payer } = setUp({ assets: [] });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    await expect(payer.fetchPaid(url)).rejects.toMatchObject({ code: 'no-way-to-pay' });
+  });
+});
+
+describe('one voucher for one delivery', () => {
+  for (const fault of ['drop', 'charge+drop', '503', 'charge+503', 'busy', 'break']) {
+    it(`after ${fault}`, async () => {
+      const { shop, payer } = setUp();
+      const url = shop.add('/hls/a/source/0.ts', 1000);
+      shop.faults.push(fault, fault);
+      const bought = await payer.fetchPaid(url, ahead(1000));
+      expect(bought.bytes.byteLength).toBe(1000);
+      expect(shop.vouchers).toBe(1);
+      expect(shop.paid).toBe(3);
+      expect(payer.spent).toBe(1000n);
+      expect(payer.receipts).toHaveLength(1);
+    });
+  }
+
+  it('is the same one when the caller asks again after it was given up', async () => {
+    const { shop, payer } = setUp();
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop', 'drop');
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'unreachable' });
+    await payer.fetchPaid(url, ahead(1000));
+    expect(shop.vouchers).toBe(1);
+    expect(payer.spent).toBe(1000n);
+    expect(shop.charged).toBe(1000n);
+  });
+
+  it('is the same one after a reload', async () => {
+    const shop = new Shop();
+    const before = setUp({}, shop);
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    await expect(before.payer.fetchPaid(url, ahead(1000))).rejects.toThrow(PaymentError);
+    const since = setUp({ store: before.store, wallet: before.wallet }, shop);
+    await since.payer.fetchPaid(url, ahead(1000));
+    expect(shop.vouchers).toBe(1);
+    expect(since.payer.spent).toBe(1000n);
+    await since.payer.fetchPaid(shop.add('/hls/a/source/1.ts', 10), ahead(10));
+    expect(shop.accounts.size).toBe(1);
+    expect(shop.charged).toBe(1010n);
+  });
+
+  it('is not presented after its server has forgotten it', async () => {
+    let now = 1_000_000;
+    const { shop, payer } = setUp({ now: () => now });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toThrow(PaymentError);
+    now += 121_000;
+    shop.forget();
+    await payer.fetchPaid(url, ahead(1000));
+    expect(shop.charged).toBe(2000n);
+    expect(payer.spent).toBe(2000n);
+    expect(payer.receipts).toHaveLength(2);
+  });
+});
+
+describe('an aborted request', () => {
+  const abortable = (): { abort: AbortController; url: string } & ReturnType<typeof setUp> => {
+    const all = setUp();
+    return { ...all, abort: new AbortController(), url: all.shop.add('/hls/a/source/0.ts', 1000) };
+  };
+
+  it('that was charged pays for the same bytes later', async () => {
+    const { shop, payer, abort, url } = abortable();
+    shop.arrived = () => abort.abort();
+    const buying = payer.fetchPaid(url, { ...ahead(1000), signal: abort.signal });
+    await expect(buying).rejects.toMatchObject({ name: 'AbortError' });
+    shop.arrived = () => undefined;
+    await until(() => payer.spent === 1000n);
+    const again = await payer.fetchPaid(url, ahead(1000));
+    expect(again.bytes.byteLength).toBe(1000);
+    expect(again.amount).toBe(0n);
+    expect(shop.vouchers).toBe(1);
+    expect(shop.charged).toBe(1000n);
+    expect(payer.spent).toBe(1000n);
+  });
+
+  it('does not hold up the next one, and costs no second voucher for that', async () => {
+    const { shop, payer, abort, url } = abortable();
+    const next = shop.add('/hls/a/source/9.ts', 500);
+    shop.arrived = () => abort.abort();
+    await expect(
+      payer.fetchPaid(url, { ...ahead(1000), signal: abort.signal }),
+    ).rejects.toMatchObject({ name: 'AbortError' });
+    shop.arrived = () => undefined;
+    await payer.fetchPaid(next, ahead(500));
+    expect(shop.paid).toBe(2);
+    expect(payer.spent).toBe(1500n);
+    expect(shop.charged).toBe(1500n);
+  });
+
+  for (const fault of ['hang', 'charge+hang']) {
+    it(`that got no answer (${fault}) is settled by the next voucher`, async () => {
+      const { shop, payer, abort, url } = abortable();
+      await payer.fetchPaid(shop.add('/hls/a/source/8.ts', 10), ahead(10));
+      shop.faults.push(fault);
+      shop.arrived = () => setTimeout(() => abort.abort(), 5);
+      await expect(
+        payer.fetchPaid(url, { ...ahead(1000), signal: abort.signal }),
+      ).rejects.toMatchObject({ name: 'AbortError' });
+      shop.arrived = () => undefined;
+      await payer.fetchPaid(shop.add('/hls/a/source/9.ts', 500), ahead(500));
+      expect(payer.spent).toBe(shop.charged);
+      const again = await payer.fetchPaid(url, ahead(1000));
+      expect(again.amount).toBe(fault === 'hang' ? 1000n : 0n);
+      expect(payer.spent).toBe(shop.charged);
+      expect(shop.charged).toBe(1510n);
+      expect(payer.receipts).toHaveLength(3);
+    });
+  }
+
+  it('before anything was signed costs nothing', async () => {
+    const { shop, payer, abort, url } = abortable();
+    abort.abort();
+    await expect(
+      payer.fetchPaid(url, { ...ahead(1000), signal: abort.signal }),
+    ).rejects.toMatchObject({ name: 'AbortError' });
+    await payer.fetchPaid(url, ahead(1000));
+    expect(shop.paid).toBe(1);
+  });
+
+  it('many times over, at any moment, costs each of the bytes once', async () => {
+    const { shop, payer } = setUp();
+    const urls = Array.from({ length: 20 }, (_, n) => shop.add(`/hls/a/source/${n}.ts`, 100));
+    let delivered = 0;
+    for (const [n, url] of urls.entries()) {
+      const abort = new AbortController();
+      const buying = payer.fetchPaid(url, { ...ahead(100), signal: abort.signal });
+      buying.then(
+        () => (delivered += 1),
+        () => undefined,
+      );
+      for (let turns = 0; turns < n * 3; turns += 1) await Promise.resolve();
+      if (n % 3 === 0) await new Promise((resolve) => setTimeout(resolve, n % 5));
+      abort.abort();
+    }
+    for (const url of urls) await payer.fetchPaid(url, ahead(100));
+    expect(shop.charged).toBe(2000n + 100n * BigInt(delivered));
+    expect(payer.spent).toBe(shop.charged);
+    expect(delivered).toBeLessThan(20);
+  });
+});
+
+describe('a server that is not honest', () => {
+  it('is not paid again after it charged more than was signed', async () => {
+    const { shop, payer, of, store } = setUp();
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('overcharge');
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'overcharged' });
+    expect(of('error')).toMatchObject([{ code: 'overcharged', retryable: false }]);
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'overcharged' });
+    expect(shop.paid).toBe(1);
+    expect((await store.channels())[0]?.fault).not.toBe('');
+    expect((await payer.channels())[0]?.fault).toBeDefined();
+  });
+
+  it('is caught when it claims what it never delivered', async () => {
+    const { shop, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const [account] = shop.accounts.values();
+    if (account) account.charged += 500n;
+    const next = payer.fetchPaid(shop.add('/hls/a/source/1.ts', 10), ahead(10));
+    await expect(next).rejects.toMatchObject({ code: 'overcharged' });
+  });
+});
+
+describe('the budget', () => {
+  it('pauses at the total and goes on when it is raised', async () => {
+    const { shop, payer, of } = setUp({ budget: { total: 1500n } });
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const waiting = [1, 2].map(async (n) =>
+      payer.fetchPaid(shop.add(`/hls/a/source/${n}.ts`, 1000), ahead(1000)),
+    );
+    await until(() => payer.waiting === 'total');
+    expect(of('cap')).toMatchObject([{ limit: 'total', needed: 1000n, spent: 1000n, cap: 1500n }]);
+    expect(shop.charged).toBe(1000n);
+    payer.budget = { total: 3000n };
+    await Promise.all(waiting);
+    expect(payer.spent).toBe(3000n);
+    expect(of('resume')).toEqual([{ waited: 'total' }]);
+    expect(payer.waiting).toBeUndefined();
+  });
+
+  it('pauses at the minute and goes on by itself', async () => {
+    let now = 1_000_000;
+    const budget = { total: 10_000n, perMinute: 1500n };
+    const { shop, payer, of } = setUp({ budget, now: () => now });
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    now += 59_990;
+    const next = payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    await until(() => payer.waiting === 'minute');
+    expect(of('cap')).toMatchObject([{ limit: 'minute', resumesAt: 1_060_000 }]);
+    now += 11;
+    await next;
+    expect(payer.perMinute).toBe(1000n);
+  });
+
+  it('throws where nobody wants to wait, and can be aborted where one does', async () => {
+    const { shop, payer } = setUp({ budget: { total: 10n } });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    await expect(payer.fetchPaid(url, { ...ahead(1000), wait: false })).rejects.toMatchObject({
+      code: 'cap-total',
+    });
+    const abort = new AbortController();
+    const waiting = payer.fetchPaid(url, { ...ahead(1000), signal: abort.signal });
+    await until(() => payer.waiting === 'total');
+    abort.abort();
+    await expect(waiting).rejects.toMatchObject({ name: 'AbortError' });
+    expect(shop.paid).toBe(0);
+  });
+});
+
+describe('deposits', () => {
+  it('top a channel up, silently by a burner', async () => {
+    const { shop, payer, of } = setUp({ deposit: () => 2500n });
+    for (let n = 0; n < 6; n += 1) {
+      await payer.fetchPaid(shop.add(`/hls/a/source/${n}.ts`, 1000), ahead(1000));
+    }
+    expect(shop.charged).toBe(6000n);
+    expect(of('deposit').filter(({ state }) => state === 'done').length).toBeGreaterThan(1);
+    expect(shop.accounts.size).toBe(1);
+    expect([...shop.accounts.values()][0]?.balance).toBeGreaterThanOrEqual(6000n);
+  });
+
+  it('ask an injected wallet once, and again only when the channel is empty', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer, of } = setUp({ wallet, deposit: () => 2500n });
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    expect(wallet.asked).toHaveLength(1);
+    expect(of('topup-needed').map((need) => need.missing)).toEqual([1000n, 0n]);
+    await payer.fetchPaid(shop.add('/hls/a/source/2.ts', 1000), ahead(1000));
+    expect(wallet.asked).toHaveLength(2);
+    expect(of('topup-needed').at(-1)?.missing).toBe(500n);
+  });
+
+  it('wait for the page where it wants to ask first', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet });
+    payer.addEventListener('topup-needed', (event) => event.preventDefault());
+    const buying = payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    await until(() => payer.waiting === 'topup');
+    expect(wallet.asked).toHaveLength(0);
+    payer.topUp(5000n);
+    await buying;
+    expect(wallet.asked[0]?.message.value).toBe(5000n);
+    payer.topUp(700n);
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 10), ahead(10));
+    expect(wallet.asked).toHaveLength(2);
+    expect([...shop.accounts.values()][0]?.balance).toBe(5700n);
+  });
+
+  it('that the wallet rejects are told once and asked for again only by its owner', async () => {
+    const wallet = new AskingWallet();
+    wallet.rejects = true;
+    const { shop, payer, of } = setUp({ wallet });
+    const buying = [0, 1, 2].map(async (n) =>
+      payer.fetchPaid(shop.add(`/hls/a/source/${n}.ts`, 10), ahead(10)),
+    );
+    await until(() => payer.waiting === 'wallet');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(wallet.asked).toHaveLength(1);
+    expect(of('error')).toMatchObject([{ code: 'wallet-rejected', retryable: true }]);
+    expect(shop.paid).toBe(0);
+    wallet.rejects = false;
+    payer.resume();
+    await Promise.all(buying);
+    expect(wallet.asked).toHaveLength(2);
+    expect(payer.spent).toBe(30n);
+  });
+
+  it('need a wallet, its network and its money', async () => {
+    const { shop, payer, of } = setUp({ wallet: undefined });
+    const buying = payer.fetchPaid(shop.add('/hls/a/source/0.ts', 10), ahead(10));
+    await until(() => payer.waiting === 'wallet');
+    const wallet = new AskingWallet();
+    wallet.chain = 1;
+    wallet.refusesChain = true;
+    payer.wallet = wallet;
+    await until(() => of('error').length === 2);
+    wallet.refusesChain = false;
+    wallet.holds = 5n;
+    payer.resume();
+    await until(() => of('error').length === 3);
+    wallet.holds = 50n;
+    payer.resume();
+    await buying;
+    const codes = ['no-wallet', 'wrong-network', 'insufficient-funds'];
+    expect(of('error').map((error) => error.code)).toEqual(codes);
+    expect([...shop.accounts.values()][0]?.balance).toBe(50n);
+  });
+
+  it('that were signed are handed over again, not signed again', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet });
+    shop.faults.push('drop', 'drop', 'drop', 'drop');
+    const first = shop.add('/hls/a/source/0.ts', 1000);
+    await expect(payer.fetchPaid(first, ahead(1000))).rejects.toThrow(PaymentError);
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    expect(wallet.asked).toHaveLength(1);
+    await payer.fetchPaid(first, ahead(1000));
+    expect(shop.charged).toBe(2000n);
+    expect(payer.spent).toBe(2000n);
+  });
+
+  it('that expired unseen are looked for before another is signed', async () => {
+    let now = 1_000_000_000;
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet, now: () => now });
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    const first = shop.add('/hls/a/source/0.ts', 1000);
+    await expect(payer.fetchPaid(first, ahead(1000))).rejects.toThrow(PaymentError);
+    now += 301_000;
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    expect(wallet.asked).toHaveLength(1);
+    expect(payer.spent).toBe(shop.charged);
+    shop.faults.push('drop', 'drop', 'drop', 'drop');
+  });
+
+  it('that never arrived are made anew after they expired', async () => {
+    let now = 1_000_000_000;
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet, now: () => now });
+    shop.faults.push('drop', 'drop', 'drop', 'drop');
+    const first = shop.add('/hls/a/source/0.ts', 1000);
+    await expect(payer.fetchPaid(first, ahead(1000))).rejects.toThrow(PaymentError);
+    now += 301_000;
+    await payer.fetchPaid(first, ahead(1000));
+    expect(wallet.asked).toHaveLength(2);
+    expect(payer.spent).toBe(1000n);
+  });
+
+  it('that are too small for the server are made larger once', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet, budget: { total: 2000n } });
+    shop.faults.push(`refuse:${DEPOSIT_BELOW_MINIMUM}`);
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    expect(wallet.asked.map((data) => data.message.value)).toEqual([2000n, 10_000n]);
+    expect(payer.spent).toBe(1000n);
+  });
+
+  it('that are refused stop the purchase and tell', async () => {
+    const { shop, payer, of } = setUp({ wallet: new AskingWallet() });
+    shop.faults.push('refuse:deposit_transaction_failed');
+    const buying = payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    await until(() => payer.waiting === 'wallet');
+    expect(of('error')).toMatchObject([{ code: 'refused', retryable: true }]);
+    payer.resume();
+    await buying;
+    expect(payer.spent).toBe(1000n);
+  });
+});
+
+describe('closing', () => {
+  it('has the rest refunded, and goes on with a new deposit', async () => {
+    const { shop, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const [before] = await payer.channels();
+    expect(before).toMatchObject({ charged: 1000n, balance: 10_000n, refundable: 9000n });
+    expect(await payer.close()).toMatchObject([{ amount: 9000n }]);
+    expect(await payer.close()).toEqual([]);
+    expect((await payer.channels())[0]?.refundable).toBe(0n);
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 10), ahead(10));
+    expect(payer.spent).toBe(1010n);
+  });
+
+  it('counts what was charged and never heard of', async () => {
+    const { shop, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    const next = payer.fetchPaid(shop.add('/hls/a/source/1.ts', 500), ahead(500));
+    await expect(next).rejects.toThrow(PaymentError);
+    expect(await payer.close()).toMatchObject([{ amount: 8500n }]);
+    expect(payer.spent).toBe(1500n);
+  });
+});
+
+it('pays nothing on a page that has no store', async () => {
+  const { shop } = setUp();
+  const broken = new Payer({ budget: { total: 1n }, fetch: shop.fetch });
+  expect(broken.waiting).toBeUndefined();
+  expect(await broken.close()).toEqual([]);
+});
