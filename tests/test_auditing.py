@@ -12,9 +12,9 @@ from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner, Result
 
 from tests.support.ledger_books import ASSET, DAYS, PAY_TO, Busy, a_busy_shop
-from xbyte_live.auditing import COLUMNS
 from xbyte_live.cli import main
 from xbyte_live.db.engine import Database
+from xbyte_live.ledger.bookkeeping import COLUMNS
 from xbyte_live.ledger.export import Entry, Export
 from xbyte_live.ledger.retention import DAY
 

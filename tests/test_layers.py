@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("vitals", "1 pure"),
     ("rhythm", "1 pure"),
     ("attempts", "1 pure"),
+    ("addresses", "1 pure"),
     ("backoff", "1 pure"),
     ("rtmp/server", "2 adapters"),
     ("rtmp/peer", "2 adapters"),
@@ -52,6 +53,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("snapshots", "2 adapters"),
     ("tasks", "2 adapters"),
     ("helping", "2 adapters"),
+    ("board", "2 adapters"),
     ("batching", "2 adapters"),
     ("webhooks", "2 adapters"),
     ("ledger/*", "3 parts"),
@@ -61,12 +63,16 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("live", "3 parts"),
     ("pulls", "3 parts"),
     ("recordings", "3 parts"),
+    ("stills", "3 parts"),
     ("settlement/*", "3 parts"),
     ("housekeeping", "3 parts"),
     ("intake", "3 parts"),
+    ("web/tally", "1 pure"),
     ("web/*", "4 edge"),
     ("broadcasting", "5 wiring"),
     ("charging", "5 wiring"),
+    ("administering", "5 wiring"),
+    ("admitting", "5 wiring"),
     ("auditing", "5 wiring"),
     ("clearing", "5 wiring"),
     ("renting", "5 wiring"),
@@ -84,6 +90,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("cli", "5 wiring"),
     ("client/*", "client"),
     ("devnet/*", "devnet"),
+    ("player/*", "build"),
 )
 
 # What a layer may import besides its own folder.
@@ -96,6 +103,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "5 wiring": ("0 values", "1 pure", "2 adapters", "3 parts", "4 edge", "client", "devnet"),
     "client": ("0 values", "1 pure"),
     "devnet": ("0 values", "1 pure"),
+    "build": ("0 values",),
 }
 
 # Imports beside or above the rule, each with its reason in the design.
@@ -125,6 +133,11 @@ ALSO: frozenset[tuple[str, str]] = frozenset(
         ("intake", "housekeeping"),
         ("web/*", "store/base"),  # the edge opens bytes
         ("web/*", "store/cache"),
+        ("service", "administering"),
+        ("administering", "broadcasting"),
+        ("admitting", "administering"),
+        ("admitting", "service"),
+        ("cli", "admitting"),
         ("service", "broadcasting"),
         ("service", "charging"),
         ("charging", "clearing"),
@@ -140,6 +153,7 @@ ALSO: frozenset[tuple[str, str]] = frozenset(
         ("doctor", "service"),
         ("doctor", "broadcasting"),
         ("shelving", "service"),
+        ("demo", "admitting"),
         ("demo", "service"),
         ("demo", "doctor"),
         ("demo", "streaming"),
@@ -158,6 +172,7 @@ ALSO: frozenset[tuple[str, str]] = frozenset(
         ("measuring", "paying"),
         ("wallets", "paying"),
         ("cli", "demo"),
+        ("player/bundle", "devnet/npm"),  # one way to npm, at run time and when it is installed
         ("devnet/facilitator", "payments/sender"),  # one sender of a key, here and in the demo
     }
 )
@@ -175,6 +190,7 @@ ONLY: tuple[tuple[str, tuple[str, ...]], ...] = (
             "streams",
             "recordings",
             "service",
+            "administering",
             "broadcasting",
             "charging",
             "clearing",
@@ -185,8 +201,13 @@ ONLY: tuple[tuple[str, tuple[str, ...]], ...] = (
         "client/*",
         ("client/*", "paying", "wallets", "borrowing", "playing", "measuring", "cli"),
     ),
+    ("devnet/npm", ("devnet/*", "player/bundle")),
     ("devnet/*", ("devnet/*", "demo", "cli")),
-    ("service", ("auditing", "doctor", "shelving", "streaming", "settling", "demo", "cli")),
+    ("player/*", ("player/*",)),
+    (
+        "service",
+        ("admitting", "auditing", "doctor", "shelving", "streaming", "settling", "demo", "cli"),
+    ),
     ("cli", ()),
 )
 
@@ -204,8 +225,15 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("db/*", "ledger/*", "catalog", "streams"),
     "alembic": ("db/*",),
     "av": ("media/*", "devnet/*"),
-    "web3": ("payments/chain", "payments/channel_chain", "payments/evidence", "devnet/*"),
-    "starlette": ("web/*", "service", "devnet/facilitator"),
+    "web3": (
+        "payments/chain",
+        "payments/channel_chain",
+        "payments/evidence",
+        "payments/node",
+        "devnet/*",
+    ),
+    "starlette": ("web/*", "service", "devnet/facilitator", "devnet/faucet"),
+    "jinja2": ("web/pages",),
     "uvicorn": ("service", "playing", "web/bounded", "devnet/*"),
     "m3u8": ("media/playlist",),
     "coincurve": ("payments/eip712", "payments/authorizer", "client/*"),
@@ -220,7 +248,7 @@ def modules() -> dict[str, ast.Module]:
     return {
         file.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(file.read_text("utf-8"))
         for file in sorted(PACKAGE.rglob("*.py"))
-        if file.name != "__init__.py" and "versions" not in file.parts
+        if file.name != "__init__.py" and not {"versions", "node_modules"} & {*file.parts}
     }
 
 

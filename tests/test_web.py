@@ -62,6 +62,8 @@ async def test_the_catalog_tells_clients_where_everything_is(site: Site) -> None
         "name": "Plasma",
         "price_per_mb": "1",
         "rewatch": "paid",
+        "price_per_minute": "5.722046",
+        "has_video": True,
         "kind": "title",
         "duration_seconds": 30.0,
         "preview_seconds": 0.0,
@@ -237,7 +239,7 @@ async def test_other_methods_are_refused(site: Site, method: str, path: str) -> 
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/hls", "/hls/", "/hls/plasma", "/hls/plasma/", "/watch/plasma", "/api/v1", "/objects/"],
+    ["/watch", "/hls", "/hls/", "/hls/plasma", "/hls/plasma/", "/static/", "/api/v1", "/objects/"],
 )
 async def test_other_urls_are_not_found_and_lead_nowhere(site: Site, path: str) -> None:
     async with site.client() as client:

@@ -1,20 +1,18 @@
 """Wiring: ``ledger audit`` and ``ledger export``: the books proven, and written for bookkeeping."""
 
-import csv
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Any, Literal, TextIO
-
-import orjson
+from typing import Any
 
 from xbyte_live.config import Settings
 from xbyte_live.display import print_json, print_line, print_table, progress_bar, warn
 from xbyte_live.errors import ConfigError
 from xbyte_live.ledger.audit import Auditor, Stage
+from xbyte_live.ledger.bookkeeping import Format, writing
 from xbyte_live.ledger.export import Entry, Export
 from xbyte_live.ledger.findings import Audit
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
@@ -22,13 +20,6 @@ from xbyte_live.payments.evidence import Evidence
 from xbyte_live.service import open_shelf
 
 CLEAN, DISAGREEMENTS, UNCHECKED = 0, 1, 3  # exit codes of an audit
-
-Format = Literal["csv", "json"]
-
-COLUMNS = (
-    "kind", "time", "item", "resource", "bytes", "amount", "dollars", "income", "scheme",
-    "network", "asset", "payer", "payee", "reference", "count",
-)  # fmt: skip
 
 
 async def audit(settings: Settings, *, chain: bool, as_json: bool) -> int:
@@ -126,55 +117,21 @@ async def export(
 def _writing(form: Format, out: Path | None) -> Iterator[Callable[[Entry], None]]:
     """What takes entries and writes them; a file appears under its name once it is whole."""
     if out is None:
-        yield from _writer(form, sys.stdout)
+        with writing(form, sys.stdout) as take:
+            yield take
         return
     part = out.with_name(out.name + ".part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            yield from _writer(form, file)
+        with (
+            part.open("w", encoding="utf-8", newline="") as file,
+            writing(form, file) as take,
+        ):
+            yield take
         part.replace(out)
     except OSError as error:
         raise ConfigError(f"{out.name} cannot be written ({error.strerror}); set --out") from None
     finally:
         part.unlink(missing_ok=True)
-
-
-def _writer(form: Format, file: TextIO) -> Iterator[Callable[[Entry], None]]:
-    if form == "csv":
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-
-        def tabulate(entry: Entry) -> None:
-            table.writerow(_row(entry).values())
-
-        yield tabulate
-        return
-    before = "[\n"
-
-    def take(entry: Entry) -> None:
-        nonlocal before
-        file.write(before + orjson.dumps(_row(entry)).decode())
-        before = ",\n"
-
-    yield take
-    file.write("[]\n" if before == "[\n" else "\n]\n")
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    """An entry under the names of ``COLUMNS``; amounts also as dollars."""
-    at = datetime.fromtimestamp(entry.at, UTC)
-    values = {
-        "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "dollars": _dollars(entry.amount),
-    }
-    return {
-        name: values[name] if name in values else _safe(getattr(entry, name)) for name in COLUMNS
-    }
-
-
-def _safe(value: Any) -> Any:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
 
 
 def _dollars(amount: int) -> str:

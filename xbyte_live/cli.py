@@ -328,6 +328,7 @@ def stream_remove(slugs: tuple[str, ...], settings: Settings) -> None:
 @click.option("--rendition", help="Which rendition of a playlist; else the best.")
 @click.option("--max-bandwidth", type=int, help="Most bits a second a rendition may have.")
 @click.option("--time-limit", type=float, help="Seconds after which a live stream is left.")
+@click.option("--close", is_flag=True, help="Have what is left in the channel given back after.")
 @click.option("--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts.")
 @json_option
 @settings_options("assets", "rpc_urls")
@@ -418,7 +419,7 @@ def bench(url: str, settings: Settings, **given: Any) -> None:
 @click.option("--budget", default="0.50", show_default=True, help="Dollars to buy it for.")
 @click.option("--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts.")
 @json_option
-@settings_options("assets")
+@settings_options("assets", "rpc_urls")
 def session(url: str, settings: Settings, **given: Any) -> None:
     """Buy a URL that any player plays, for a budget; what is left of it goes back."""
     from xbyte_live.borrowing import buy
@@ -578,6 +579,16 @@ def ledger_export(settings: Settings, first: datetime, before: datetime, **given
     from xbyte_live.auditing import export
 
     _run(export(settings, first=first.date(), before=before.date(), **given))
+
+
+@main.command()
+@json_option
+@settings_options("data_dir", "host", "port", "public_url")
+def studio(settings: Settings, as_json: bool) -> None:
+    """Print a link that opens the studio, and where its admin token is."""
+    from xbyte_live.admitting import show_login
+
+    show_login(settings, as_json=as_json)
 
 
 @main.command()

@@ -70,7 +70,22 @@ class Settings:
         "", "the URL viewers use, when a proxy stands in front; empty: as each request says"
     )
     cors_origins: tuple[str, ...] = setting(("*",), "origins whose pages may play")
+    site_name: str = setting("xByte Live", "what the pages call this server")
+    faucet_url: str = setting(
+        "", "URL that hands out test money, on a local test chain only; pages then offer it"
+    )
     log_level: LogLevel = setting("info", "least important kind of line that is logged")
+
+    admin_token: Secret = setting(
+        Secret(""),
+        "what opens the studio and its API, 24 letters or more; empty: one is made and kept in "
+        "`data_dir`",
+        flag=False,
+    )
+    admin_failures: int = setting(
+        10, "wrong admin tokens a network may try in a minute before they are refused unlogged"
+    )
+    event_subscribers: int = setting(32, "studio pages that may follow the live figures at once")
 
     pay_to: str = setting("", "the payee's address, for items without one of their own")
     price: str = setting("0.001", "dollars per MB for items added without `--price`")
@@ -221,6 +236,8 @@ class Settings:
         unknown = set(self.schemes) - {"batch-settlement", "exact"}
         if unknown or not self.schemes:
             raise ConfigError("schemes takes batch-settlement and exact, one of them at least")
+        if 0 < len(self.admin_token.reveal()) < 24:
+            raise ConfigError("admin_token must have 24 letters or more, as nobody can guess")
         if not 900 <= self.withdraw_delay <= 2_592_000:
             raise ConfigError("withdraw_delay must lie between 900 and 2592000 seconds")
         for name, decimals in (("max_gas_price", 9), ("low_gas", 18)):
@@ -257,6 +274,7 @@ class Settings:
             "public_url": [self.public_url] if self.public_url else [],
             "facilitators": self.facilitators,
             "rpc_urls": self.rpc_by_network.values(),
+            "faucet_url": [self.faucet_url] if self.faucet_url else [],
             "on_publish_url": [self.on_publish_url] if self.on_publish_url else [],
             "webhook_urls": self.webhook_urls,
         }.items():
@@ -337,7 +355,7 @@ _LEAST = {
     "republish_window": 1, "live_segment_target": 1, "live_window": 6, "live_longest_segment": 2,
     "feed_memory": 64 * MIB, "feed_timeout": 1, "feed_restarts": 0, "waiting_readers": 0,
     "recording_max_age": 0, "delivery_retention": 0, "recording_max_bytes": 0,
-    "webhook_timeout": 1, "session_ttl": 60,
+    "webhook_timeout": 1, "session_ttl": 60, "admin_failures": 1, "event_subscribers": 0,
     "session_connections": 1,
 }  # fmt: skip
 

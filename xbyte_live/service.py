@@ -1,19 +1,22 @@
 """Wiring: builds every part from ``Settings``, starts them in order and stops them in reverse."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
+from xbyte_live.administering import build_studio
+from xbyte_live.board import Board, boards
 from xbyte_live.broadcasting import OnAir, open_live
 from xbyte_live.catalog import Catalog
 from xbyte_live.charging import Till, open_till
@@ -33,8 +36,10 @@ from xbyte_live.web.app import create_app
 from xbyte_live.web.bounded import BoundedHttp
 from xbyte_live.web.health import Readiness, store_check
 from xbyte_live.web.metrics import Levels, Metrics
+from xbyte_live.web.tally import Tally, load
 
 SWEEP_EVERY = 60.0  # seconds
+TELL_EVERY = 1.0  # seconds between two words of a process to the others about its figures
 FORGET_AFTER = 86_400.0  # seconds a payment that came to nothing is remembered
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICKS_A_SECOND = 10  # as uvicorn counts them
@@ -75,11 +80,14 @@ async def open_shelf(settings: Settings) -> AsyncIterator[Shelf]:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, *, helping: bool = False) -> AsyncIterator[Starlette]:
+async def open_service(
+    settings: Settings, *, helping: bool = False, board: Board | None = None
+) -> AsyncIterator[Starlette]:
     """Everything behind the HTTP server, running; stopped in reverse order on leaving.
 
     One that is ``helping`` only answers HTTP: publishers, settlement and clearing up are left
-    to another process. Raises ``ConfigError`` when settings that only serving needs are missing.
+    to another process. On the ``board`` they tell each other their figures. Raises
+    ``ConfigError`` when settings that only serving needs are missing.
     """
     if not is_address(settings.pay_to):
         raise ConfigError("pay_to must be the payee's address; set XBYTE_PAY_TO=0x…")
@@ -92,6 +100,11 @@ async def open_service(settings: Settings, *, helping: bool = False) -> AsyncIte
             on_air = await stack.enter_async_context(
                 open_live(settings, shelf.database, shelf.catalog, shelf.store)
             )
+        metrics = _metrics(
+            board,
+            lambda: _held(cache, shelf.database, till, on_air),
+            lambda held: _levels(held, till),
+        )
         app = create_app(
             settings=settings,
             catalog=shelf.catalog,
@@ -99,35 +112,41 @@ async def open_service(settings: Settings, *, helping: bool = False) -> AsyncIte
             cache=cache,
             gate=till.gate,
             sessions=till.sessions,
+            studio=build_studio(settings, shelf.database, shelf.catalog),
             ledger=till.charges,
-            metrics=Metrics(levels=lambda: _levels(cache, shelf.database, till, on_air)),
+            channels=till.channels,
+            metrics=metrics,
             readiness=_readiness(shelf, till),
         )
         work = (*till.work(), _sweeping(settings, shelf, till, on_air)) if on_air else ()
-        async with background(*work):
+        telling = (_telling(metrics, board),) if board else ()
+        async with background(*work, *telling):
             yield app
 
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal ends it, with helpers where ``workers`` asks for them."""
 
-    with listening(settings, shared=settings.workers > 1) as listener:
+    with (
+        listening(settings, shared=settings.workers > 1) as listener,
+        boards(settings.workers - 1) as (own, *others),
+    ):
         async with (
-            open_service(settings) as app,
-            helpers(settings.workers - 1, run_helper, settings),
+            open_service(settings, board=own) as app,
+            helpers(run_helper, [(settings, board) for board in others]),
         ):
             log.info("serving on %s", public_url(settings))
             await HttpServer(app, settings).run(listener)
 
 
-def run_helper(settings: Settings) -> None:
+def run_helper(settings: Settings, board: Board) -> None:
     """Answer HTTP beside the process that leads, until it goes."""
     os.setsid()  # Ctrl-C is for the leader, which ends us
     log_to_stderr(settings.log_level)
 
     async def help_out() -> None:
         with listening(settings, shared=True) as listener:
-            async with open_service(settings, helping=True) as app:
+            async with open_service(settings, helping=True, board=board) as app:
                 server = HttpServer(app, settings)
                 with when_the_leader_goes(server.leave):
                     await server.run(listener)
@@ -173,10 +192,12 @@ class HttpServer(uvicorn.Server):
             )
         )
         self.ready = asyncio.Event()
-        self._leaving = asyncio.Event()
+        self._leaving: asyncio.Event = app.state.leaving  # long answers end by it too
 
     async def run(self, listener: socket.socket) -> None:  # type: ignore[override]
         """Answer requests until told to stop."""
+        gc.collect()
+        gc.freeze()  # what the server is made of stays until its end: no collection looks at it
         await self.serve([listener])
 
     async def main_loop(self) -> None:
@@ -230,25 +251,62 @@ def _readiness(shelf: Shelf, till: Till) -> Readiness:
     )
 
 
-async def _levels(
-    cache: SegmentCache, database: Database, till: Till, on_air: OnAir | None
-) -> Levels:
-    sessions = await till.sessions.totals()
+def _metrics(
+    board: Board | None, held: Callable[[], Levels], levels: Callable[[Levels], Awaitable[Levels]]
+) -> Metrics:
+    """What is counted here, with what the others on the board have counted."""
+
+    def others() -> list[Tally]:
+        return [load(posted) for posted in board.others()] if board else []
+
+    earlier = board.own() if board else None
+    return Metrics(
+        levels=lambda: levels(held()),
+        held=held,
+        others=others,
+        before=load(earlier).counted() if earlier else None,
+    )
+
+
+async def _telling(metrics: Metrics, board: Board) -> None:
+    """Tell the others our figures for ever, and once more in the end."""
+    last = b""
+    try:
+        while True:
+            posted = metrics.tally().dump()
+            if posted != last:
+                await asyncio.to_thread(board.post, posted)
+                last = posted
+            await asyncio.sleep(TELL_EVERY)
+    finally:
+        board.post(metrics.tally().dump())
+
+
+def _held(cache: SegmentCache, database: Database, till: Till, on_air: OnAir | None) -> Levels:
+    """What the parts in this process hold."""
     return Levels(
         cache_hits=cache.hits,
         cache_misses=cache.misses,
         cache_bytes=cache.bytes,
         database_queue=database.waiting,
-        charges={total.state: total.count for total in await till.charges.open_totals()},
-        actions=await till.rows.under_way(),
         unclaimable=len(till.actions.unclaimable),
         settles=till.clearing.leader.leads,
         gas=till.clearing.gas.levels if till.clearing.gas else {},
-        sessions_open=sessions.count,
-        sessions_left=sessions.left,
         feeds=on_air.live.vitals() if on_air else {},
         publishers=on_air.rtmp.connections if on_air else 0,
         publishers_turned_away=on_air.rtmp.counters.turned_away if on_air else 0,
+    )
+
+
+async def _levels(held: Levels, till: Till) -> Levels:
+    """The same with what the database says, which is of all processes."""
+    sessions = await till.sessions.totals()
+    return replace(
+        held,
+        charges={total.state: total.count for total in await till.charges.open_totals()},
+        actions=await till.rows.under_way(),
+        sessions_open=sessions.count,
+        sessions_left=sessions.left,
     )
 
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
+from xbyte_live import addresses
 from xbyte_live.broadcasting import pulled
 from xbyte_live.config import Settings
 from xbyte_live.display import clock, on_terminal, print_json, print_table, size, warn
@@ -195,15 +195,7 @@ def _urls(settings: Settings, slug: str) -> dict[str, str]:
 
 def rtmp_url(settings: Settings) -> str:
     """Where publishers push to, as OBS wants it."""
-    host = urlsplit(settings.public_url).hostname if settings.public_url else None
-    host = host or settings.rtmp_address
-    if host in ("0.0.0.0", "::"):  # noqa: S104  everywhere is no place to push to
-        host = socket.gethostname()
-    if ":" in host:
-        host = f"[{host}]"
-    if settings.rtmps_port:
-        return f"rtmps://{host}:{settings.rtmps_port}/live"
-    return f"rtmp://{host}:{settings.rtmp_port}/live"
+    return addresses.rtmp_url(settings, socket.gethostname())
 
 
 def _described(settings: Settings, stream: Stream) -> dict[str, Any]:

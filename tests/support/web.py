@@ -17,7 +17,7 @@ from tests.fakes import FakeGate, MemoryCatalog, MemoryStore
 from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
 from xbyte_live.ledger.charges import ChargeLedger
-from xbyte_live.models import Object, Offer, Rendition, Segment, Title, segment_key
+from xbyte_live.models import Object, Offer, Rendition, Segment, Stream, Title, segment_key
 from xbyte_live.money import Price
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.web.app import create_app
@@ -76,6 +76,24 @@ def a_title(
         offers=(Offer(Price(price), PAYEE, NOW - 3600, preview_us),),
     )
     return replace(title, **changes)
+
+
+def a_stream(slug: str = "concert", **changes: Any) -> Stream:
+    """A stream on air at 1 Mb/s, a thousandth of a dollar per MB, its first 30 s free."""
+    rendition = Rendition("source", "avc1.64001f", 1_200_000, 1_000_000, 2, True, (), 640, 360)
+    stream = Stream(
+        slug=slug,
+        name="Concert",
+        created_at=NOW,
+        renditions=(rendition,),
+        offers=(Offer(Price(1000), PAYEE, NOW - 60, 30_000_000),),
+        state="on_air",
+        playlist="window",
+        window_us=60_000_000,
+        segment_target_us=2_000_000,
+        recording=False,
+    )
+    return replace(stream, **changes)
 
 
 def an_object(

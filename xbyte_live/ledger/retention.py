@@ -33,7 +33,9 @@ BATCH = 500  # rows that leave in one transaction, so that no charge waits long 
 BOUGHT = "/session"  # what the scheme of such purchases ends with in ``earnings``
 DRAWS = "session"  # the scheme of what was drawn from sessions
 VOUCHERS = (SCHEME_CHANNELS, SCHEME_CHANNELS + BOUGHT)  # what came out of ``deliveries``
-_DEBTS = debt_resource("", "").rstrip("/") + "/"
+DEBTS = (
+    debt_resource("", "").rstrip("/") + "/"
+)  # what the resources of payments of debts begin with
 _WINDOWS = 2  # retry windows that must be over
 
 _Place = tuple[float, int]  # when a charge settled, and its number
@@ -191,7 +193,7 @@ def _charges(db: Connection, until: float, now: float, after: _Place) -> tuple[_
             c.created_at < until,
             func.coalesce(c.served_at, c.created_at) < until,
             c.valid_before < now - DAY,
-            *(~c.resource.startswith(name) for name in (_DEBTS, *NAMES)),
+            *(~c.resource.startswith(name) for name in (DEBTS, *NAMES)),
             c.slug.not_in(free),
         )
         .returning(

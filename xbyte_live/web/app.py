@@ -1,24 +1,25 @@
 """Wiring: the route table over its collaborators."""
 
-import logging
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
-from xbyte_live.errors import XByteError
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.sessions import Sessions
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
+from xbyte_live.web.assets import Assets
 from xbyte_live.web.cors import Cors
 from xbyte_live.web.debts import Debts
 from xbyte_live.web.delivery import Delivery
@@ -27,17 +28,44 @@ from xbyte_live.web.finding import Finder
 from xbyte_live.web.health import Readiness
 from xbyte_live.web.listing import Listing
 from xbyte_live.web.metrics import CONTENT_TYPE, Metrics
+from xbyte_live.web.pages import Pages, Renderer
 from xbyte_live.web.playback import Playback
 from xbyte_live.web.playlists import Playlists
+from xbyte_live.web.refunds import Refunds
 from xbyte_live.web.reloads import Reloads
-from xbyte_live.web.replies import NO_STORE, fault_of, fault_reply, json_reply, problem
+from xbyte_live.web.replies import NO_STORE, json_reply
 from xbyte_live.web.session_playback import SessionPlayback
 from xbyte_live.web.sessions import SessionDesk
+from xbyte_live.web.site import Site
 from xbyte_live.web.status import Status
+from xbyte_live.web.studio import Studio
 
 _HEADER_ROOM = 16384  # bytes of request headers beside the payment
 
-_log = logging.getLogger(__name__)
+
+class Application(Starlette):
+    """Starlette's routing behind our edge alone, which answers for whatever is raised."""
+
+    def __init__(self, routes: list[Route], edge: Callable[[ASGIApp], Edge]) -> None:
+        super().__init__(routes=routes)
+        self.router.redirect_slashes = False
+        self._edge = edge
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application as it is called."""
+        return self._edge(self.router)
+
+
+class Answer:
+    """An endpoint that is called as it is, for the requests there are most of."""
+
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        response = await self._endpoint(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 def create_app(
@@ -51,11 +79,15 @@ def create_app(
     metrics: Metrics,
     readiness: Readiness,
     sessions: Sessions | None = None,
+    channels: ChannelLedger | None = None,
+    studio: Studio | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """The HTTP side as one ASGI application that starts and stops nothing (design section 6).
 
-    Without ``sessions`` none are sold.
+    Without ``sessions`` none are sold, without ``studio`` nothing is administered over HTTP,
+    without ``channels`` refunds are asked for only where something is sold.
+    ``app.state.leaving`` is to be set when the server ends.
     """
     finder = Finder(catalog, limit=settings.item_cache)
     delivery = Delivery(store=store, cache=cache, metrics=metrics)
@@ -71,9 +103,19 @@ def create_app(
     playlists = Playlists(settings=settings, finder=finder, reloads=reloads, clock=clock)
     status = Status(catalog=catalog, finder=finder, ledger=ledger, clock=clock)
     listing = Listing(
-        settings=settings, catalog=catalog, finder=finder, cache=cache, gate=gate, clock=clock
+        settings=settings,
+        catalog=catalog,
+        finder=finder,
+        cache=cache,
+        gate=gate,
+        ledger=ledger,
+        clock=clock,
     )
+    site, assets = Site(settings=settings, gate=gate), Assets()
+    renderer = Renderer(site=site, assets=assets)
+    pages = Pages(settings=settings, listing=listing, site=site, assets=assets, renderer=renderer)
     debts = Debts(settings=settings, ledger=ledger, gate=gate)
+    refunds = Refunds(settings=settings, channels=channels, gate=gate) if channels else None
 
     for_sessions: list[Route] = []
     if sessions is not None:
@@ -118,52 +160,33 @@ def create_app(
     async def measurements(_: Request) -> Response:
         return Response(await metrics.render(), 200, {**NO_STORE, "content-type": CONTENT_TYPE})
 
-    app = Starlette(
+    app = Application(
         routes=[
-            Route("/hls/{slug}/{rendition}/{msn}.ts", playback.segment),
+            Route("/hls/{slug}/{rendition}/{msn}.ts", Answer(playback.segment), methods=["GET"]),
+            Route("/objects/{slug}", Answer(playback.object), methods=["GET"]),
             Route("/hls/{slug}/{rendition}/index.m3u8", playlists.media),
             Route("/hls/{slug}/index.m3u8", playlists.multivariant),
             Route("/hls/{slug}/pricing.json", listing.media_pricing),
             Route("/hls/{slug}/poster.jpg", listing.poster),
-            Route("/objects/{slug}", playback.object),
             Route("/objects/{slug}/pricing.json", listing.object_pricing),
             Route("/debts/{payer}", debts.answer),
+            *(refunds.routes() if refunds else []),
             Route("/api/v1/catalog", listing.catalog),
             Route("/api/v1/streams", status.streams),
             Route("/api/v1/streams/{slug}", status.stream),
             *for_sessions,
+            *pages.routes(),
+            *(studio.routes(renderer) if studio else []),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", measurements),
         ],
-        middleware=[
-            Middleware(
-                Edge,
-                cors=Cors(settings.cors_origins),
-                metrics=metrics,
-                max_header_bytes=_HEADER_ROOM + settings.max_payment_header,
-            )
-        ],
-        exception_handlers={HTTPException: _refused_by_router, XByteError: _fault},
+        edge=partial(
+            Edge,
+            cors=Cors(settings.cors_origins),
+            metrics=metrics,
+            max_header_bytes=_HEADER_ROOM + settings.max_payment_header,
+        ),
     )
-    app.router.redirect_slashes = False
+    app.state.leaving = studio.leaving if studio else asyncio.Event()
     return app
-
-
-async def _refused_by_router(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    if status == 405:
-        more = (error.headers if isinstance(error, HTTPException) else None) or {}
-        allowed = sorted(more.get("allow", more.get("Allow", "GET, HEAD")).split(", "))
-        told = f"this URL answers {' and '.join(allowed)}"
-        return problem(405, "method_not_allowed", told, {"allow": ", ".join(allowed)})
-    return problem(404, "not_found", "nothing is here; /api/v1/catalog lists what there is")
-
-
-async def _fault(request: Request, error: Exception) -> Response:
-    fault = fault_of(error)
-    if fault.status >= 500:
-        path = request.url.path
-        shown = "/s/…" if path.startswith("/s/") else path  # a token is never logged
-        _log.warning("%s answered %d %s: %s", shown, fault.status, fault.code, error)
-    return fault_reply(error)

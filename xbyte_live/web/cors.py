@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from xbyte_live.web.replies import Header
 
-_OPEN = ("/hls/", "/objects/", "/debts/", "/s/", "/api/v1/catalog", "/api/v1/sessions")
+_OPEN = (
+    "/hls/",
+    "/objects/",
+    "/debts/",
+    "/s/",
+    "/api/v1/catalog",
+    "/api/v1/sessions",
+    "/api/v1/site",
+)
 _EXPOSED = (
     b"PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, "
     b"Content-Length, Content-Range, ETag, Retry-After"

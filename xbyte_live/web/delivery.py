@@ -21,6 +21,7 @@ _PAYMENT_HEADERS = {
 _CACHED_WHOLE = 16 * 2**20  # bytes; anything larger is streamed past the cache
 _CHUNK = 256 * 2**10
 _ACCEPT_RANGES = (b"accept-ranges", b"bytes")
+_VARY = (b"vary", b"PAYMENT-SIGNATURE, X-PAYMENT, XBYTE-RECEIPT")
 _DECISIVE = _PAYMENT_HEADERS.keys() | {b"host", b"if-none-match", b"if-range", b"range"}
 
 Body = bytes | memoryview | AsyncIterator[bytes]
@@ -68,6 +69,8 @@ class Delivery:
         ]
         if span:
             headers.append((b"content-range", f"bytes {span}/{found.size}".encode("ascii")))
+        if paid:
+            headers.append(_VARY)  # what one payment opened is no answer to the next
         if more:
             headers.extend(raw_headers(more))
         status = 206 if span else 200

@@ -4,12 +4,14 @@ import logging
 import time
 from itertools import chain
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from xbyte_live.errors import XByteError
 from xbyte_live.web.cors import PREFLIGHT, Cors
 from xbyte_live.web.metrics import Metrics
-from xbyte_live.web.replies import fault_reply, problem
+from xbyte_live.web.replies import fault_of, fault_reply, problem
 
 _MAX_HEADERS = 100
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -18,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Edge:
-    """Turns odd requests away, adds the headers every answer has, counts, and answers for bugs.
+    """Turns odd requests away, adds the headers every answer has, counts, and tells errors.
 
     No path of ours needs percent-encoding, so an encoded one is not found: each resource has
     one URL, and each charge one name. Bodies never leave on ``HEAD``.
@@ -56,10 +58,10 @@ class Edge:
         try:
             await (refusal or self._app)(scope, receive, answer)
         except Exception as error:
-            _log.exception("%s %s ended in an error", scope["method"], _route(scope))
             if status:  # too late to say so: the server cuts the connection
+                _log.exception("%s %s ended in an error", scope["method"], _route(scope))
                 raise
-            await fault_reply(error)(scope, receive, answer)
+            await _reply_to(error, scope)(scope, receive, answer)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = scope["headers"]
@@ -74,6 +76,31 @@ class Edge:
             preflight.raw_headers = list(PREFLIGHT)
             return preflight
         return None
+
+
+def _reply_to(error: Exception, scope: Scope) -> Response:
+    """What is said of an error, which is logged unless it is the client's."""
+    if isinstance(error, HTTPException):
+        return _not_routed(error)
+    if not isinstance(error, XByteError):
+        _log.exception("%s %s ended in an error", scope["method"], _route(scope), exc_info=error)
+        return fault_reply(error)
+    fault = fault_of(error)
+    if fault.status >= 500:
+        path = scope["path"]
+        shown = "/s/…" if path.startswith("/s/") else path  # a token is never logged
+        _log.warning("%s answered %d %s: %s", shown, fault.status, fault.code, error)
+    return fault_reply(error)
+
+
+def _not_routed(error: HTTPException) -> Response:
+    """What is said where no route takes a request."""
+    if error.status_code == 405:
+        more = error.headers or {}
+        allowed = sorted(more.get("allow", more.get("Allow", "GET, HEAD")).split(", "))
+        told = f"this URL answers {' and '.join(allowed)}"
+        return problem(405, "method_not_allowed", told, {"allow": ", ".join(allowed)})
+    return problem(404, "not_found", "nothing is here; /api/v1/catalog lists what there is")
 
 
 def _route(scope: Scope) -> str:

@@ -13,19 +13,24 @@ from starlette.responses import Response
 from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound
-from xbyte_live.models import Item, Stream, Title
+from xbyte_live.ledger.charges import ChargeLedger
+from xbyte_live.models import Item, Object, Stream, Title
 from xbyte_live.money import MIB
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.requirements import PaymentMethod
 from xbyte_live.pricing import Quote, in_force
+from xbyte_live.stills import Stills
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.web.finding import Finder, deposit_at, quotes_at
 from xbyte_live.web.playlists import playlist_max_age
 from xbyte_live.web.ranges import names_tag
+from xbyte_live.web.rates import dearest, dollars, rate_of
 from xbyte_live.web.replies import JSON, not_modified
 
 _POSTER_AGE = 300  # seconds; a title's poster changes when the title is replaced
+_STILL_AGE = 10  # seconds; that of a stream shows what was on air just now
 _CATALOG_AGE = 1.0  # seconds the list is kept, however often it is asked for
+_PAYING_WITHIN = 60.0  # seconds
 
 
 class Listing:
@@ -39,6 +44,7 @@ class Listing:
         finder: Finder,
         cache: SegmentCache,
         gate: Gate,
+        ledger: ChargeLedger,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -46,21 +52,37 @@ class Listing:
         self._finder = finder
         self._cache = cache
         self._gate = gate
+        self._ledger = ledger
+        self._stills = Stills(cache)
         self._clock = clock
         self._base = settings.public_url.rstrip("/")
         self._max_age = playlist_max_age(settings)
+        self._entries: list[dict[str, Any]] = []
         self._list = b""
         self._listed_at = float("-inf")
         self._listing = asyncio.Lock()
 
     async def catalog(self, request: Request) -> Response:
         """``GET /api/v1/catalog``: every item; URLs are relative unless ``public_url`` is set."""
+        await self.entries()
+        return _reply(request, self._list, JSON, self._max_age)
+
+    async def entries(self) -> list[dict[str, Any]]:
+        """What the catalog lists, the oldest first."""
         async with self._listing:
             if not 0 <= self._clock() - self._listed_at < _CATALOG_AGE:
-                items = [self._summary(item) for item in await self._catalog.items()]
-                self._list = _json({"items": items})
+                entries = [await self._entry(item) for item in await self._catalog.items()]
+                self._entries, self._list = entries, _json({"items": entries})
                 self._listed_at = self._clock()
-        return _reply(request, self._list, JSON, self._max_age)
+        return self._entries
+
+    async def pricing(self, slug: str) -> dict[str, Any]:
+        """What the price list of an item says; raises ``ItemNotFound``."""
+        try:
+            item: Item = await self._finder.media(slug)
+        except ItemNotFound:
+            item = await self._finder.object(slug)
+        return self._pricing(item)
 
     async def media_pricing(self, request: Request) -> Response:
         """``GET /hls/{slug}/pricing.json``."""
@@ -74,10 +96,23 @@ class Listing:
 
     async def poster(self, request: Request) -> Response:
         """``GET /hls/{slug}/poster.jpg``."""
-        title = await self._finder.media(request.path_params["slug"])
-        if title.poster is None:
+        item = await self._finder.media(request.path_params["slug"])
+        if item.poster is not None:
+            return _reply(request, await self._cache.get(item.poster), "image/jpeg", _POSTER_AGE)
+        still = await self._stills.of(item) if isinstance(item, Stream) else None
+        if still is None:
             raise ItemNotFound("this item has no poster")
-        return _reply(request, await self._cache.get(title.poster), "image/jpeg", _POSTER_AGE)
+        return _reply(request, still, "image/jpeg", _STILL_AGE)
+
+    async def _entry(self, item: Item) -> dict[str, Any]:
+        entry = self._summary(item)
+        if isinstance(item, Stream):
+            since = self._clock() - _PAYING_WITHIN
+            watched = item.state in ("on_air", "waiting")
+            entry["viewers_paying"] = (
+                await self._ledger.payers(item.slug, since=since) if watched else 0
+            )
+        return entry
 
     def _summary(self, item: Item) -> dict[str, Any]:
         quote = quotes_at(item, MIB, self._settings, self._clock())[0]
@@ -87,6 +122,12 @@ class Listing:
             "price_per_mb": str(quote.price),
             "rewatch": item.rewatch,
         }
+        if not isinstance(item, Object):
+            minute = dearest(item.renditions, quote.price)
+            found |= {
+                "price_per_minute": None if minute is None else dollars(minute),
+                "has_video": any(rendition.has_video for rendition in item.renditions),
+            }
         if isinstance(item, Title):
             base = f"{self._base}/hls/{item.slug}"
             found |= {
@@ -106,6 +147,7 @@ class Listing:
                 "preview_seconds": in_force(item.offers, self._clock()).preview_us / 1e6,
                 "url": f"{base}/index.m3u8",
                 "pricing_url": f"{base}/pricing.json",
+                "poster_url": f"{base}/poster.jpg" if _is_seen(item) else None,
                 "status_url": f"{self._base}/api/v1/streams/{item.slug}",
             }
         else:
@@ -113,6 +155,7 @@ class Listing:
             found |= {
                 "kind": "object",
                 "size": item.size,
+                "price_whole": dollars(quote.price.amount_for(item.size)),
                 "content_type": item.content_type,
                 "url": base,
                 "pricing_url": f"{base}/pricing.json",
@@ -122,8 +165,13 @@ class Listing:
     def _pricing(self, item: Item) -> dict[str, Any]:
         methods = self._gate.methods
         quote = quotes_at(item, MIB, self._settings, self._clock())[0]
+        offer = in_force(item.offers, self._clock())
+        rated = [] if isinstance(item, Object) else item.renditions
         return {
             **self._summary(item),
+            "renditions": [
+                rate_of(rendition, offer, is_whole=isinstance(item, Title)) for rendition in rated
+            ],
             "bytes_per_mb": MIB,
             "quote_ttl_seconds": self._settings.quote_ttl,
             "pay_to": quote.pay_to,
@@ -133,6 +181,11 @@ class Listing:
             "accepts": self._gate.terms(quote, deposit_at(item, quote, self._settings)),
             "payment_methods": [_method(method, quote) for method in methods],
         }
+
+
+def _is_seen(stream: Stream) -> bool:
+    """Whether there is a picture of it."""
+    return not stream.ended and any(rendition.has_video for rendition in stream.renditions)
 
 
 def _method(method: PaymentMethod, quote: Quote) -> dict[str, Any]:

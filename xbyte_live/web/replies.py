@@ -16,6 +16,7 @@ from xbyte_live.errors import (
     FacilitatorMisbehaved,
     FacilitatorUnavailable,
     ItemError,
+    ItemExists,
     ItemGone,
     Overloaded,
     PaymentMalformed,
@@ -64,6 +65,7 @@ _UNEXPECTED = Fault(500, "internal_error", None, "something went wrong on the se
 
 _FAULTS: tuple[tuple[type[XByteError], Fault], ...] = (
     (ItemGone, Fault(410, "gone")),
+    (ItemExists, Fault(409, "exists")),
     (ItemError, Fault(404, "not_found")),
     (RangeNotSatisfiable, Fault(416, "range_not_satisfiable")),
     (BadRequest, Fault(400, "bad_request")),

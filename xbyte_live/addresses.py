@@ -1,0 +1,20 @@
+"""Pure: the URLs under which others reach this server."""
+
+from urllib.parse import urlsplit
+
+from xbyte_live.config import Settings
+
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  where one listens, no place to push to
+
+
+def rtmp_url(settings: Settings, host: str) -> str:
+    """Where publishers push to, as OBS wants it; ``host`` where the settings name no place."""
+    public = urlsplit(settings.public_url).hostname if settings.public_url else None
+    named = public or settings.rtmp_address
+    if named in _EVERYWHERE:
+        named = host
+    if ":" in named:
+        named = f"[{named}]"
+    if settings.rtmps_port:
+        return f"rtmps://{named}:{settings.rtmps_port}/live"
+    return f"rtmp://{named}:{settings.rtmp_port}/live"

@@ -1,0 +1,3 @@
+import { Watch } from './watch/watch';
+
+void Watch.open();

@@ -1,0 +1,71 @@
+import { byId, elementOf, fill, say } from '../dom';
+import { lasting, round } from '../words';
+import { most } from '../../lib/money';
+
+/** Caps one may choose, in atomic units. */
+const STEPS = [
+  1_000n, 2_000n, 5_000n, 10_000n, 20_000n, 50_000n, 100_000n, 250_000n, 500_000n, 1_000_000n,
+  2_000_000n, 5_000_000n, 10_000_000n, 20_000_000n, 50_000_000n,
+];
+const MINUTES = 30n; // that the cap should last if nobody says otherwise
+const USUAL = 250_000n;
+
+/** The smallest step that is at least `amount`. */
+export function stepAt(amount: bigint): bigint {
+  return STEPS.find((step) => step >= amount) ?? most(amount, ...STEPS);
+}
+
+/** The cap a page begins with. */
+export function usualCap(perMinute: bigint): bigint {
+  return perMinute > 0n ? stepAt(perMinute * MINUTES) : USUAL;
+}
+
+/** The step after the one in force. */
+export function stepAfter(cap: bigint): bigint {
+  return STEPS.find((step) => step > cap) ?? cap;
+}
+
+/** A slider of caps with what it comes to. */
+export class CapSlider {
+  readonly #slider: HTMLInputElement;
+  readonly #text: HTMLElement;
+  readonly #time: HTMLElement;
+  #perMinute = 0n;
+  #spent = 0n;
+
+  constructor(slider: string, text: string, time: string, changed: (cap: bigint) => void) {
+    this.#slider = elementOf(HTMLInputElement, slider);
+    this.#text = byId(text);
+    this.#time = byId(time);
+    this.#slider.max = String(STEPS.length - 1);
+    this.#slider.addEventListener('input', () => this.#show());
+    this.#slider.addEventListener('change', () => changed(this.cap));
+  }
+
+  get cap(): bigint {
+    return STEPS[Number(this.#slider.value)] ?? USUAL;
+  }
+
+  set cap(cap: bigint) {
+    this.#slider.value = String(Math.max(0, STEPS.indexOf(stepAt(cap))));
+    this.#show();
+  }
+
+  /** What a minute costs and what is spent already, to say how long the cap lasts. */
+  rate(perMinute: bigint, spent = 0n): void {
+    this.#perMinute = perMinute;
+    this.#spent = spent;
+    this.#show();
+  }
+
+  #show(): void {
+    const cap = this.cap;
+    fill(this.#slider);
+    say(this.#text, round(cap));
+    const left = cap > this.#spent ? cap - this.#spent : 0n;
+    const time = lasting(left, this.#perMinute);
+    const told = left === 0n ? 'used up' : time && `${time}${this.#spent ? ' more' : ''}`;
+    say(this.#time, told || '\u00a0');
+    this.#slider.setAttribute('aria-valuetext', told ? `${round(cap)}, ${told}` : round(cap));
+  }
+}

@@ -1,0 +1,95 @@
+import type { Payer } from '../../lib/payer';
+import { byId, made, say } from '../dom';
+import { exact, price, round, size } from '../words';
+import { CapSlider } from './caps';
+import { Receipts } from './receipts';
+
+const MINUTE = 60_000; // milliseconds
+const SPOKEN_EVERY = 15_000;
+
+/** Shows what was paid, how fast, and how much of the cap is used. */
+export class Meter {
+  readonly cap: CapSlider;
+  readonly #box = byId('meter');
+  readonly #paid = byId('paid');
+  readonly #receipts: Receipts;
+  #bytes = 0;
+  #expected = 0n;
+  #spokenAt = 0;
+  #spoken = 0n;
+
+  constructor(
+    slug: string,
+    private readonly payer: Payer,
+    capChanged: (cap: bigint) => void,
+  ) {
+    this.cap = new CapSlider('cap', 'cap-text', 'cap-time', capChanged);
+    this.#receipts = new Receipts(slug, () => payer.receipts);
+    payer.addEventListener('spend', ({ detail }) => {
+      this.#bytes += detail.bytes;
+      this.show();
+    });
+    setInterval(() => this.#tick(), 1_000);
+  }
+
+  /** What a minute of what plays now should cost. */
+  set expected(perMinute: bigint) {
+    this.#expected = perMinute;
+    this.show();
+  }
+
+  set state(state: 'idle' | 'paying' | 'capped') {
+    this.#box.dataset.state = state;
+  }
+
+  show(): void {
+    const { spent } = this.payer;
+    const text = exact(spent);
+    if (this.#paid.dataset.amount !== spent.toString()) {
+      this.#paid.replaceChildren(text.slice(0, -2), made('small', text.slice(-2)));
+      this.#paid.dataset.amount = spent.toString();
+    }
+    const bytes = byId('bytes');
+    say(bytes, size(this.#bytes));
+    bytes.dataset.bytes = String(this.#bytes);
+    say(byId('count'), String(this.payer.receipts.length));
+    this.cap.rate(this.#expected, spent);
+    this.#gauge(spent);
+    this.#receipts.show();
+    this.#tick();
+  }
+
+  #gauge(spent: bigint): void {
+    const cap = this.payer.budget.total;
+    if (cap === 0n) return;
+    const permille = Number((spent * 1000n) / cap);
+    byId('gauge-fill').style.setProperty('--used', String(Math.min(1, permille / 1000)));
+    const text = `${(permille / 10).toFixed(permille < 100 ? 1 : 0)} % of your ${round(cap)} cap`;
+    say(byId('gauge-text'), text);
+    byId('gauge').setAttribute('aria-label', `${text} is used`);
+  }
+
+  #tick(): void {
+    const now = Date.now();
+    const rate = spentSince(this.payer, now - MINUTE);
+    const shown = byId('rate');
+    say(shown, exact(rate).slice(0, -2));
+    shown.dataset.amount = rate.toString();
+    const { spent } = this.payer;
+    if (spent !== this.#spoken && now - this.#spokenAt >= SPOKEN_EVERY) {
+      this.#spokenAt = now;
+      this.#spoken = spent;
+      say(byId('spoken'), `Paid ${exact(spent)} so far; ${price(rate)} in the last minute.`);
+    }
+  }
+}
+
+function spentSince(payer: Payer, since: number): bigint {
+  let sum = 0n;
+  for (let index = payer.receipts.length - 1; index >= 0; index -= 1) {
+    const receipt = payer.receipts[index];
+    if (!receipt || receipt.at < since) break;
+    sum += receipt.amount;
+  }
+  return sum;
+}

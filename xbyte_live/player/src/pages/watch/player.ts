@@ -1,0 +1,211 @@
+import Hls, { ErrorTypes, Events, type ErrorData, type Fragment } from 'hls.js';
+
+import { xbyteLoader } from '../../lib/loader';
+import type { Payer } from '../../lib/payer';
+import { byId, elementOf, say } from '../dom';
+import { clock } from '../words';
+import { Controls } from './controls';
+import { Qualities } from './qualities';
+import type { Pricing, Server } from './server';
+import { Timeline, type Span } from './timeline';
+import { Wave } from './wave';
+
+const AHEAD = 12; // seconds that are bought before they are played
+const KEPT = 180; // seconds that may be played again without buying them again
+const AT_EDGE = 4; // seconds behind the place where live is played, which still count as live
+const DRY = 0.5; // seconds of media that are as good as none
+
+/** What the player tells. */
+export interface Heard {
+  /** Nothing is left to play until more is bought. */
+  dry(): void;
+  playing(): void;
+  ended(): void;
+  failed(code: 'unreachable' | 'unplayable' | 'gone'): void;
+  rate(perMinute: bigint): void;
+}
+
+/** Plays one title or stream. */
+export class Player {
+  readonly media = elementOf(HTMLVideoElement, 'media');
+  readonly #hls: Hls;
+  readonly #timeline: Timeline;
+  readonly #qualities: Qualities;
+  readonly #wave: Wave | undefined;
+  readonly #live: boolean;
+  #paidFor = new Set<string>();
+  #mended = false;
+  #started = false;
+
+  constructor(
+    private readonly server: Server,
+    pricing: Pricing,
+    payer: Payer,
+    private readonly heard: Heard,
+  ) {
+    this.#live = server.kind === 'stream';
+    this.#hls = new Hls({
+      fLoader: xbyteLoader(payer),
+      autoStartLoad: false,
+      maxBufferLength: AHEAD,
+      maxMaxBufferLength: AHEAD,
+      backBufferLength: KEPT,
+      startLevel: -1,
+      capLevelToPlayerSize: true,
+      maxLiveSyncPlaybackRate: 1.05,
+    });
+    this.#timeline = new Timeline(this.#live, (time) => this.seek(time));
+    this.#qualities = new Qualities(this.#hls, pricing.renditions, (rate) => heard.rate(rate));
+    const hasVideo = byId('watch').dataset.video === 'true';
+    if (!hasVideo && !this.#live && pricing.duration_seconds) {
+      this.#wave = new Wave(this.#hls, pricing.duration_seconds, (time) => this.seek(time));
+    }
+    new Controls(this.media, {
+      toggle: () => this.toggle(),
+      seekBy: (seconds) => this.seek(this.media.currentTime + seconds),
+      goLive: () => this.goLive(),
+    });
+    payer.addEventListener('spend', ({ detail }) => this.#paidFor.add(detail.url));
+    this.#listen();
+  }
+
+  get started(): boolean {
+    return this.#started;
+  }
+
+  /** Seconds of media at hand after what plays now. */
+  get ahead(): number {
+    const { buffered, currentTime } = this.media;
+    for (let index = 0; index < buffered.length; index += 1) {
+      if (buffered.start(index) - DRY <= currentTime && currentTime <= buffered.end(index)) {
+        return buffered.end(index) - currentTime;
+      }
+    }
+    return 0;
+  }
+
+  /** Begin: to be called while a click is handled, so that sound may play. */
+  start(): void {
+    if (!this.#started) {
+      this.#started = true;
+      this.#hls.loadSource(this.server.mediaUrl);
+      this.#hls.attachMedia(this.media);
+      this.#hls.once(Events.MANIFEST_PARSED, () => this.#hls.startLoad(-1));
+    }
+    void this.media.play().catch(() => undefined); // it plays as soon as there is something
+  }
+
+  toggle(): void {
+    if (!this.#started || this.media.paused) this.start();
+    else this.media.pause();
+  }
+
+  seek(time: number): void {
+    const { start, end } = this.#span();
+    if (!this.#started || end <= start) return;
+    const latest = this.#live ? (this.#hls.liveSyncPosition ?? end) : end - 0.1;
+    this.media.currentTime = Math.min(Math.max(time, start), latest);
+  }
+
+  goLive(): void {
+    if (!this.#live || !this.#started) return;
+    const edge = this.#hls.liveSyncPosition;
+    if (edge !== null && edge > this.media.currentTime) this.media.currentTime = edge;
+    void this.media.play().catch(() => undefined);
+  }
+
+  /** Look again for what could not be had. */
+  retry(): void {
+    this.#mended = false;
+    if (this.#hls.levels.length === 0) this.#hls.loadSource(this.server.mediaUrl);
+    this.#hls.startLoad(this.media.currentTime);
+    void this.media.play().catch(() => undefined);
+  }
+
+  #listen(): void {
+    const { media } = this;
+    const hls = this.#hls;
+    hls.on(Events.MANIFEST_PARSED, () => this.#qualities.offer());
+    hls.on(Events.LEVEL_SWITCHED, () => this.#qualities.show());
+    hls.on(Events.FRAG_BUFFERED, (_, { frag }) => this.#arrived(frag));
+    hls.on(Events.ERROR, (_, data) => this.#failed(data));
+    for (const event of ['timeupdate', 'seeking', 'durationchange', 'progress']) {
+      media.addEventListener(event, () => this.#show());
+    }
+    media.addEventListener('waiting', () => this.#waiting(true));
+    media.addEventListener('stalled', () => this.#waiting(this.ahead < DRY));
+    for (const event of ['playing', 'canplay', 'seeked']) {
+      media.addEventListener(event, () => this.#waiting(this.ahead < DRY && !media.ended));
+    }
+    media.addEventListener('playing', () => {
+      byId('stage').dataset.started = '';
+      byId('stage').toggleAttribute('data-sound', media.videoWidth === 0);
+      this.heard.playing();
+    });
+    media.addEventListener('ended', () => this.heard.ended());
+    setInterval(() => this.#look(), 250);
+  }
+
+  #look(): void {
+    if (!this.#started || this.media.ended) return;
+    if (this.ahead < DRY) this.heard.dry();
+    if (this.#live) this.#showLatency();
+  }
+
+  #waiting(waits: boolean): void {
+    byId('spinner').hidden = !waits || this.media.paused;
+  }
+
+  #arrived(frag: Fragment): void {
+    if (frag.sn === 'initSegment') return;
+    const paid = this.#paidFor.has(frag.url);
+    this.#timeline.add({ start: frag.start, end: frag.start + frag.duration, paid });
+    this.#show();
+  }
+
+  #span(): Span {
+    const { media } = this;
+    if (!this.#live) return { start: 0, end: Number.isFinite(media.duration) ? media.duration : 0 };
+    const details = this.#hls.levels[this.#hls.currentLevel]?.details;
+    const start = details?.fragments[0]?.start ?? 0;
+    return { start, end: details?.edge ?? 0 };
+  }
+
+  #show(): void {
+    const at = this.media.currentTime;
+    this.#timeline.show(at, this.#span());
+    this.#wave?.show(at);
+  }
+
+  #showLatency(): void {
+    const sync = this.#hls.liveSyncPosition;
+    const button = byId('go-live');
+    const ended = this.#hls.levels[this.#hls.currentLevel]?.details?.live === false;
+    button.hidden = ended;
+    const late = byId('latency');
+    late.hidden = ended || sync === null;
+    if (sync === null || ended) return;
+    const atEdge = this.media.currentTime >= sync - AT_EDGE;
+    button.toggleAttribute('data-edge', atEdge);
+    say(byId('go-live-text'), atEdge ? 'Live' : 'Go to live');
+    const { latency } = this.#hls;
+    say(late, latency < 100 ? `${latency.toFixed(1)} s behind live` : `${clock(latency)} behind live`);
+    late.dataset.seconds = latency.toFixed(1);
+  }
+
+  #failed(data: ErrorData): void {
+    const status = data.response?.code ?? 0;
+    if (status === 410) {
+      this.heard.failed('gone');
+      this.goLive();
+      return;
+    }
+    if (!data.fatal) return;
+    if (data.type === ErrorTypes.MEDIA_ERROR && !this.#mended) {
+      this.#mended = true;
+      this.#hls.recoverMediaError();
+      return;
+    }
+    this.heard.failed(data.type === ErrorTypes.NETWORK_ERROR ? 'unreachable' : 'unplayable');
+  }
+}

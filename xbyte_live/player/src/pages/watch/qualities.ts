@@ -1,0 +1,94 @@
+import type Hls from 'hls.js';
+import type { Level } from 'hls.js';
+
+import { parseAmount } from '../../lib/money';
+import { byId, elementOf, made } from '../dom';
+import { price } from '../words';
+import type { Rendition } from './server';
+
+const AUTO = -1;
+
+/** The choice of qualities, in the player and beside the meter, each with its price. */
+export class Qualities {
+  readonly #select = elementOf(HTMLSelectElement, 'quality');
+  readonly #list = byId('quality-list');
+
+  constructor(
+    private readonly hls: Hls,
+    private readonly renditions: Rendition[],
+    private readonly played: (perMinute: bigint) => void,
+  ) {
+    this.#select.addEventListener('change', () => this.#choose(Number(this.#select.value)));
+    this.#list.addEventListener('change', (event) => {
+      this.#choose(Number((event.target as HTMLInputElement).value));
+    });
+  }
+
+  /** The playlist is read: these are what there is. */
+  offer(): void {
+    const { levels } = this.hls;
+    const order = levels.map((_, index) => index).reverse();
+    const choices = levels.length > 1 ? [AUTO, ...order] : order;
+    this.#select.replaceChildren(
+      ...choices.map((index) => made('option', this.#label(index), { value: String(index) })),
+    );
+    this.#list.replaceChildren(...choices.map((index) => this.#row(index, choices.length > 1)));
+    this.show();
+  }
+
+  /** Another one plays now. */
+  show(): void {
+    const { hls } = this;
+    const chosen = hls.autoLevelEnabled && hls.levels.length > 1 ? AUTO : Math.max(0, hls.currentLevel);
+    this.#select.value = String(chosen);
+    for (const row of this.#list.querySelectorAll<HTMLElement>('.quality-row')) {
+      const index = Number(row.dataset.level);
+      row.toggleAttribute('data-playing', index === hls.currentLevel);
+      const radio = row.querySelector('input');
+      if (radio) radio.checked = index === chosen;
+    }
+    const playing = hls.levels[hls.currentLevel];
+    if (playing) this.played(this.#perMinute(playing));
+    const auto = this.#select.querySelector<HTMLOptionElement>(`option[value="${AUTO}"]`);
+    if (auto) auto.textContent = playing ? `Auto (${this.#name(playing)})` : 'Auto';
+  }
+
+  #choose(index: number): void {
+    if (index === AUTO) this.hls.currentLevel = AUTO;
+    else this.hls.nextLevel = index;
+    this.#select.value = String(index);
+  }
+
+  #row(index: number, several: boolean): HTMLElement {
+    const level = this.hls.levels[index];
+    const row = made(several ? 'label' : 'p', '', {
+      class: 'quality-row',
+      'data-level': String(index),
+    });
+    if (several) {
+      row.append(made('input', '', { type: 'radio', name: 'quality', value: String(index) }));
+    }
+    const cost = level ? `${price(this.#perMinute(level))} a minute` : 'as your line allows';
+    row.append(made('span', level ? this.#name(level) : 'Auto'), made('span', cost));
+    return row;
+  }
+
+  #label(index: number): string {
+    const level = this.hls.levels[index];
+    return level ? `${this.#name(level)} · ${price(this.#perMinute(level))}/min` : 'Auto';
+  }
+
+  #name(level: Level): string {
+    return level.height ? `${level.height}p` : `${Math.round(rateOf(level) / 1000)} kb/s`;
+  }
+
+  #perMinute(level: Level): bigint {
+    const name = level.url[0]?.split('/').at(-2);
+    const rendition = this.renditions.find((each) => each.name === name);
+    return parseAmount(rendition?.price_per_minute ?? '0');
+  }
+}
+
+function rateOf(level: Level): number {
+  return level.averageBitrate || level.bitrate;
+}

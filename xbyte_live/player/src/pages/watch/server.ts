@@ -1,0 +1,98 @@
+import { parseAmount } from '../../lib/money';
+import type { Hex, Terms } from '../../lib/types';
+
+/** What this server is paid with on one network. */
+export interface Network {
+  network: string;
+  chain_id: number;
+  name: string;
+  asset: Hex;
+  symbol: string;
+  decimals: number;
+  rpc_url: string | null;
+  faucet_url: string | null;
+}
+
+export interface Rendition {
+  name: string;
+  bandwidth: number;
+  average_bandwidth: number;
+  width: number | null;
+  height: number | null;
+  price_per_minute: string;
+  price_whole: string | null;
+}
+
+/** An item's price list, `pricing.json`. */
+export interface Pricing {
+  slug: string;
+  name: string;
+  kind: 'title' | 'stream' | 'object';
+  price_per_mb: string;
+  price_per_minute?: string | null;
+  price_whole?: string;
+  preview_seconds?: number;
+  duration_seconds?: number;
+  size?: number;
+  pay_to: string;
+  renditions: Rendition[];
+  accepts: (Omit<Terms, 'amount' | 'scheme'> & { scheme: string })[];
+}
+
+export interface StreamStatus {
+  state: 'idle' | 'on_air' | 'waiting' | 'ended';
+  viewers_paying: number;
+}
+
+/** The facts a page asks its server for. */
+export class Server {
+  readonly pricingUrl: string;
+  readonly mediaUrl: string;
+
+  constructor(
+    readonly slug: string,
+    readonly kind: string,
+  ) {
+    const base = kind === 'object' ? `/objects/${slug}` : `/hls/${slug}`;
+    this.pricingUrl = new URL(`${base}/pricing.json`, location.href).href;
+    this.mediaUrl = new URL(kind === 'object' ? base : `${base}/index.m3u8`, location.href).href;
+  }
+
+  async pricing(): Promise<Pricing> {
+    return json<Pricing>(this.pricingUrl);
+  }
+
+  async networks(): Promise<Network[]> {
+    return (await json<{ networks: Network[] }>('/api/v1/site')).networks;
+  }
+
+  /** Why nothing comes: the code to tell of, nothing where the server says it is well. */
+  async ailment(): Promise<'unreachable' | 'facilitator' | 'setup' | undefined> {
+    const answer = await fetch('/readyz', { cache: 'no-store' }).catch(() => undefined);
+    if (!answer) return 'unreachable';
+    if (answer.ok) return undefined;
+    const said = (await answer.json().catch(() => ({}))) as { problems?: Record<string, string> };
+    return said.problems?.facilitator ? 'facilitator' : 'setup';
+  }
+
+  async status(): Promise<StreamStatus> {
+    return json<StreamStatus>(`/api/v1/streams/${this.slug}`);
+  }
+}
+
+/** What a minute costs at most, in atomic units; 0 where nobody knows yet. */
+export function perMinute(pricing: Pricing): bigint {
+  return parseAmount(pricing.price_per_minute ?? '0');
+}
+
+/** What is deposited at least, in atomic units; 0 where no channel is offered. */
+export function depositOf(pricing: Pricing): bigint {
+  const offer = pricing.accepts.find((terms) => terms.scheme === 'batch-settlement');
+  return BigInt(offer?.extra.minDeposit ?? '0');
+}
+
+async function json<T>(url: string): Promise<T> {
+  const answer = await fetch(url, { cache: 'no-cache' });
+  if (!answer.ok) throw new Error(`${url} answered ${answer.status}`);
+  return (await answer.json()) as T;
+}

@@ -1,0 +1,507 @@
+import { KNOWN_ASSETS } from '../../lib/assets';
+import { PaymentError } from '../../lib/errors';
+import { parseAmount } from '../../lib/money';
+import { Payer } from '../../lib/payer';
+import type { Asset, PayerEvents, Wallet } from '../../lib/types';
+import { byId, elementOf, say } from '../dom';
+import { cents, exact, price, round, short, size } from '../words';
+import { stepAfter, usualCap } from './caps';
+import { Meter } from './meter';
+import { Player } from './player';
+import { balanceOf, choices, fill, ready } from './purse';
+import { Question, type Asked } from './question';
+import { save } from './receipts';
+import { depositOf, perMinute, Server, type Network, type Pricing } from './server';
+import { Notice, type WayOut } from './trouble';
+
+const LOOK_EVERY = 4_000; // milliseconds
+const NOTHING = { total: 0n };
+const PATIENCE = 5_000; // milliseconds without anything to play until one asks why
+
+/** The watch page: nothing is paid before its question was answered with yes. */
+export class Watch {
+  readonly #notice: Notice;
+  readonly #question = new Question();
+  readonly #payer: Payer;
+  readonly #meter: Meter;
+  readonly #player: Player | undefined;
+  readonly #network: Network | undefined;
+  readonly #start = elementOf(HTMLButtonElement, 'start');
+  readonly #topup = elementOf(HTMLButtonElement, 'topup');
+  readonly #close = elementOf(HTMLButtonElement, 'close');
+  #agreed = false;
+  #wanted = false; // the question is due
+  #declined = false;
+  #capped = false;
+  #walletName = '';
+  #drySince = Infinity; // milliseconds
+
+  private constructor(
+    private readonly server: Server,
+    private readonly pricing: Pricing,
+    networks: Network[],
+    notice: Notice,
+  ) {
+    this.#notice = notice;
+    this.#network = networks.find(({ network }) =>
+      pricing.accepts.some((terms) => terms.scheme === 'batch-settlement' && terms.network === network),
+    );
+    const rpcUrls = networks.flatMap(({ network, rpc_url }) => (rpc_url ? [[network, rpc_url]] : []));
+    const least = depositOf(pricing);
+    this.#payer = new Payer({
+      budget: NOTHING,
+      // What the question said: a cap below it would have the wallet asked twice.
+      deposit: (suggested) => (suggested > least ? suggested : least),
+      assets: assetsOf(pricing, networks),
+      rpcUrls: Object.fromEntries(rpcUrls) as Record<string, string>,
+    });
+    this.#meter = new Meter(server.slug, this.#payer, (cap) => this.#newCap(cap));
+    this.#meter.cap.cap = usualCap(this.#price);
+    this.#meter.expected = perMinute(pricing);
+    if (server.kind !== 'object') {
+      this.#player = new Player(server, pricing, this.#payer, {
+        dry: () => this.#dry(),
+        playing: () => this.#playing(),
+        ended: () => void this.#ended(),
+        failed: (code) => this.#failed(code),
+        rate: (rate) => (this.#meter.expected = rate),
+      });
+    }
+    this.#listen();
+  }
+
+  /** Read what is to be read, and let the reader begin. */
+  static async open(): Promise<void> {
+    const { slug = '', kind = '' } = byId('watch').dataset;
+    const notice = new Notice();
+    const server = new Server(slug, kind);
+    try {
+      const [pricing, networks] = await Promise.all([server.pricing(), server.networks()]);
+      new Watch(server, pricing, networks, notice).#offer();
+    } catch {
+      notice.show('setup', [{ label: 'Try again', act: () => location.reload() }]);
+    }
+  }
+
+  /** About what a minute costs, or for a file the whole. */
+  get #price(): bigint {
+    const { pricing } = this;
+    return pricing.kind === 'object' ? parseAmount(pricing.price_whole ?? '0') : perMinute(pricing);
+  }
+
+  get #isFree(): boolean {
+    return parseAmount(this.pricing.price_per_mb) === 0n;
+  }
+
+  #offer(): void {
+    this.#start.disabled = false;
+    if (this.server.kind === 'stream') {
+      void this.#look();
+      setInterval(() => void this.#look(), LOOK_EVERY);
+    }
+  }
+
+  #listen(): void {
+    const payer = this.#payer;
+    this.#start.addEventListener('click', () => this.#begin());
+    this.#topup.addEventListener('click', () => void this.#topUp());
+    this.#close.addEventListener('click', () => void this.#refund());
+    byId('halt-action').addEventListener('click', () => this.#goOn());
+    payer.addEventListener('cap', ({ detail }) => this.#cap(detail));
+    payer.addEventListener('error', ({ detail }) => this.#trouble(detail));
+    payer.addEventListener('spend', () => this.#spent());
+    payer.addEventListener('deposit', ({ detail }) => this.#deposit(detail));
+    payer.addEventListener('resume', () => this.#resumed());
+  }
+
+  #begin(): void {
+    this.#declined = false;
+    if (this.#player) {
+      this.#start.hidden = true;
+      byId('controls').hidden = false;
+      byId('spinner').hidden = false;
+      byId('free-badge').hidden = this.#isFree || !this.pricing.preview_seconds;
+      this.#player.start();
+    } else {
+      void this.#buy();
+    }
+  }
+
+  // --- the question
+
+  /** Something costs money and nobody has agreed to pay yet: ask when what is free is over. */
+  #due(): void {
+    this.#wanted = true;
+    if (!this.#player || this.#player.ahead < 1) void this.#ask();
+  }
+
+  async #ask(): Promise<void> {
+    if (this.#agreed || this.#declined || this.#question.open) return;
+    const network = this.#network;
+    if (!network) {
+      this.#notice.show('no-way-to-pay');
+      return;
+    }
+    const yes = await this.#question.ask(
+      this.#asked(),
+      async () => choices(network),
+      async ({ choice, cap }) => {
+        const wallet = await choice.open();
+        await ready(wallet, network, depositOf(this.pricing));
+        return () => this.#agree(wallet, choice.name, cap);
+      },
+    );
+    if (!yes) this.#refuse();
+  }
+
+  #asked(): Asked {
+    const { pricing } = this;
+    const isFile = pricing.kind === 'object';
+    const free = pricing.preview_seconds ?? 0;
+    return {
+      heading: isFile ? `Buy ${pricing.name}?` : free ? 'Go on watching?' : 'Pay as you play?',
+      free: free ? 'The free part ends here. Nothing has been charged so far.' : '',
+      figure: this.#price > 0n ? price(this.#price) : `$${pricing.price_per_mb}`,
+      unit: isFile
+        ? `for ${size(pricing.size ?? 0)}`
+        : this.#price > 0n
+          ? 'a minute, about'
+          : 'a MB of 1,048,576 bytes',
+      text: isFile
+        ? 'You pay once, for the bytes that are delivered.'
+        : `$${pricing.price_per_mb} a MB: each segment is paid when it is delivered, and never ` +
+          'more than that. Stop, and it stops.',
+      perMinute: isFile ? 0n : this.#price,
+      cap: this.#meter.cap.cap,
+      deposit: depositOf(pricing),
+    };
+  }
+
+  #agree(wallet: Wallet, name: string, cap: bigint): void {
+    this.#agreed = true;
+    this.#wanted = false;
+    this.#meter.cap.cap = cap;
+    this.#meter.state = 'paying';
+    this.#payer.budget = { total: cap };
+    this.#payer.wallet = wallet;
+    this.#payer.resume();
+    this.#halt('');
+    this.#notice.clear();
+    byId('free-badge').hidden = true;
+    this.#topup.disabled = this.#close.disabled = false;
+    this.#walletName = name;
+    void this.#showPurse();
+    this.#meter.show();
+    if (this.#player?.media.paused) this.#player.start();
+    this.#player?.goLive();
+  }
+
+  #refuse(): void {
+    this.#declined = true;
+    this.#player?.media.pause();
+    this.#halt('Nothing was charged. What follows costs money.', 'See the price');
+  }
+
+  // --- caps
+
+  #newCap(cap: bigint): void {
+    if (!this.#agreed) return;
+    this.#payer.budget = { total: cap };
+    if (cap > this.#payer.spent) this.#uncap();
+    this.#meter.show();
+  }
+
+  #cap({ needed }: PayerEvents['cap']): void {
+    if (!this.#agreed) {
+      this.#due();
+      return;
+    }
+    this.#capped = true;
+    this.#meter.state = 'capped';
+    this.#meter.show();
+    const next = stepAfter(this.#payer.spent + needed);
+    this.#notice.show('cap', [
+      { label: `Raise it to ${round(next)}`, act: () => this.#raise(next) },
+      { label: 'Stop and refund', act: () => void this.#refund() },
+    ]);
+  }
+
+  #raise(cap: bigint): void {
+    this.#meter.cap.cap = cap;
+    this.#newCap(cap);
+  }
+
+  #uncap(): void {
+    this.#capped = false;
+    this.#meter.state = 'paying';
+    this.#notice.clear('cap');
+    this.#halt('');
+    if (this.#player?.started) void this.#player.media.play().catch(() => undefined);
+  }
+
+  /** The way out that the picture offers. */
+  #goOn(): void {
+    if (this.#capped) {
+      this.#raise(stepAfter(this.#payer.budget.total));
+    } else {
+      this.#declined = false;
+      this.#halt('');
+      void this.#ask();
+    }
+  }
+
+  #halt(text: string, action = ''): void {
+    byId('halt').hidden = !text;
+    if (!text) return;
+    say(byId('halt-text'), text);
+    say(byId('halt-action'), action);
+    byId('spinner').hidden = true;
+  }
+
+  // --- what the player tells
+
+  #dry(): void {
+    this.#wonder();
+    if (this.#wanted && !this.#agreed) void this.#ask();
+    if (this.#capped) {
+      const cap = this.#payer.budget.total;
+      this.#halt(`Paused: your cap of ${round(cap)} is reached.`, `Raise it to ${round(stepAfter(cap))}`);
+    }
+  }
+
+  #playing(): void {
+    this.#drySince = Infinity;
+    this.#halt('');
+    this.#notice.clear('unreachable', 'gone', 'setup', 'offair', 'pending', 'facilitator');
+  }
+
+  /** Nothing has come for long, and no one was asked for anything: say why, if the server knows. */
+  #wonder(): void {
+    const told = this.#capped || this.#payer.waiting !== undefined || this.#notice.code !== '';
+    const now = performance.now();
+    if (told || !this.#agreed || this.#player?.media.paused) this.#drySince = Infinity;
+    else if (this.#drySince === Infinity) this.#drySince = now;
+    else if (now - this.#drySince > PATIENCE) {
+      this.#drySince = Infinity;
+      void this.#diagnose();
+    }
+  }
+
+  async #diagnose(): Promise<void> {
+    const code = await this.server.ailment();
+    if (!code || this.#notice.code) return;
+    this.#notice.show(code, [{ label: 'Try again', act: () => this.#retry() }]);
+  }
+
+  async #ended(): Promise<void> {
+    byId('spinner').hidden = true;
+    if (this.server.kind !== 'stream') return;
+    const home = { label: 'See what else is on', act: () => location.assign('/') };
+    this.#notice.show('ended', [home]);
+    await this.#look();
+  }
+
+  #failed(code: 'unreachable' | 'unplayable' | 'gone'): void {
+    byId('spinner').hidden = true;
+    const again = { label: 'Try again', act: () => this.#retry() };
+    this.#notice.show(code, code === 'unplayable' ? [] : [again]);
+  }
+
+  #retry(): void {
+    this.#notice.clear();
+    this.#payer.resume();
+    this.#player?.retry();
+  }
+
+  // --- what the payer tells
+
+  #spent(): void {
+    this.#notice.clear('unreachable', 'pending', 'facilitator', 'wallet-failed', 'wallet-rejected');
+    void this.#showChannel();
+  }
+
+  #resumed(): void {
+    if (this.#payer.waiting === undefined) this.#notice.clear('cap', 'topup-needed');
+  }
+
+  #trouble({ code, message, retryable }: PayerEvents['error']): void {
+    if (!this.#agreed && code === 'no-wallet') {
+      this.#due();
+      return;
+    }
+    byId('spinner').hidden = true;
+    say(byId('channel-line'), '\u00a0');
+    void this.#showChannel();
+    const ways: WayOut[] = [];
+    const network = this.#network;
+    const wallet = this.#payer.wallet;
+    const again = (): void => {
+      this.#notice.clear();
+      this.#payer.topUp();
+      this.#payer.resume();
+      this.#player?.retry();
+    };
+    if (code === 'insufficient-funds' && network?.faucet_url && wallet) {
+      ways.push({
+        label: 'Get test money',
+        act: () => void fill(wallet, network).then(again, () => this.#notice.show(code)),
+      });
+    }
+    if (code === 'wrong-network' && network && wallet) {
+      ways.push({
+        label: `Switch to ${network.name}`,
+        act: () => void wallet.switchChain(network.chain_id).then(again, () => undefined),
+      });
+    } else if (retryable) {
+      ways.push({ label: 'Try again', act: again });
+    }
+    if (WALLETS.has(code)) ways.push({ label: 'Another wallet', act: () => this.#another() });
+    this.#notice.show(code, ways, message);
+    if (code === 'pending' || code === 'unreachable') {
+      void this.server.ailment().then((found) => {
+        if (found && this.#notice.code === code) this.#notice.show(found, ways);
+      });
+    }
+  }
+
+  #deposit({ amount, state }: PayerEvents['deposit']): void {
+    const telling = {
+      signing: `Your wallet is asked to sign a deposit of ${price(amount)} …`,
+      sent: `Depositing ${price(amount)}: the chain is being told …`,
+      done: `Deposited ${price(amount)}.`,
+    };
+    say(byId('channel-line'), telling[state]);
+    if (state === 'done') void this.#showPurse();
+  }
+
+  #another(): void {
+    this.#agreed = false;
+    this.#declined = false;
+    this.#notice.clear();
+    void this.#ask();
+  }
+
+  // --- the wallet
+
+  async #showPurse(): Promise<void> {
+    const { wallet } = this.#payer;
+    if (!wallet || !this.#network) return;
+    const address = await wallet.address();
+    const holds = await balanceOf(wallet, this.#network).then(
+      (balance) => `, holds ${cents(balance)}${this.#network?.faucet_url ? ' of test money' : ''}`,
+      () => '',
+    );
+    say(byId('wallet-line'), `${this.#walletName} ${short(address)}${holds}`);
+    byId('wallet-line').title = address;
+    await this.#showChannel();
+  }
+
+  async #showChannel(): Promise<void> {
+    const address = (await this.#payer.wallet?.address())?.toLowerCase();
+    const mine = (await this.#payer.channels()).filter(
+      ({ payer, network }) => payer.toLowerCase() === address && network === this.#network?.network,
+    );
+    const left = mine.reduce((sum, { refundable }) => sum + refundable, 0n);
+    if (mine.length > 0) say(byId('channel-line'), `In your channel: ${exact(left)} left, yours until you play it.`);
+  }
+
+  async #topUp(): Promise<void> {
+    const { wallet } = this.#payer;
+    if (!wallet || !this.#network) {
+      await this.#ask();
+      return;
+    }
+    this.#topup.setAttribute('aria-busy', 'true');
+    try {
+      await ready(wallet, this.#network, depositOf(this.pricing));
+      this.#payer.topUp();
+      say(byId('channel-line'), 'The next segment brings a new deposit along.');
+    } catch (error) {
+      if (error instanceof PaymentError) this.#trouble(error);
+    } finally {
+      this.#topup.removeAttribute('aria-busy');
+    }
+  }
+
+  async #refund(): Promise<void> {
+    this.#player?.media.pause();
+    this.#payer.budget = { total: this.#payer.spent };
+    this.#close.setAttribute('aria-busy', 'true');
+    try {
+      const refunds = await this.#payer.close();
+      const sum = refunds.reduce((total, { amount }) => total + amount, 0n);
+      await this.#showPurse();
+      say(byId('channel-line'), `${exact(sum)} went back to your wallet.`);
+      this.#agreed = false;
+      this.#declined = true;
+      this.#capped = false;
+      this.#notice.clear();
+      this.#meter.state = 'idle';
+      this.#halt('Stopped. What you did not use is back in your wallet.', 'Go on watching');
+    } catch (error) {
+      if (error instanceof PaymentError) this.#trouble(error);
+    } finally {
+      this.#close.removeAttribute('aria-busy');
+    }
+  }
+
+  // --- live, files
+
+  async #look(): Promise<void> {
+    if (document.hidden) return;
+    const status = await this.server.status().catch(() => undefined);
+    if (!status) return;
+    const onAir = status.state === 'on_air' || status.state === 'waiting';
+    byId('live-badge').hidden = !onAir;
+    byId('off-air').hidden = onAir;
+    const viewers = byId('viewers');
+    viewers.hidden = !onAir;
+    say(viewers, `${status.viewers_paying} paying now`);
+    if (!this.#player?.started) {
+      this.#start.disabled = !onAir;
+      if (!onAir) this.#notice.show('offair');
+      else if (this.#notice.code === 'offair') location.reload();
+    }
+  }
+
+  async #buy(): Promise<void> {
+    this.#start.disabled = true;
+    byId('spinner').hidden = false;
+    try {
+      const { bytes, headers } = await this.#payer.fetchPaid(this.server.mediaUrl, {
+        pricing: this.server.pricingUrl,
+        onProgress: (loaded, total) => {
+          say(byId('start-text'), total > 0 ? `${Math.floor((loaded / total) * 100)} %` : size(loaded));
+        },
+      });
+      const type = headers.get('content-type') ?? 'application/octet-stream';
+      save(new Blob([bytes], { type }), this.pricing.name);
+      say(byId('start-text'), 'Saved');
+      this.#payer.resume();
+    } catch (error) {
+      if (error instanceof PaymentError) this.#trouble(error);
+    } finally {
+      this.#start.disabled = false;
+      byId('spinner').hidden = true;
+    }
+  }
+}
+
+const WALLETS = new Set<string>([
+  'no-wallet',
+  'wallet-rejected',
+  'wallet-failed',
+  'wrong-network',
+  'insufficient-funds',
+]);
+
+/** What may be paid in: the well-known tokens, and those this server says it takes. */
+function assetsOf(pricing: Pricing, networks: Network[]): Asset[] {
+  const own = networks.flatMap(({ network, asset, symbol, decimals }) => {
+    const terms = pricing.accepts.find((each) => each.network === network);
+    if (!terms) return [];
+    const { name, version } = terms.extra;
+    return [{ network, address: asset, name, version, decimals, symbol }];
+  });
+  return [...own, ...KNOWN_ASSETS];
+}

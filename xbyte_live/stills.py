@@ -1,0 +1,81 @@
+"""Part: what a stream on air looks like now, decoded in a process of its own."""
+
+import asyncio
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from xbyte_live.errors import StoreError
+from xbyte_live.models import Rendition, Stream, segment_key
+from xbyte_live.store.cache import SegmentCache
+
+_KEPT = 20.0  # seconds a picture stands for its stream
+_PATIENCE = 10.0  # seconds
+_STREAMS = 256  # whose pictures are held
+_CODECS = {"avc1": "h264", "hvc1": "hevc", "hev1": "hevc"}
+
+
+class Stills:
+    """Pictures of streams, each at most 20 seconds old, one drawn at a time."""
+
+    def __init__(self, cache: SegmentCache, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._drawn: OrderedDict[str, tuple[float, bytes | None]] = OrderedDict()
+        self._drawing = asyncio.Lock()
+
+    async def of(self, stream: Stream) -> bytes | None:
+        """A JPEG of what is on air, or was last; ``None`` where there is nothing to see."""
+        found = self._held(stream.slug)
+        if found is None:
+            async with self._drawing:
+                found = self._held(stream.slug)
+                if found is None:
+                    found = self._clock(), await self._draw(stream)
+                    self._drawn[stream.slug] = found
+                    self._drawn.move_to_end(stream.slug)
+                    if len(self._drawn) > _STREAMS:
+                        self._drawn.popitem(last=False)
+        return found[1]
+
+    def _held(self, slug: str) -> tuple[float, bytes | None] | None:
+        found = self._drawn.get(slug)
+        return found if found and self._clock() - found[0] < _KEPT else None
+
+    async def _draw(self, stream: Stream) -> bytes | None:
+        rendition = next((r for r in stream.renditions if r.has_video and r.segments), None)
+        codec = _codec_of(rendition) if rendition else None
+        if rendition is None or codec is None:
+            return None
+        newest = rendition.segments[-1]
+        key = segment_key(newest.stored_under or stream.slug, rendition.name, newest.msn)
+        try:
+            return await _picture(codec, await self._cache.get(key))
+        except StoreError:
+            return None
+
+
+def _codec_of(rendition: Rendition) -> str | None:
+    names = (name.partition(".")[0] for name in rendition.codecs.split(","))
+    return next((_CODECS[name] for name in names if name in _CODECS), None)
+
+
+async def _picture(codec: str, segment: bytes) -> bytes | None:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "xbyte_live.media.still", codec),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for us to pass on
+    )
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            picture, _ = await child.communicate(segment)
+    except TimeoutError:
+        return None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    return picture if child.returncode == 0 and picture else None
