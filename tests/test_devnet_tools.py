@@ -3,30 +3,16 @@ import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.chain import SharedDevnet
+from tests.support.small_package import SMALL
 from xbyte_live.devnet import anvil, npm
 from xbyte_live.devnet.accounts import MULTICALL3_ADDRESS, USDC_ADDRESS
 from xbyte_live.devnet.artifacts import ARTIFACTS_DIR, load_artifact
 from xbyte_live.devnet.compile import compile_contracts
 from xbyte_live.errors import DevnetError
-
-# A package of a few kilobytes with nothing else behind it.
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "lockfileVersion": 3,
-    "requires": True,
-    "packages": {
-        "": {"name": "small", "dependencies": {"js-sha3": "0.8.0"}},
-        "node_modules/js-sha3": {
-            "version": "0.8.0",
-            "integrity": "sha512-gF1cRrHhIzNfToc802P800N8PpXS+evLLXfsVpowqmAFR9uwbi89WvXg2QspOmXL8QL86J4T1EpFu+yUkwJY3Q==",  # noqa: E501
-        },
-    },
-}
 
 
 @pytest.fixture

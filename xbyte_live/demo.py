@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
+from xbyte_live.admitting import login_url
 from xbyte_live.config import Secret, Settings
 from xbyte_live.devnet.accounts import BANNER, GAS, PAYEE, PAYER
 from xbyte_live.devnet.chain import Devnet
+from xbyte_live.devnet.faucet import open_faucet
 from xbyte_live.devnet.publisher import URL_VARIABLE
 from xbyte_live.devnet.samples import SAMPLES, Sample
 from xbyte_live.display import on_terminal, progress_bar
@@ -62,9 +64,12 @@ async def _show(
     rtmp_port: int,
 ) -> None:
     click.echo("starting a local chain …")
-    async with Devnet(data_dir / "chain", rpc_port=rpc_port) as devnet:
+    async with (
+        Devnet(data_dir / "chain", rpc_port=rpc_port) as devnet,
+        open_faucet(devnet.chain, _origins(port)) as faucet_url,
+    ):
         described.unlink(missing_ok=True)
-        settings = _settings(data_dir, devnet, port, rtmp_port)
+        settings = _settings(data_dir, devnet, port, rtmp_port, faucet_url)
         await _fill_wallet(devnet)
         titles = await _titles(settings)
         key = await _stream_key(settings)
@@ -94,7 +99,9 @@ async def run_devnet(data_dir: Path, *, rpc_port: int, chain_id: int) -> None:
         await devnet.ended()
 
 
-def _settings(data_dir: Path, devnet: Devnet, port: int, rtmp_port: int) -> Settings:
+def _settings(
+    data_dir: Path, devnet: Devnet, port: int, rtmp_port: int, faucet_url: str
+) -> Settings:
     return Settings(
         data_dir=data_dir,
         port=port,
@@ -104,8 +111,14 @@ def _settings(data_dir: Path, devnet: Devnet, port: int, rtmp_port: int) -> Sett
         networks=(devnet.network,),
         rpc_urls=(f"{devnet.network}={devnet.rpc_url}",),
         gas_key=Secret(GAS.key),
+        faucet_url=faucet_url,
         log_level="warning",
     )
+
+
+def _origins(port: int) -> list[str]:
+    """The demo's pages, under each name this machine has for itself."""
+    return [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")]
 
 
 async def _fill_wallet(devnet: Devnet) -> None:
@@ -210,6 +223,7 @@ def _describe(
         "asset": devnet.asset.address,
         "pay_to": PAYEE.address,
         "payer_key": PAYER.key,
+        "faucet_url": settings.faucet_url,
         "rtmp_url": rtmp_url(settings),
         "stream_slug": STREAM,
         "stream_key": key,
@@ -242,7 +256,12 @@ def _tell(settings: Settings, titles: list[Title], key: str) -> None:
     url = public_url(settings)
     bold = (lambda text: click.style(text, bold=True)) if on_terminal() else str
     click.echo()
-    click.echo(bold(f"xByte Live is on {url}"))
+    click.echo(bold(f"Open {url}/ in a browser"))
+    click.echo("and press play: a test wallet made in the browser pays, the meter shows each cent.")
+    click.echo("what it earns shows in the studio, which this link opens once:")
+    click.echo(f"  {login_url(settings)}")
+    place = f"--data-dir {settings.data_dir} --port {settings.port}"
+    click.echo(f"  (for another: {_command()} studio {place})")
     click.echo(f"{BANNER}\n")
     click.echo(f"for sale at ${settings.price} per MB (1,048,576 bytes):")
     for title in titles:
