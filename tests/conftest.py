@@ -1,16 +1,32 @@
-"""Fixtures every test may use, and the rule that nothing is skipped unseen."""
+"""Fixtures every test may use, who runs what, and the rule that nothing is skipped unseen."""
 
 import os
 from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # Machines are slow at times; what is tested is never how long an example takes.
 settings.register_profile("xbyte", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("xbyte")
 
-pytest_plugins = ["tests.support.chain", "tests.support.databases"]
+pytest_plugins = ["tests.support.chain", "tests.support.databases", "tests.support.demo"]
+
+OF_THE_DEMO = ("tests/browser/", "tests/test_demo.py")
+
+
+class ByFile(LoadScopeScheduling):
+    """A file's tests run in one worker, and so do all that use the demo: it is made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = nodeid.partition("::")[0]
+        return "the demo" if file.startswith(OF_THE_DEMO) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

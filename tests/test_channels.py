@@ -614,6 +614,77 @@ async def test_a_smart_wallets_vouchers_are_judged_by_the_chain(till: ChannelTil
         await till.pay(till.voucher(payer, segment(2), 2 * PRICE), segment(2))
 
 
+# What strangers may try
+
+
+async def test_a_deposit_shown_again_opens_nothing_without_a_signed_voucher(
+    till: ChannelTill,
+) -> None:
+    """Whoever leaves the judging to the chain is judged by it for each voucher."""
+    payer = till.payer(payer_authorizer=ZERO_ADDRESS)
+    document = till.deposit(payer, SALE, 100_000, PRICE)
+    await till.pay(document, SALE)
+
+    for number in (2, 3):
+        sale = segment(number)
+        forged = Voucher(payer.channel_id, number * PRICE, "0x" + "11" * 64 + "1b")
+        payload = {**document["payload"], "voucher": forged.wire()}
+        with pytest.raises(PaymentRefused):
+            await till.pay({**document, "accepted": till.offer(sale), "payload": payload}, sale)
+
+    assert (await till.found(payer)).charged == PRICE
+    assert (await till.found(payer)).signature != forged.signature
+
+
+async def test_a_stranger_is_not_told_the_last_voucher(till: ChannelTill) -> None:
+    """It would open again what it paid for, and give the payer's rest back."""
+    payer = await till.opened(SALE)
+    forged = Voucher(payer.channel_id, 7 * PRICE, "0x" + "11" * 64 + "1b")
+    nobody = till.payer(payer_authorizer=ZERO_ADDRESS)
+    await till.pay(till.deposit(nobody, SALE, 5000, PRICE), SALE)
+    again = till.deposit(nobody, SALE, 5000, 7 * PRICE)
+    again["payload"]["voucher"]["signature"] = forged.signature
+
+    for document in (a_document(till.offer(SALE), payer, forged), again):
+        error = await refused(till, document)
+        assert isinstance(error, VoucherMismatch)
+        assert "channelState" in error.extra and "voucherState" not in error.extra
+    owner = await refused(till, till.voucher(payer, SALE, 7 * PRICE))
+    assert isinstance(owner, VoucherMismatch) and "voucherState" in owner.extra
+
+
+async def test_an_old_deposit_is_no_fresh_look_at_the_chain(till: ChannelTill) -> None:
+    payer = till.payer()
+    document = till.deposit(payer, SALE, 100_000, PRICE)
+    await till.pay(document, SALE)
+    till.time.now += state_ttl(DELAY) + 1
+    till.chain.is_up = False
+
+    payload = {**document["payload"], "voucher": payer.voucher(2 * PRICE).wire()}
+    with pytest.raises(ChainUnavailable):
+        await till.pay({**document, "payload": payload}, segment(2))
+    assert (await till.found(payer)).charged == PRICE
+
+
+async def test_a_deposit_on_its_way_is_not_refused_for_its_age(till: ChannelTill) -> None:
+    """Money rule 5: it was valid when it was sent."""
+    payer = await till.opened(SALE)
+    document = till.deposit(payer, segment(2), 50_000, 2 * PRICE, valid_for=300)
+    till.chain.confirms = False
+    known, till.chain.emitted = till.chain.emitted, _never
+    landed, till.chain.landed = till.chain.landed, _unknown
+    with pytest.raises(PaymentPending):
+        await till.pay(document, segment(2))
+
+    till.time.now += 290
+    with pytest.raises(PaymentPending):
+        await till.pay(document, segment(2))
+    till.chain.emitted, till.chain.landed = known, landed
+
+    assert (await till.pay(document, segment(2))).amount == PRICE
+    assert till.chain.sent == 2
+
+
 # What is accepted
 
 

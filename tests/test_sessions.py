@@ -20,6 +20,8 @@ from tests.support.sessions import (
 )
 from xbyte_live.db.engine import Database
 from xbyte_live.ledger.actions import ActionLedger
+from xbyte_live.ledger.earnings import Earnings, Period
+from xbyte_live.ledger.export import Entry, Export
 from xbyte_live.ledger.sessions import Session
 from xbyte_live.payments.order import charge_origin, digest_of, read_order, token_of
 
@@ -385,3 +387,25 @@ async def test_totals_tell_what_is_open(books: Books) -> None:
     await books.draws.draw(a_draw(first, amount=30))
     totals = await books.sessions.totals()
     assert (totals.count, totals.left) == (2, 120)
+
+
+async def test_credit_that_buys_another_session_is_income_again(
+    database: Database, books: Books
+) -> None:
+    """What was paid is income in the end, however often its rest went around."""
+    earnings, export = Earnings(database), Export(database)
+    session = await books.sessions.paid(await books.paid(100), an_order())
+    await books.draws.draw(a_draw(session, amount=40))
+    for _ in range(4):  # each takes along what the one before gave back
+        await books.sessions.end(session)
+        session = await books.sessions.paid(await books.paid(1), an_order())
+    await books.draws.draw(a_draw(session, msn=3, amount=session.budget))
+    await books.sessions.end(session)
+
+    total = (await earnings.report(Period(0.0, 1e11), step=10**9)).total
+    rows: list[Entry] = []
+    await export.entries(0.0, 1e11, rows.append, lambda *_: None)
+
+    assert (total.amount, total.income) == (104, 104)
+    assert sum(row.income for row in rows) == 104
+    assert sum(row.amount for row in rows if row.kind == "credit") == 60 + 61 + 62 + 63

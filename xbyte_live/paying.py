@@ -34,7 +34,7 @@ from xbyte_live.client.wallet import (
 )
 from xbyte_live.config import Settings
 from xbyte_live.display import print_json, progress_bar, size, warn
-from xbyte_live.errors import ConfigError
+from xbyte_live.errors import ConfigError, XByteError
 from xbyte_live.money import PRICE_DECIMALS, Asset, Price, format_decimal, parse_decimal
 
 DEPOSIT = "1.00"  # dollars that may lie unspent in one channel, unless told otherwise
@@ -99,7 +99,12 @@ async def _closed(settings: Settings, payer: Payer) -> list[dict[str, Any]]:
     async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
         for channel in payer.used:
             if channel.refundable:
-                closed, refund = await Closing(payer, turns, client).refund(channel.url)
+                closing = Closing(payer, turns, client)
+                try:
+                    closed, refund = await closing.refund(channel.url, only=channel)
+                except XByteError as error:
+                    warn(f"what is left in {channel.channel_id} did not come back: {error}")
+                    continue
                 amount, transaction = refund.amount, refund.transaction
                 name = closed.channel_id
                 found.append({"channel": name, "amount": amount, "transaction": transaction})

@@ -74,9 +74,10 @@ async def refund(
     wanted = None if amount is None else parse_decimal(amount, PRICE_DECIMALS)
     done: list[dict[str, object]] = []
     async with _at_hand(settings) as tools:
-        for url in _refund_urls(tools.payer, target):
+        for url, only in _to_refund(tools.payer, target):
             try:
-                channel, given = await tools.closing.refund(await tools.priced(url), wanted)
+                place = await tools.priced(url)
+                channel, given = await tools.closing.refund(place, wanted, only=only)
             except PaymentRefused as refusal:
                 if target is not None or refusal.code != REFUND_NOTHING:
                     raise
@@ -154,13 +155,15 @@ async def _at_hand(settings: Settings) -> AsyncIterator[_Tools]:
         yield _Tools(payer, Closing(payer, turns, client), Surveyor(client))
 
 
-def _refund_urls(payer: Payer, target: str | None) -> list[str]:
+def _to_refund(payer: Payer, target: str | None) -> list[tuple[str, Channel | None]]:
+    """Whom to ask, and about which channel, if not about the one that pays there."""
     if target is not None and target.startswith(("http://", "https://")):
-        return [target]
+        return [(target, None)]
     if target is not None:
-        return [_named(payer, target).url]
+        named = _named(payer, target)
+        return [(named.url, named)]
     asked = (c for c in payer.channels.values() if c.state in ("open", "empty") and c.may_refund)
-    return [channel.url for channel in asked]
+    return [(channel.url, channel) for channel in asked]
 
 
 def _named(payer: Payer, channel_id: str) -> Channel:

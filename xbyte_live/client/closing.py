@@ -25,6 +25,7 @@ from xbyte_live.errors import (
     DeliveryFailed,
     PaymentPending,
     PaymentRefused,
+    TermsRefused,
 )
 from xbyte_live.payments.voucher import AMOUNT_MISMATCH, BELOW_CLAIMED, BUSY
 
@@ -57,15 +58,17 @@ class Closing:
         self._client = client
         self._sleep = sleep
 
-    async def refund(self, url: str, amount: int | None = None) -> tuple[Channel, Refund]:
+    async def refund(
+        self, url: str, amount: int | None = None, *, only: Channel | None = None
+    ) -> tuple[Channel, Refund]:
         """Ask the server of a priced ``url`` for ``amount`` back, or for all it did not charge.
 
         Where that sells nothing any more, the channels that were opened there are asked for at
-        ``/channels/{id}``. Raises ``PaymentRefused`` with its code when it says no,
-        ``PaymentPending`` while it cannot say yes, ``DeliveryFailed`` when the URL is of nothing
-        that is sold, ``ConfigError`` when no channel was opened there.
+        ``/channels/{id}``; with ``only`` that one alone. Raises ``PaymentRefused`` with its code
+        when it says no, ``PaymentPending`` while it cannot say yes, ``DeliveryFailed`` when the
+        URL is of nothing that is sold, ``ConfigError`` when no channel was opened there.
         """
-        url, terms = await self._terms(url)
+        url, terms = await self._terms(url, only)
         requirement = self._payer.channel_way(terms)
         channel = self._payer.holdings.channel_of(requirement)
         assert channel is not None
@@ -202,24 +205,34 @@ class Closing:
         await turn.keep(channel, sync=True)
         return verdict == "again"
 
-    async def _terms(self, url: str) -> tuple[str, Terms]:
+    async def _terms(self, url: str, only: Channel | None) -> tuple[str, Terms]:
         """Where a refund can be asked for, and the terms there."""
         first = 0
-        for place in (url, *self._places(url)):
+        for place in (url, *self._places(url, only)):
             response = await self._get(place, {})
             if response.status_code == 402:
                 header = response.headers.get("payment-required")
-                return place, read_challenge(header, response.content)
+                terms = read_challenge(header, response.content)
+                if only is None or self._is_of(terms, only):
+                    return place, terms
             first = first or response.status_code
         raise DeliveryFailed(
             f"the server answered {first} where something was sold before; "
             "name the URL of what it sells now"
         )
 
-    def _places(self, url: str) -> list[str]:
+    def _is_of(self, terms: Terms, channel: Channel) -> bool:
+        """Whether that channel is the one that pays there."""
+        try:
+            found = self._payer.holdings.channel_of(self._payer.channel_way(terms))
+        except TermsRefused:
+            return False
+        return found is not None and found.channel_id == channel.channel_id
+
+    def _places(self, url: str, only: Channel | None) -> list[str]:
         """Where a server like ours knows the channels that were opened with it."""
         here = _origin(url)
-        found = self._payer.channels.values()
+        found = self._payer.channels.values() if only is None else (only,)
         return [f"{here}/channels/{c.channel_id}" for c in found if _origin(c.url) == here]
 
     async def _get(self, url: str, headers: dict[str, str]) -> httpx.Response:

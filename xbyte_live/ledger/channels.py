@@ -153,11 +153,6 @@ class ChannelLedger:
         """The channel of that id."""
         return await self._database.read(lambda db: _find(db, channel_id))
 
-    async def was_charged(self, new: NewDelivery) -> bool:
-        """Whether this voucher was charged for this delivery, within the retry window."""
-        since = self._clock() - self._retry_window
-        return await self._database.read(lambda db: _charged_before(db, new, since))
-
     async def sync(
         self, network: str, config: ChannelConfig, channel_id: str, chain: OnChain
     ) -> Channel:
@@ -241,11 +236,6 @@ def _earlier(
     if epoch is None:
         return Charging("mismatch", channel)
     return Charging("again", channel, epoch)
-
-
-def _charged_before(db: Connection, new: NewDelivery, since: float) -> bool:
-    channel = _find(db, new.channel_id)
-    return channel is not None and _epoch_of(db, channel.id, new, since) is not None
 
 
 def _epoch_of(db: Connection, channel: int, new: NewDelivery, since: float) -> int | None:

@@ -40,6 +40,7 @@ from xbyte_live.db.tables import (
     deliveries,
     draws,
     earnings,
+    purchases,
     sessions,
 )
 from xbyte_live.ledger import books
@@ -196,6 +197,7 @@ def _report(db: Connection, period: Period, step: int) -> Report:
     for source in (
         *(_sold(ledger, period, "at", "slug", step=step) for ledger in _LEDGERS),
         _by_step(_returns(period), period, step),
+        _by_step(_credited(period), period, step),
         _by_step(_days(period), period, step),
     ):
         for row in db.execute(source, execution_options={"yield_per": _PAGE}):
@@ -335,6 +337,21 @@ def _returns(period: Period) -> Select[Any]:
         s.closed_at.label("at"), s.slug.label("slug"), literal(0).label("deliveries"),
         literal(0).label("bytes"), literal(0).label("amount"), (-s.returned).label("income"),
     ).where(s.closed_at >= period.since, s.closed_at < period.until, s.returned > 0)  # fmt: skip
+    return query if period.slug is None else query.where(s.slug == period.slug)
+
+
+def _credited(period: Period) -> Select[Any]:
+    """What had been given back as credit, and went into another session."""
+    s, p = sessions.c, purchases.c
+    query = (
+        select(
+            p.created_at.label("at"), s.slug.label("slug"), literal(0).label("deliveries"),
+            literal(0).label("bytes"), literal(0).label("amount"), p.amount.label("income"),
+        )
+        .select_from(purchases.join(sessions))
+        .where(p.created_at >= period.since, p.created_at < period.until)
+        .where(p.origin.startswith("credit-"))
+    )  # fmt: skip
     return query if period.slug is None else query.where(s.slug == period.slug)
 
 

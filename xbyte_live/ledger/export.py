@@ -11,7 +11,15 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Select, and_, func, literal, select
 
 from xbyte_live.db.engine import Database
-from xbyte_live.db.tables import channels, charges, deliveries, draws, earnings, sessions
+from xbyte_live.db.tables import (
+    channels,
+    charges,
+    deliveries,
+    draws,
+    earnings,
+    purchases,
+    sessions,
+)
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.ledger.retention import DAY, DRAWS
 from xbyte_live.payments.order import NAMES
@@ -19,7 +27,7 @@ from xbyte_live.payments.requirements import SCHEME_CHANNELS
 
 PAGE = 1000
 
-Kind = Literal["delivery", "purchase", "draw", "return", "day"]
+Kind = Literal["delivery", "purchase", "draw", "return", "credit", "day"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,8 @@ class Entry:
     """One row: amounts in atomic units, ``at`` in Unix seconds (of a day: its first).
 
     ``delivery``: bytes for a payment; ``purchase``: of a session; ``draw``: bytes out of a
-    session; ``return``: what a session had left; ``day``: ``count`` older rows of one item.
+    session; ``return``: what a session had left; ``credit``: of that, what went into another
+    session; ``day``: ``count`` older rows of one item.
     ``reference`` is the channel, or for ``exact`` the transaction.
     """
 
@@ -103,8 +112,8 @@ def _pages(db: Connection, query: Select[Any]) -> Iterator[Any]:
 
 
 def _sources(since: float, until: float) -> tuple[tuple[Select[Any], Callable[[Any], Entry]], ...]:
-    e, d, c, s, w, x = (
-        t.c for t in (earnings, deliveries, channels, sessions, draws, charges)
+    e, d, c, s, w, x, p = (
+        t.c for t in (earnings, deliveries, channels, sessions, draws, charges, purchases)
     )  # fmt: skip
     shared = (s.slug, s.network, s.asset, s.payer, s.pay_to, s.channel)
 
@@ -144,6 +153,12 @@ def _sources(since: float, until: float) -> tuple[tuple[Select[Any], Callable[[A
             .where(within(s.closed_at), s.returned > 0),
             _of_return,
         ),
+        (
+            select(p.id, p.created_at.label("at"), p.amount, *shared, reference)
+            .select_from(purchases.join(sessions).outerjoin(channels, c.id == s.channel))
+            .where(within(p.created_at), p.origin.startswith("credit-")),
+            _of_credit,
+        ),
     )  # fmt: skip
 
 
@@ -181,5 +196,12 @@ def _of_draw(row: Any) -> Entry:
 def _of_return(row: Any) -> Entry:
     return Entry(
         "return", row.at, row.slug, "", 0, row.amount, -row.amount, DRAWS,
+        row.network, row.asset, row.payer, row.pay_to, row.channel_id,
+    )  # fmt: skip
+
+
+def _of_credit(row: Any) -> Entry:
+    return Entry(
+        "credit", row.at, row.slug, "", 0, row.amount, row.amount, DRAWS,
         row.network, row.asset, row.payer, row.pay_to, row.channel_id,
     )  # fmt: skip

@@ -8,7 +8,7 @@ Source: x402 ``scheme_batch_settlement_evm``.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from xbyte_live.batching import Batched
@@ -96,6 +96,9 @@ class Actions(Protocol):
         document: dict[str, Any],
     ) -> Action:
         """Move a deposit, once however often it is asked for."""
+
+    async def has_deposit(self, payment: ChannelPayment) -> bool:
+        """Whether that deposit was taken on before and has not failed."""
 
     async def refund(self, channel: Channel, amount: int) -> Action:
         """Give an amount back to the payer."""
@@ -186,12 +189,7 @@ class Channels:
         await self._check(checked, int(checked.requirements["amount"]))
         if checked.payment.deposit is not None:
             return await self._deposit(checked, checked.payment.deposit, sale)
-        oldest = self._clock() - state_ttl(checked.payment.config.withdraw_delay)
-        charging = await self._charge(_delivery(checked, sale, oldest), sale)
-        if charging.outcome in ("missing", "stale"):
-            await self._refresh(checked)
-            charging = await self._charge(_delivery(checked, sale), sale)
-        return self._admitted(checked, charging)
+        return await self._take(checked, sale)
 
     async def refund(self, payment: Payment, sale: Sale) -> Admitted:
         """Give back what a channel has left, or the part of it that a refund asks for.
@@ -261,8 +259,8 @@ class Channels:
         if code == CHANNEL_ID_MISMATCH:
             raise PaymentRefused(code)
         key = config.voucher_key
-        if code is None and key is None:
-            code = await self._ask(checked)
+        if code is None and key is None and payment.deposit is None:
+            code = await self._ask(checked)  # with a deposit once that is on the chain
         elif code is None and key is not None:
             good = await self._signatures.do((voucher, key, chain_id))
             code = None if good else VOUCHER_SIGNATURE
@@ -270,17 +268,18 @@ class Channels:
             return
         channel = await self._ledger.find(voucher.channel_id)
         if channel is not None and voucher.ceiling != channel.charged + amount:
-            raise _mismatch(channel)  # which comes before all else, as other servers have it
+            raise _mismatch(channel, proven=False)  # before all else, as other servers have it
         raise PaymentRefused(code)
 
     async def _ask(self, checked: _Checked) -> str | None:
         """A smart wallet's voucher can only be checked on chain (EIP-1271)."""
-        if checked.payment.deposit is not None:
-            return None  # the facilitator sees it with the deposit
+        payment = checked.payment
+        if payment.deposit is not None:
+            payment = replace(payment, kind="voucher", deposit=None)
         document = {
             "x402Version": 2,
             "accepted": checked.requirements,
-            "payload": checked.payment.wire(),
+            "payload": payment.wire(),
         }
         verdict = await self._facilitator.verify(SignedPayment(2, document, checked.requirements))
         return None if verdict.is_valid else verdict.code or VOUCHER_SIGNATURE
@@ -292,6 +291,15 @@ class Channels:
         if channel.chain.balance == 0:
             raise PaymentRefused(CHANNEL_NOT_FOUND)
 
+    async def _take(self, checked: _Checked, sale: Sale) -> Admitted:
+        """Charge what was checked, on a picture of the channel that is fresh enough."""
+        oldest = self._clock() - state_ttl(checked.payment.config.withdraw_delay)
+        charging = await self._charge(_delivery(checked, sale, oldest), sale)
+        if charging.outcome in ("missing", "stale"):
+            await self._refresh(checked)
+            charging = await self._charge(_delivery(checked, sale), sale)
+        return self._admitted(checked, charging)
+
     async def _charge(self, new: NewDelivery, sale: Sale) -> Charging:
         if sale.order is None:
             return await self._ledger.charge(new)
@@ -302,13 +310,9 @@ class Channels:
 
     async def _deposit(self, checked: _Checked, deposit: Deposit, sale: Sale) -> Admitted:
         """Have the deposit moved, unless it was, then charge its voucher."""
-        voucher = checked.payment.voucher
-        new = _delivery(checked, sale)
-        before = await self._ledger.find(voucher.channel_id)
-        if before is None:
-            before = await self._on_chain(checked)
-        if before is None or not await self._ledger.was_charged(new):
-            self._check_deposit(checked, deposit, before)
+        if not await self._actions.has_deposit(checked.payment):
+            before = await self._ledger.find(checked.payment.voucher.channel_id)
+            self._check_deposit(checked, deposit, before or await self._on_chain(checked))
         action = await self._actions.deposit(
             checked.payment,
             network=checked.network,
@@ -325,7 +329,11 @@ class Channels:
             raise PaymentPending(RETRY_AFTER)
         if action.state == "failed":
             raise PaymentRefused(action.error or DEPOSIT_FAILED)
-        admitted = self._admitted(checked, await self._charge(new, sale))
+        if checked.payment.config.voucher_key is None:
+            code = await self._ask(checked)
+            if code is not None:
+                raise PaymentRefused(code)
+        admitted = await self._take(checked, sale)
         return Admitted(
             admitted.channel,
             admitted.amount,
@@ -350,7 +358,9 @@ class Channels:
         voucher, now = checked.payment.voucher, self._clock()
         charged, there = (before.charged, before.spendable) if before is not None else (0, 0)
         if voucher.ceiling != charged + int(checked.requirements["amount"]):
-            raise _mismatch(before) if before is not None else PaymentRefused(AMOUNT_MISMATCH)
+            if before is None:
+                raise PaymentRefused(AMOUNT_MISMATCH)
+            raise _mismatch(before, proven=checked.payment.config.voucher_key is not None)
         if deposit.amount < self._policy.deposit_floor:
             raise PaymentRefused(DEPOSIT_BELOW_MINIMUM)
         if deposit.valid_before < now + EXPIRY_MARGIN:
@@ -399,9 +409,15 @@ def channel_state(channel: Channel, charged: int) -> dict[str, Any]:
     }
 
 
-def _mismatch(channel: Channel, code: str = AMOUNT_MISMATCH) -> VoucherMismatch:
+def _mismatch(
+    channel: Channel, code: str = AMOUNT_MISMATCH, *, proven: bool = True
+) -> VoucherMismatch:
+    """How a payer goes on; its last voucher goes only to who has ``proven`` to hold its key.
+
+    Anybody knows a channel's configuration, and a voucher opens again what it paid for.
+    """
     extra: dict[str, Any] = {"channelState": channel_state(channel, channel.charged)}
-    if channel.voucher.is_signed:
+    if proven and channel.voucher.is_signed:
         extra["voucherState"] = {
             "signedMaxClaimable": str(channel.signed),
             "signature": channel.signature,

@@ -24,6 +24,7 @@ from xbyte_live.payments.voucher import (
     ChannelConfig,
     ChannelPayment,
     Claim,
+    Deposit,
     claim_digest,
     deposit_nonce,
 )
@@ -119,7 +120,7 @@ class Actions:
             pay_to=config.receiver,
             payer=config.payer,
             channel_id=channel_id,
-            identity=f"deposit:{channel_id}:{deposit_nonce(channel_id, deposit.salt)}",
+            identity=_deposit_identity(channel_id, deposit),
             amount=deposit.amount,
             document={"x402Version": 2, "accepted": requirements, "payload": payment.wire()},
             requirements=requirements,
@@ -131,6 +132,14 @@ class Actions:
             if known is None or known.chain.at < (action.settled_at or 0.0):
                 await self._see(network, config, channel_id)
         return action
+
+    async def has_deposit(self, payment: ChannelPayment) -> bool:
+        """Whether that deposit was taken on before and has not failed."""
+        if payment.deposit is None:
+            return False
+        identity = _deposit_identity(payment.voucher.channel_id, payment.deposit)
+        found = await self._ledger.find(identity)
+        return found is not None and found.state != "failed"
 
     async def refund(self, channel: Channel, amount: int) -> Action:
         """Give an amount back to a channel's payer, reserved on it until that is known.
@@ -381,6 +390,10 @@ def _new(
 def _of(channel: Channel, kind: Kind, payload: dict[str, Any], amount: int) -> NewAction:
     config = channel.config
     return _new(kind, channel.network, config.token, config.receiver, payload, amount)
+
+
+def _deposit_identity(channel_id: str, deposit: Deposit) -> str:
+    return f"deposit:{channel_id}:{deposit_nonce(channel_id, deposit.salt)}"
 
 
 def _refund_identity(channel_id: str, nonce: int) -> str:

@@ -40,7 +40,7 @@ def card_of(entry: dict[str, Any]) -> dict[str, Any]:
         "kind_name": _kind_name(entry),
         "price": price_text(entry),
         "price_per_mb": entry["price_per_mb"],
-        "policy": _AGAIN[kind, entry["rewatch"]],
+        "policy": _AGAIN[kind, entry["rewatch"]] if _costs(entry) else "",
         "preview": _preview(entry),
         "length": clock(entry["duration_seconds"]) if kind == "title" else None,
         "poster": f"/hls/{slug}/poster.jpg" if entry.get("poster_url") else None,
@@ -50,6 +50,10 @@ def card_of(entry: dict[str, Any]) -> dict[str, Any]:
         "viewers": entry.get("viewers_paying", 0),
         "art": picture(entry),
     }
+
+
+def _costs(entry: dict[str, Any]) -> bool:
+    return parse_decimal(entry["price_per_mb"], PRICE_DECIMALS) > 0
 
 
 def rates_of(entry: dict[str, Any]) -> list[dict[str, str]]:

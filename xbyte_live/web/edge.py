@@ -5,6 +5,7 @@ import time
 from itertools import chain
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -57,6 +58,8 @@ class Edge:
         refusal = self._refusal(scope)
         try:
             await (refusal or self._app)(scope, receive, answer)
+        except ClientDisconnect:
+            pass  # nobody is left to answer
         except Exception as error:
             if status:  # too late to say so: the server cuts the connection
                 _log.exception("%s %s ended in an error", scope["method"], _route(scope))

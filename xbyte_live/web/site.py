@@ -70,7 +70,9 @@ class Site:
         }
 
     def _rpc_url(self, asset: Asset) -> str:
-        return self._settings.rpc_by_network.get(asset.network, "")
+        """The node, if it is on this machine: what providers sell has a key in its URL."""
+        url = self._settings.rpc_by_network.get(asset.network, "")
+        return url if urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost") else ""
 
 
 def _origin(url: str) -> str:

@@ -1,0 +1,134 @@
+"""Watching: it plays without a pause, and costs exactly what was delivered."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from playwright.async_api import Browser, expect
+
+from tests.browser.chrome import IN_A_BROWSER
+from tests.browser.watching import WatchPage, ledger_of, slide, watching
+from tests.support.demo import Demo
+from tests.support.media import Audio, Recipe, h264
+
+pytestmark = IN_A_BROWSER
+
+LONG = 30  # seconds
+TRIES = 3
+CLIP = Recipe(".mp4", "mp4", h264(group=25), Audio(rate=44100), seconds=8)
+SLACK = 1.0  # what looking at it four times a second may add
+
+
+async def play_for_long(browser: Browser, demo: Demo, slug: str) -> None:
+    """Play without a pause; then page, wire and books agree on each cent."""
+    async with watching(browser, demo, slug) as watch:
+        await watch.play("Test wallet")
+        await watch.playing()
+        for _ in range(TRIES):  # this machine may be busy with something else
+            halted = await halts_of(watch)
+            if not halted:
+                break
+            if slug != "live":
+                await watch.seek(0)
+        assert halted == []
+        await watch.pause()
+        await paid_in_full(watch)
+        await watch.tab.check()
+
+
+async def halts_of(watch: WatchPage) -> list[str]:
+    """What kept it from playing for a while in one go."""
+    waits, begin = (await watch.tab.seen())["waits"], time.monotonic()
+    await watch.playing(LONG)
+    late = time.monotonic() - begin - LONG
+    waits = (await watch.tab.seen())["waits"] - waits
+    return [f"it waited {waits} times and came {late:.1f} s late"] if waits or late > SLACK else []
+
+
+async def paid_in_full(watch: WatchPage) -> int:
+    """What was paid, by the meter, the answers on the wire and the server's books alike."""
+    paid = await watch.settled()
+    bought = watch.bought()
+    assert paid == await watch.cost() > 0
+    rows = await ledger_of(watch.demo, bought[0].payer)
+    assert paid == sum(row["amount"] for row in rows)
+    assert sorted(row["resource"] for row in rows) == sorted(f"/{one.path}" for one in bought)
+    return paid
+
+
+async def test_live_and_a_video_play_without_a_pause_and_cost_what_they_are(
+    demo: Demo, browser: Browser
+) -> None:
+    async with asyncio.TaskGroup() as both:
+        both.create_task(play_for_long(browser, demo, "live"))
+        both.create_task(play_for_long(browser, demo, "aurora"))
+
+
+async def test_going_back_costs_nothing_while_it_is_in_the_player_and_again_after_a_reload(
+    demo: Demo, browser: Browser
+) -> None:
+    async with watching(browser, demo, "aurora") as watch:
+        await watch.play("Test wallet")
+        await watch.playing(3)
+        await watch.pause()
+        paid, bought = await watch.settled(), watch.bought()
+        await watch.seek(0)
+        await watch.page.get_by_role("button", name="Play", exact=True).click()
+        await watch.playing(1)
+        assert await watch.position() < 3
+        assert (await watch.settled(), watch.bought()) == (paid, bought)
+
+        await watch.page.reload()
+        await watch.play("Test wallet")
+        await watch.playing(1)
+        await watch.pause()
+        await watch.settled()
+        again = watch.bought()[len(bought) :]
+        assert bought[0].path in {one.path for one in again}  # sold a second time
+        assert {one.channel for one in bought + again} == {bought[0].channel}
+        assert [one.deposits for one in bought + again] == [True] + [False] * (
+            len(bought + again) - 1
+        )
+        rows = await ledger_of(demo, bought[0].payer)
+        assert sum(row["amount"] for row in rows) == await watch.cost()
+        await watch.tab.check()
+
+
+async def test_what_was_bought_once_plays_again_free_where_the_item_says_so(
+    demo: Demo, browser: Browser, tmp_path: Path
+) -> None:
+    clip = CLIP.make(tmp_path / "clip.mp4")
+    slug = f"clip-{tmp_path.parent.name}"
+    await demo.manage("package", str(clip), "--slug", slug, "--rewatch", "free")
+    async with watching(browser, demo, slug) as watch:
+        await watch.play("Test wallet")
+        await watch.playing(1)
+        await watch.pause()
+        assert await watch.settled() > 0
+        bought = watch.bought()
+        await watch.page.reload()
+        await watch.press_play()  # and nobody is asked for anything
+        await watch.playing(1)
+        assert await watch.settled() == 0
+        assert watch.bought() == bought
+        await watch.tab.check()
+
+
+async def test_it_stops_at_the_cap_and_goes_on_when_that_is_raised(
+    demo: Demo, browser: Browser
+) -> None:
+    async with watching(browser, demo, "aurora") as watch:
+        await watch.play("Test wallet", cap=1_000)
+        halted = watch.page.get_by_text("your cap of $0.001 is reached")
+        await expect(halted).to_be_visible(timeout=30_000)
+        paid = await watch.settled()
+        assert 0 < paid <= 1_000
+        at = await watch.position()
+        await watch.page.get_by_role("button", name="Raise it").first.click()
+        await watch.playing(2)
+        assert await watch.position() > at
+        await expect(halted).to_be_hidden()
+        await slide(watch.page.get_by_role("slider", name="Stop at"), 1_000)
+        await watch.pause()
+        assert paid < await watch.settled() <= 2_000
+        await watch.tab.check()
