@@ -495,7 +495,7 @@ async def test_a_deposit_of_the_wallets_own(shop: ChannelShop) -> None:
     payer = Payer(account, Budget(10**6))
     async with a_client(payer) as client, httpx.AsyncClient() as plain:
         desk = await closing(shop, payer, plain)
-        _, terms = await desk._terms(f"{shop.url}/hls/plasma/source/0.ts")
+        _, terms = await desk._terms(f"{shop.url}/hls/plasma/source/0.ts", None)
         requirement = payer.channel_way(terms)
         channel, _ = await desk.deposit(
             requirement, 5000, account, shop.devnet.rpc_url, time.time()

@@ -21,9 +21,18 @@ def lifted_recursion_limit() -> Iterator[None]:
     sys.setrecursionlimit(before)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+whole = st.integers(-(2**63), 2**64 - 1)
+
+
+@given(st.recursive(st.none() | st.booleans() | whole | st.text(), st.lists))
 def test_a_value_reads_back(value: Any) -> None:
     assert read_json(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1])
+def test_a_number_beyond_64_bits_is_no_integer(value: int) -> None:
+    """So it is no amount either: those come as text."""
+    assert isinstance(read_json(str(value).encode()), float)
 
 
 @given(st.binary(max_size=100))
