@@ -49,6 +49,9 @@ async def test_a_stream_is_shown_as_it_was_seconds_ago(segment: bytes, tmp_path:
     assert await stills.of(on_air) is picture
     assert store.reads == reads
     clock.now = 21.0
+    gone = replace(rendition, segments=(replace(listed, msn=8),))  # cannot be read
+    assert await stills.of(replace(on_air, renditions=(gone,))) is picture
+    clock.now = 42.0
     assert await stills.of(replace(on_air, renditions=(rendition,))) is None
 
 

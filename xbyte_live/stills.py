@@ -32,12 +32,17 @@ class Stills:
             async with self._drawing:
                 found = self._held(stream.slug)
                 if found is None:
-                    found = self._clock(), await self._draw(stream)
+                    found = self._clock(), await self._draw(stream) or self._before(stream)
                     self._drawn[stream.slug] = found
                     self._drawn.move_to_end(stream.slug)
                     if len(self._drawn) > _STREAMS:
                         self._drawn.popitem(last=False)
         return found[1]
+
+    def _before(self, stream: Stream) -> bytes | None:
+        """The picture that stands until another one can be drawn."""
+        on_air = any(rendition.segments for rendition in stream.renditions)
+        return self._drawn.get(stream.slug, (0.0, None))[1] if on_air else None
 
     def _held(self, slug: str) -> tuple[float, bytes | None] | None:
         found = self._drawn.get(slug)

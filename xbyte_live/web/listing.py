@@ -25,7 +25,7 @@ from xbyte_live.web.finding import Finder, deposit_at, quotes_at
 from xbyte_live.web.playlists import playlist_max_age
 from xbyte_live.web.ranges import names_tag
 from xbyte_live.web.rates import dearest, dollars, rate_of
-from xbyte_live.web.replies import JSON, not_modified
+from xbyte_live.web.replies import JSON, NO_STORE, not_modified
 
 _POSTER_AGE = 300  # seconds; a title's poster changes when the title is replaced
 _STILL_AGE = 10  # seconds; that of a stream shows what was on air just now
@@ -100,6 +100,8 @@ class Listing:
         if item.poster is not None:
             return _reply(request, await self._cache.get(item.poster), "image/jpeg", _POSTER_AGE)
         still = await self._stills.of(item) if isinstance(item, Stream) else None
+        if still is None and isinstance(item, Stream) and _is_seen(item):
+            return Response(None, 204, NO_STORE)  # there is one soon
         if still is None:
             raise ItemNotFound("this item has no poster")
         return _reply(request, still, "image/jpeg", _STILL_AGE)
