@@ -177,6 +177,16 @@ async def quiet(air: Broadcaster) -> None:
             await asyncio.sleep(0.02)  # the system tells only a parent
 
 
+async def a_feed(air: Broadcaster, publication: Publication) -> int:
+    """The process that packages what is published; the server's log where there comes none."""
+    until = asyncio.get_running_loop().time() + 20
+    while not (feeds := air.feeds()):
+        gone = publication.process.returncode is not None
+        assert not gone and asyncio.get_running_loop().time() < until, air.log
+        await asyncio.sleep(0.02)  # it is started again without a word
+    return feeds[0]
+
+
 async def test_a_killed_packaging_process_costs_seconds(air: Broadcaster, clip: Path) -> None:
     await quiet(air)
     key = await air.stream("killed")
@@ -199,12 +209,10 @@ async def test_a_feed_whose_process_dies_again_and_again_is_ended(
     key = await air.stream("dying")
     async with publishing(air.rtmp(key), clip) as publication:
         for _ in range(4):
+            feed = await a_feed(air, publication)
+            os.kill(feed, signal.SIGKILL)
             async with asyncio.timeout(20):
-                while not (feeds := air.feeds()):
-                    await asyncio.sleep(0.02)  # it is started again without a word
-            os.kill(feeds[0], signal.SIGKILL)
-            async with asyncio.timeout(20):
-                while feeds[0] in air.feeds():
+                while feed in air.feeds():
                     await asyncio.sleep(0.02)
         code, said = await publication.ended()
         assert code != 0

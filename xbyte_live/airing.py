@@ -199,20 +199,21 @@ class Airing:
             await self._process.kill()
 
     async def _run(self) -> None:
-        """Take what the child makes; start another where one fails."""
-        while self._process is not None and self._closing is None:
-            process = self._process
-            try:
-                async for made in process.events():
-                    await self._take(made)
-                self.cut(PublishRefused(REJECTED, "the feed has ended"))
-                return
-            except FeedFailed as error:
-                await process.kill()
-                await self._restart(error)
-            except Exception as error:
-                self._end_with(error)
-                return
+        """Take what the child makes; start another where one fails, and end where more fails."""
+        try:
+            while self._process is not None and self._closing is None:
+                process = self._process
+                try:
+                    async for made in process.events():
+                        await self._take(made)
+                except FeedFailed as error:
+                    await process.kill()
+                    await self._restart(error)
+                else:
+                    self.cut(PublishRefused(REJECTED, "the feed has ended"))
+                    return
+        except Exception as error:
+            self._end_with(error)
 
     def _end_with(self, error: Exception) -> None:
         if isinstance(error, PublishRefused):

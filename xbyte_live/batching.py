@@ -11,23 +11,28 @@ R = TypeVar("R")
 class Batched(Generic[T, R]):
     """Hands all that waits, ``most`` at a time, to ``work``, which answers each in its order.
 
-    An error of ``work`` is everybody's.
+    So many batches are worked on ``at_once``. An error of ``work`` is everybody's.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 512
+        self,
+        work: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        most: int = 512,
+        at_once: int = 1,
     ) -> None:
         self._work = work
         self._most = most
+        self._at_once = at_once
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
-        self._working: asyncio.Task[None] | None = None
+        self._working: set[asyncio.Task[None]] = set()
 
     async def do(self, one: T) -> R:
         """Have one done with the others; it is done whole even if its caller goes."""
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((one, answer))
-        if self._working is None:
-            self._working = asyncio.create_task(self._run(), name="work on a batch")
+        if len(self._working) < self._at_once and len(self._waiting) == 1:
+            self._working.add(asyncio.create_task(self._run(), name="work on a batch"))
         return await answer
 
     async def _run(self) -> None:
@@ -36,7 +41,9 @@ class Batched(Generic[T, R]):
                 batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
                 await self._answer([pair for pair in batch if not pair[1].done()])
         finally:
-            self._working = None
+            task = asyncio.current_task()
+            assert task is not None
+            self._working.discard(task)
 
     async def _answer(self, batch: Sequence[tuple[T, "asyncio.Future[R]"]]) -> None:
         try:

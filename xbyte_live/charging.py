@@ -10,6 +10,7 @@ from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import ConfigError, FacilitatorError
 from xbyte_live.ledger.actions import ActionLedger
+from xbyte_live.ledger.cashier import Cashier
 from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.ledger.charges import ChargeLedger, Exposure
 from xbyte_live.money import Asset, parse_decimal
@@ -47,6 +48,7 @@ class Till:
     gate: Gate
     charges: ChargeLedger
     channels: ChannelLedger
+    cashier: Cashier
     rows: ActionLedger
     actions: Actions
     mirror: Mirror
@@ -64,10 +66,12 @@ class Till:
 async def open_till(settings: Settings, database: Database) -> AsyncIterator[Till]:
     """Everything that takes money, without its background work; ended in order on leaving."""
     assets = accepted_assets(settings)
-    charges, vouchers = (
-        ChargeLedger(database),
-        ChannelLedger(database, retry_window=settings.retry_window),
+    window = settings.retry_window
+    cashier = Cashier(
+        settings.resolved_database_url, retry_window=window, busy_from=settings.cashier_from
     )
+    charges = ChargeLedger(database)
+    vouchers = ChannelLedger(database, retry_window=window, charger=cashier)
     async with AsyncExitStack() as stack:
         facilitator = build_facilitator(settings, assets)
         stack.push_async_callback(facilitator.close)
@@ -144,6 +148,7 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             gate,
             charges,
             vouchers,
+            cashier,
             rows,
             actions,
             mirror,

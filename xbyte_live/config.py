@@ -171,6 +171,10 @@ class Settings:
     cache_bytes: int = setting(256 * MIB, "bytes of segments held in memory")
     item_cache: int = setting(512, "items held in memory")
     write_queue: int = setting(4096, "database writes that may wait before requests get 503")
+    cashier_from: int = setting(
+        8,
+        "vouchers waiting together from which a process of its own charges them; 0: it never does",
+    )
     settle_parallel: int = setting(16, "payments settled at the same time")
     settle_queue: int = setting(
         1024, "payments that may wait for the chain before requests get 503"
@@ -348,7 +352,7 @@ _LEAST = {
     "workers": 1, "quote_ttl": 1, "retry_window": 1, "payment_timeout": 10, "settle_wait": 1,
     "facilitator_timeout": 1, "deposit_minutes": 1, "claim_interval": 1, "settle_interval": 1,
     "idle_refund": 0, "confirmations": 1, "watch_interval": 1, "cache_bytes": 0,
-    "item_cache": 1, "write_queue": 1,
+    "item_cache": 1, "write_queue": 1, "cashier_from": 0,
     "settle_parallel": 1, "settle_queue": 1, "max_payment_header": 1024, "segment_target": 1,
     "rtmp_handshake_timeout": 1, "rtmp_idle_timeout": 1, "rtmp_max_message": 65536,
     "rtmp_connections": 1, "rtmp_connections_per_address": 1, "publish_failures": 1,

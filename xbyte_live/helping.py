@@ -27,18 +27,27 @@ async def helpers(
 
 async def _keep(target: Callable[..., None], args: tuple[Any, ...]) -> None:
     while True:
-        process = _SPAWN.Process(target=target, args=args, name="helper")
-        await asyncio.to_thread(process.start)
-        try:
-            await _ended(process)
+        async with a_process(target, args, "helper") as process:
+            await ended(process)
             log.error("a helper ended with status %s and is started again", process.exitcode)
-        finally:
-            process.terminate()
-            await asyncio.shield(_ended(process))
         await asyncio.sleep(AGAIN_AFTER)
 
 
-async def _ended(process: SpawnProcess) -> None:
+@asynccontextmanager
+async def a_process(
+    target: Callable[..., None], args: tuple[Any, ...], name: str
+) -> AsyncIterator[SpawnProcess]:
+    """A process that runs ``target`` while the body runs, unless it ends before."""
+    process = _SPAWN.Process(target=target, args=args, name=name)
+    await asyncio.to_thread(process.start)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        await asyncio.shield(ended(process))
+
+
+async def ended(process: SpawnProcess) -> None:
     """Return once a process has ended, and its remains are cleared up."""
     gone, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_reader(process.sentinel, gone.set)

@@ -120,7 +120,7 @@ async def open_service(
         )
         work = (*till.work(), _sweeping(settings, shelf, till, on_air)) if on_air else ()
         telling = (_telling(metrics, board),) if board else ()
-        async with background(*work, *telling):
+        async with background(till.cashier.run(), *work, *telling):
             yield app
 
 

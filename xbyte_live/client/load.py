@@ -233,8 +233,10 @@ class Load:
                 refused, duration = refused + 1, _BACK_OFF
                 await self._sleep(_BACK_OFF)
             if self._options.rate == "realtime":
-                rest = min(asked + duration, end) - self._clock()
-                await self._sleep(max(0.0, rest))
+                played = asked + duration
+                await self._sleep(max(0.0, min(played, end) - self._clock()))
+                if played >= end:  # a sleep may be over a moment too soon
+                    return
 
     async def _fetch(self, viewer: _Viewer, tally: Tally) -> float:
         """Buy the next segment; how many seconds it plays for."""

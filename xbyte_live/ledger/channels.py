@@ -5,10 +5,11 @@ what the chain said last (``balance``, ``claimed`` …). ``charged`` and a deliv
 transaction. Of what was charged, ``held`` belongs to open sessions and is not claimed yet.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import Connection, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,9 +18,15 @@ from xbyte_live.batching import Batched
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import channels, deliveries
 from xbyte_live.ledger.charge_sql import write_charged, write_delivered
-from xbyte_live.payments.voucher import NO_SIGNATURE, ChannelConfig, Claim, Voucher
+from xbyte_live.payments.voucher import (
+    NO_SIGNATURE,
+    ChannelConfig,
+    Claim,
+    Voucher,
+    signed_by_key,
+)
 
-Outcome = Literal["charged", "again", "mismatch", "balance", "stale", "missing"]
+Outcome = Literal["charged", "again", "mismatch", "balance", "stale", "missing", "forged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +104,10 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """A checked voucher for one delivery; ``ceiling`` is what it signs for in all.
+    """A voucher for one delivery; ``ceiling`` is what it signs for in all.
 
-    It is charged if the chain was read at ``oldest`` (Unix seconds) or later.
+    It is charged if the chain was read at ``oldest`` (Unix seconds) or later, and if the key
+    ``signed_by`` (its address and the chain's id) has signed it; ``None``: that was checked.
     """
 
     channel_id: str
@@ -110,11 +118,23 @@ class NewDelivery:
     resource: str
     size: int
     oldest: float = 0.0
+    signed_by: tuple[str, int] | None = None
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the voucher was signed by the key it should be signed by."""
+        if self.signed_by is None:
+            return True
+        voucher = Voucher(self.channel_id, self.ceiling, self.signature)
+        return signed_by_key(voucher, *self.signed_by)
 
 
 @dataclass(frozen=True, slots=True)
 class Charging:
-    """What became of a voucher, and the channel as it then stands (``None``: ``missing``).
+    """What became of a voucher, and the channel as it then stands.
+
+    It is ``None`` where the channel is ``missing`` or the voucher ``forged``: not signed as it
+    should be.
 
     ``charged``: now; ``again``: before, for the same bytes, within the retry window;
     ``mismatch``: it does not follow on what was charged; ``balance``: the channel has too little,
@@ -127,6 +147,15 @@ class Charging:
     epoch: int = 0
 
 
+class Charger(Protocol):
+    """Who may take the charging over."""
+
+    def hand_over(
+        self, news: Sequence[NewDelivery], now: float
+    ) -> Awaitable[Sequence[Charging]] | None:
+        """Have them charged as ``charge_checked`` does; ``None`` leaves it to the caller."""
+
+
 class ChannelLedger:
     """Every method raises ``DatabaseUnavailable`` when the database gives no answer."""
 
@@ -135,12 +164,15 @@ class ChannelLedger:
         database: Database,
         *,
         retry_window: float,
+        charger: Charger | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._retry_window = retry_window
+        self._charger = charger
         self._clock = clock
-        self._charges = Batched(self._charge)
+        self._charges = Batched(self._charge, at_once=2)
+        self._turn = asyncio.Lock()
 
     async def charge(self, new: NewDelivery) -> Charging:
         """Charge a voucher for a delivery, once however often it comes (money rules 3 and 4).
@@ -167,13 +199,35 @@ class ChannelLedger:
 
     async def _charge(self, news: Sequence[NewDelivery]) -> Sequence[Charging]:
         now = self._clock()
-        return await self._database.write(lambda db: charge_all(db, news, now, self._retry_window))
+        async with self._turn:  # what a payer sent first is charged first
+            handed = self._charger.hand_over(news, now) if self._charger else None
+            if handed is None:
+                return await charge_checked(self._database, news, now, self._retry_window)
+        return await handed
+
+
+async def charge_checked(
+    database: Database, news: Sequence[NewDelivery], now: float, retry_window: float
+) -> Sequence[Charging]:
+    """Check the signatures of many vouchers, then charge the good ones in one transaction.
+
+    One answer for each, in their order. Raises ``DatabaseUnavailable``.
+    """
+    if len(news) == 1:
+        signed = [news[0].is_signed]
+    else:
+        signed = await asyncio.to_thread(lambda: [new.is_signed for new in news])
+    good = [new for new, is_good in zip(news, signed, strict=True) if is_good]
+    charged = iter(
+        await database.write(lambda db: charge_all(db, good, now, retry_window)) if good else ()
+    )
+    return [next(charged) if is_good else Charging("forged", None) for is_good in signed]
 
 
 def charge_all(
     db: Connection, news: Sequence[NewDelivery], now: float, retry_window: float
 ) -> list[Charging]:
-    """Charge many vouchers in the caller's transaction; one answer for each, in their order.
+    """Charge many checked vouchers in the caller's transaction; an answer for each, in their order.
 
     Those of one channel are taken in the order of their ceilings, so that two that were sent
     together do not miss each other.
@@ -400,4 +454,36 @@ def channel_of(row: Sequence[Any]) -> Channel:
         OnChain(balance, claimed, withdraw_requested_at, refund_nonce, synced_at),
         created_at,
         charged_at,
+    )
+
+
+def row_of(channel: Channel) -> Sequence[Any]:
+    """What ``channel_of`` makes the same value of."""
+    config, chain = channel.config, channel.chain
+    return (
+        channel.id,
+        channel.channel_id,
+        channel.network,
+        config.token,
+        config.payer,
+        config.payer_authorizer,
+        config.receiver,
+        config.receiver_authorizer,
+        config.withdraw_delay,
+        config.salt,
+        channel.opening,
+        channel.charged,
+        channel.signed,
+        channel.signature,
+        channel.held,
+        channel.reserved,
+        channel.epoch,
+        channel.archived,
+        chain.balance,
+        chain.claimed,
+        chain.withdraw_requested_at,
+        chain.refund_nonce,
+        chain.at,
+        channel.created_at,
+        channel.charged_at,
     )

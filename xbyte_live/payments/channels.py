@@ -5,13 +5,11 @@ smart wallet's is checked by the facilitator. Deposits and refunds are rows befo
 Source: x402 ``scheme_batch_settlement_evm``.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-from xbyte_live.batching import Batched
 from xbyte_live.errors import PaymentPending, PaymentRefused, VoucherMismatch
 from xbyte_live.ledger.channels import Channel, ChannelLedger, Charging, NewDelivery
 from xbyte_live.money import Asset
@@ -43,7 +41,6 @@ from xbyte_live.payments.voucher import (
     VOUCHER_SIGNATURE,
     ChannelPayment,
     Deposit,
-    Voucher,
     config_refusal,
     read_channel_payment,
     signed_by_key,
@@ -174,7 +171,6 @@ class Channels:
         self._methods = of_scheme(methods, SCHEME_CHANNELS)
         self._policy = policy
         self._clock = clock
-        self._signatures = Batched(_signed_by_keys)
 
     async def charge(self, payment: Payment, sale: Sale) -> Admitted:
         """Charge a payment for a sale, or find that it was charged for it before.
@@ -186,7 +182,12 @@ class Channels:
         checked = self._match(payment, read_channel_payment(payment.payload), sale)
         if checked.payment.kind == "refund":
             raise PaymentRefused(REFUND_NOTHING, "a refund is no payment")
-        await self._check(checked, int(checked.requirements["amount"]))
+        amount, key = int(checked.requirements["amount"]), checked.payment.config.voucher_key
+        if checked.payment.deposit is None and key is not None and sale.order is None:
+            await self._check(checked, amount, signature=False)
+            signed_by = key, checked.method.asset.chain_id
+            return await self._take(checked, sale, signed_by)  # where many are checked at once
+        await self._check(checked, amount)
         if checked.payment.deposit is not None:
             return await self._deposit(checked, checked.payment.deposit, sale)
         return await self._take(checked, sale)
@@ -251,24 +252,27 @@ class Channels:
                     return _Checked(method, offer, channel_payment)
         raise PaymentRefused("invalid_payment_requirements")
 
-    async def _check(self, checked: _Checked, amount: int) -> None:
+    async def _check(self, checked: _Checked, amount: int, *, signature: bool = True) -> None:
         """Raise unless the channel may pay this offer and its voucher was signed for it."""
         payment, chain_id = checked.payment, checked.method.asset.chain_id
-        config, voucher = payment.config, payment.voucher
+        key = payment.config.voucher_key
         code = config_refusal(payment, checked.requirements, chain_id)
         if code == CHANNEL_ID_MISMATCH:
             raise PaymentRefused(code)
-        key = config.voucher_key
-        if code is None and key is None and payment.deposit is None:
-            code = await self._ask(checked)  # with a deposit once that is on the chain
-        elif code is None and key is not None:
-            good = await self._signatures.do((voucher, key, chain_id))
-            code = None if good else VOUCHER_SIGNATURE
-        if code is None:
-            return
+        if code is None and signature:
+            if key is not None:
+                code = None if signed_by_key(payment.voucher, key, chain_id) else VOUCHER_SIGNATURE
+            elif payment.deposit is None:  # with one once that is on the chain
+                code = await self._ask(checked)
+        if code is not None:
+            await self._refuse(checked, amount, code)
+
+    async def _refuse(self, checked: _Checked, amount: int, code: str) -> NoReturn:
+        """Say first that a voucher does not follow on the last, as other servers have it."""
+        voucher = checked.payment.voucher
         channel = await self._ledger.find(voucher.channel_id)
         if channel is not None and voucher.ceiling != channel.charged + amount:
-            raise _mismatch(channel, proven=False)  # before all else, as other servers have it
+            raise _mismatch(channel, proven=False)
         raise PaymentRefused(code)
 
     async def _ask(self, checked: _Checked) -> str | None:
@@ -291,13 +295,21 @@ class Channels:
         if channel.chain.balance == 0:
             raise PaymentRefused(CHANNEL_NOT_FOUND)
 
-    async def _take(self, checked: _Checked, sale: Sale) -> Admitted:
-        """Charge what was checked, on a picture of the channel that is fresh enough."""
+    async def _take(
+        self, checked: _Checked, sale: Sale, signed_by: tuple[str, int] | None = None
+    ) -> Admitted:
+        """Charge what was checked, on a picture of the channel that is fresh enough.
+
+        With ``signed_by`` the signature is checked there.
+        """
         oldest = self._clock() - state_ttl(checked.payment.config.withdraw_delay)
-        charging = await self._charge(_delivery(checked, sale, oldest), sale)
+        charging = await self._charge(_delivery(checked, sale, oldest, signed_by), sale)
         if charging.outcome in ("missing", "stale"):
             await self._refresh(checked)
             charging = await self._charge(_delivery(checked, sale), sale)
+        if charging.outcome == "forged":
+            amount = int(checked.requirements["amount"])
+            await self._refuse(checked, amount, VOUCHER_SIGNATURE)
         return self._admitted(checked, charging)
 
     async def _charge(self, new: NewDelivery, sale: Sale) -> Charging:
@@ -385,13 +397,6 @@ class Channels:
         return Admitted(channel, amount, voucher.ceiling, charging.epoch)
 
 
-async def _signed_by_keys(asked: Sequence[tuple[Voucher, str, int]]) -> Sequence[bool]:
-    """Whether each voucher was signed by its key; many at once beside the event loop."""
-    if len(asked) == 1:
-        return [signed_by_key(*asked[0])]
-    return await asyncio.to_thread(lambda: [signed_by_key(*one) for one in asked])
-
-
 def state_ttl(withdraw_delay: int) -> float:
     """Seconds for which what was read of a channel is fresh: a third of its delay, 30 to 300."""
     return min(300.0, max(30.0, withdraw_delay / 3))
@@ -432,7 +437,12 @@ def correction_of(error: PaymentRefused) -> Correction | None:
     return None
 
 
-def _delivery(checked: _Checked, sale: Sale, oldest: float = 0.0) -> NewDelivery:
+def _delivery(
+    checked: _Checked,
+    sale: Sale,
+    oldest: float = 0.0,
+    signed_by: tuple[str, int] | None = None,
+) -> NewDelivery:
     voucher = checked.payment.voucher
     return NewDelivery(
         channel_id=voucher.channel_id,
@@ -443,4 +453,5 @@ def _delivery(checked: _Checked, sale: Sale, oldest: float = 0.0) -> NewDelivery
         resource=sale.resource,
         size=sale.size,
         oldest=oldest,
+        signed_by=signed_by,
     )

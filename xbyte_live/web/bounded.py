@@ -1,5 +1,6 @@
-"""Adapter: uvicorn's HTTP/1.1 protocol with a limit on what comes before a request's body."""
+"""Adapter: uvicorn's HTTP/1.1 protocol, bounded before a body, with whole answers in one write."""
 
+import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +20,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._head = 0
         self._in_head = True
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, with a head held back for its body."""
+        super().connection_made(_Corked(transport))  # type: ignore[arg-type]
+
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the head it belongs to is too long."""
         if self._in_head:
@@ -37,3 +42,37 @@ class BoundedHttp(HttpToolsProtocol):
         """The next byte begins another head."""
         self._in_head = True
         super().on_message_complete()
+
+
+class _Corked:
+    """A transport that sends what is written at one moment together: head and body of an answer.
+
+    uvicorn writes them apart, which costs a system call and wakes the client for the head alone.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: bytes | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it behind what is held, or hold it until the event loop's next turn."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._transport.writelines((held, data))
+        else:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Send what is held, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not self._transport.is_closing():
+            self._transport.write(held)
