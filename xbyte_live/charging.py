@@ -68,7 +68,10 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
     assets = accepted_assets(settings)
     window = settings.retry_window
     cashier = Cashier(
-        settings.resolved_database_url, retry_window=window, busy_from=settings.cashier_from
+        settings.resolved_database_url,
+        retry_window=window,
+        busy_from=settings.cashier_from,
+        log_level=settings.log_level,
     )
     charges = ChargeLedger(database)
     vouchers = ChannelLedger(database, retry_window=window, charger=cashier)

@@ -43,6 +43,7 @@ TELL_EVERY = 1.0  # seconds between two words of a process to the others about i
 FORGET_AFTER = 86_400.0  # seconds a payment that came to nothing is remembered
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICKS_A_SECOND = 10  # as uvicorn counts them
+_YOUNG = 20_000  # objects made before the collector looks at them; few here are in a circle
 HEAD_ROOM = 65_536  # bytes a request may have before its body, beside the payment
 
 log = logging.getLogger(__name__)
@@ -198,6 +199,7 @@ class HttpServer(uvicorn.Server):
         """Answer requests until told to stop."""
         gc.collect()
         gc.freeze()  # what the server is made of stays until its end: no collection looks at it
+        gc.set_threshold(_YOUNG)
         await self.serve([listener])
 
     async def main_loop(self) -> None:

@@ -297,6 +297,7 @@ def cpu_seconds(pids: list[int]) -> float:
     """What these processes and those they started have used so far."""
     ticks = 0
     started = [child for pid in pids for child in children_of(pid)]
+    started += [child for pid in started for child in children_of(pid)]
     for pid in (*pids, *started):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
@@ -304,8 +305,9 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes a process has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """The processes a process has started, from whichever of its threads."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def wait_for(url: str) -> None:

@@ -4,28 +4,22 @@ A commit costs one flush to disk however many works are in it, so the thread tak
 that has queued, runs it in one transaction, and answers each caller after the commit.
 """
 
-import logging
 from asyncio import AbstractEventLoop, Future, get_running_loop
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine
 
-from xbyte_live.db.connect import cause_of, is_conflict, is_outage
+from xbyte_live.db.transactions import Outcome, Transactions, Work
 from xbyte_live.errors import DatabaseOverloaded, DatabaseUnavailable
 
 T = TypeVar("T")
-Work: TypeAlias = Callable[[Connection], T]
 
 BATCH_LIMIT = 512  # works in one transaction, so that none waits long for its neighbours
-_CONFLICT_RETRIES = 5
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,26 +29,14 @@ class _Write:
     loop: AbstractEventLoop
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    value: Any = None
-    error: BaseException | None = None
-    outage: str | None = None  # for the log: what the driver said
-
-
-class _NoSecondTryError(Exception):
-    """The transaction could not begin, or its commit did not return: no second try."""
-
-
 class GroupWriter:
     """Runs works on one connection of ``engine``, at most ``limit`` of them waiting."""
 
     def __init__(self, engine: Engine, limit: int) -> None:
-        self._engine = engine
+        self._transactions = Transactions(engine)
         self._limit = limit
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
         self._closed = False
-        self._connection: Connection | None = None
         self._thread = Thread(target=self._run, name="xbyte-db-writer", daemon=True)
 
     @property
@@ -93,8 +75,8 @@ class GroupWriter:
             batch, more = self._gather()
             writes = [write for write in batch if not write.answer.cancelled()]
             if writes:
-                _answer(writes, self._outcomes([write.work for write in writes]))
-        self._disconnect()
+                _answer(writes, self._transactions.run([write.work for write in writes]))
+        self._transactions.close()
 
     def _gather(self) -> tuple[list[_Write], bool]:
         batch: list[_Write] = []
@@ -109,111 +91,10 @@ class GroupWriter:
             return batch, True
         return batch, False
 
-    def _outcomes(self, works: Sequence[Work[Any]]) -> Sequence[_Outcome]:
-        """What became of each work; never raises."""
-        try:
-            outcomes = self._together(works)
-        except Exception as error:
-            if is_conflict(error):
-                outcomes = [self._alone(work) for work in works]
-            else:
-                outcomes = [_unavailable(error)] * len(works)
-        outages = [outcome.outage for outcome in outcomes if outcome.outage]
-        if outages:
-            _log.error("%d database writes failed: %s", len(outages), outages[0])
-        return outcomes
 
-    def _together(self, works: Sequence[Work[Any]]) -> Sequence[_Outcome]:
-        """All works in one transaction; once more, behind savepoints, when one of them raises."""
-        try:
-            return self._transaction(works, _plain)
-        except _NoSecondTryError:
-            raise
-        except BaseException as error:  # a connection lost before the commit comes here too
-            if len(works) == 1 and not is_outage(error):
-                return [_Outcome(error=error)]
-        return self._transaction(works, _fenced)
-
-    def _alone(self, work: Work[Any]) -> _Outcome:
-        """One work in its own transaction, again while it meets another process's."""
-        for _ in range(_CONFLICT_RETRIES):
-            try:
-                return self._transaction([work], _fenced)[0]
-            except Exception as error:
-                failure = error
-                if not is_conflict(error):
-                    break
-        return _unavailable(failure)
-
-    def _transaction(
-        self, works: Sequence[Work[Any]], run: Callable[[Connection, Work[Any]], _Outcome]
-    ) -> Sequence[_Outcome]:
-        connection = self._begin()
-        try:
-            outcomes = [run(connection, work) for work in works]
-        except BaseException:
-            self._roll_back(connection)
-            raise
-        try:
-            connection.commit()
-        except Exception as error:
-            self._disconnect()
-            raise _NoSecondTryError from error
-        return outcomes
-
-    def _begin(self) -> Connection:
-        try:
-            if self._connection is None:
-                self._connection = self._engine.connect()
-            self._connection.begin()
-        except Exception as error:
-            self._disconnect()
-            raise _NoSecondTryError from error
-        return self._connection
-
-    def _roll_back(self, connection: Connection) -> None:
-        try:
-            connection.rollback()
-        except SQLAlchemyError:
-            self._disconnect()
-        else:
-            if connection.invalidated:
-                self._disconnect()
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(SQLAlchemyError):
-                connection.close()
-
-
-def _plain(connection: Connection, work: Work[Any]) -> _Outcome:
-    return _Outcome(work(connection))
-
-
-def _fenced(connection: Connection, work: Work[Any]) -> _Outcome:
-    savepoint = connection.begin_nested()
-    try:
-        value = work(connection)
-        savepoint.commit()
-    except BaseException as error:
-        if is_conflict(error):
-            raise
-        savepoint.rollback()  # raises when the whole transaction is gone
-        return _unavailable(error) if is_outage(error) else _Outcome(error=error)
-    return _Outcome(value)
-
-
-def _unavailable(error: BaseException) -> _Outcome:
-    return _Outcome(
-        error=DatabaseUnavailable("the database did not take the write; try again shortly"),
-        outage=cause_of(error.__cause__ or error),
-    )
-
-
-def _answer(writes: Sequence[_Write], outcomes: Sequence[_Outcome]) -> None:
+def _answer(writes: Sequence[_Write], outcomes: Sequence[Outcome]) -> None:
     """Wake each loop once, with all its answers."""
-    by_loop: dict[AbstractEventLoop, list[tuple[Future[Any], _Outcome]]] = {}
+    by_loop: dict[AbstractEventLoop, list[tuple[Future[Any], Outcome]]] = {}
     for write, outcome in zip(writes, outcomes, strict=True):
         by_loop.setdefault(write.loop, []).append((write.answer, outcome))
     for loop, answers in by_loop.items():
@@ -221,7 +102,7 @@ def _answer(writes: Sequence[_Write], outcomes: Sequence[_Outcome]) -> None:
             loop.call_soon_threadsafe(_deliver, answers)
 
 
-def _deliver(answers: Sequence[tuple["Future[Any]", _Outcome]]) -> None:
+def _deliver(answers: Sequence[tuple["Future[Any]", Outcome]]) -> None:
     for answer, outcome in answers:
         if answer.done():
             continue

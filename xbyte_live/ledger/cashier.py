@@ -8,25 +8,39 @@ charges. One that dies takes no answer with it that a retry would not bring back
 import asyncio
 import logging
 import os
+import select
 import socket
 import struct
 from asyncio import StreamReader, StreamWriter
 from collections import deque
 from collections.abc import Awaitable, Sequence
+from contextlib import closing, suppress
+from functools import partial
 from multiprocessing.context import SpawnProcess
+from typing import TypeAlias
 
 import orjson
-import uvloop
 
-from xbyte_live.db.engine import Database
+from xbyte_live.db.connect import parse_url, writer_engine
+from xbyte_live.db.transactions import Transactions
+from xbyte_live.display import log_to_stderr
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.helping import AGAIN_AFTER, a_process
-from xbyte_live.ledger.channels import Charging, NewDelivery, channel_of, charge_checked, row_of
+from xbyte_live.ledger.channels import (
+    Charging,
+    NewDelivery,
+    channel_of,
+    charge_all,
+    in_their_order,
+    row_of,
+)
 
 PATIENCE = 90.0  # seconds a batch may take; a database is waited for less long
 
 _SIZE = struct.Struct("!I")
 _READY = b"ready"
+
+_Batch: TypeAlias = tuple[list[NewDelivery], float]
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +51,10 @@ class Cashier:
     0 is never. Nothing is charged there before ``run`` runs.
     """
 
-    def __init__(self, url: str, *, retry_window: float, busy_from: int) -> None:
-        self._args = (url, retry_window)
+    def __init__(
+        self, url: str, *, retry_window: float, busy_from: int, log_level: str = "warning"
+    ) -> None:
+        self._args = (url, retry_window, log_level)
         self._busy_from = busy_from
         self._busy = asyncio.Event()
         self._link: _Link | None = None
@@ -59,7 +75,9 @@ class Cashier:
         if self._busy_from and len(news) >= self._busy_from:
             self._busy.set()
         link = self._link
-        return None if link is None else _answered(link, link.ask(_encode_batch(news, now)))
+        if link is None or link.given_up:
+            return None
+        return _answered(link, link.ask(_encode_batch(news, now)))
 
     async def run(self) -> None:
         """Keep the process running from the moment there is need for it."""
@@ -100,6 +118,7 @@ class _Link:
 
     def __init__(self, process: SpawnProcess, reader: StreamReader, writer: StreamWriter) -> None:
         self.process, self.reader, self.writer = process, reader, writer
+        self.given_up = False
         self._asked: deque[asyncio.Future[bytes]] = deque()
 
     def ask(self, body: bytes) -> "asyncio.Future[bytes]":
@@ -108,6 +127,11 @@ class _Link:
         self._asked.append(answer)
         self.writer.write(_SIZE.pack(len(body)) + body)
         return answer
+
+    def give_up(self) -> None:
+        """End the process: whatever it still does, nobody would hear of it."""
+        self.given_up = True
+        self.process.kill()
 
     async def listen(self) -> None:
         """Take the answers until the process is gone."""
@@ -130,39 +154,67 @@ async def _answered(link: _Link, answer: "asyncio.Future[bytes]") -> Sequence[Ch
         async with asyncio.timeout(PATIENCE):
             return _decode_answer(await answer)
     except (TimeoutError, EOFError):
-        link.process.kill()  # whatever it still does, nobody would hear of it
+        link.give_up()
         raise DatabaseUnavailable("charges are not answered; try again shortly") from None
 
 
-def serve(sock: socket.socket, url: str, retry_window: float) -> None:
+def serve(sock: socket.socket, url: str, retry_window: float, log_level: str) -> None:
     """Charge what comes through a socket, until its other end is closed; a process's program."""
     os.setsid()  # Ctrl-C is for the server, which ends us
-    uvloop.run(_serve(sock, url, retry_window))
-
-
-async def _serve(sock: socket.socket, url: str, retry_window: float) -> None:
-    database = Database(url)
-    await database.start()
-    reader, writer = await asyncio.open_unix_connection(sock=sock)
-    try:
-        await _write(writer, _READY)
+    log_to_stderr(log_level)
+    transactions = Transactions(writer_engine(parse_url(url)))
+    with sock, closing(transactions), suppress(OSError, EOFError):
+        _send(sock, _READY)
         while True:
-            news, now = _decode_batch(await _read(reader))
-            try:
-                answer = _encode_answer(await charge_checked(database, news, now, retry_window))
-            except DatabaseUnavailable as error:
-                answer = orjson.dumps(str(error))
-            await _write(writer, answer)
-    except (OSError, EOFError):
-        pass  # the server is gone
-    finally:
-        writer.close()
-        await database.stop()
+            batches = [_decode_batch(body) for body in _arrived(sock)]
+            for answer in _charged(transactions, batches, retry_window):
+                _send(sock, answer)
 
 
-async def _write(writer: StreamWriter, body: bytes) -> None:
-    writer.write(_SIZE.pack(len(body)) + body)
-    await writer.drain()
+def _charged(
+    transactions: Transactions, batches: Sequence[_Batch], retry_window: float
+) -> Sequence[bytes]:
+    """Charge batches in one transaction."""
+    signed = [[new.is_signed for new in news] for news, _ in batches]
+    works = [
+        partial(
+            charge_all,
+            news=[new for new, is_good in zip(news, good, strict=True) if is_good],
+            now=now,
+            retry_window=retry_window,
+        )
+        for (news, now), good in zip(batches, signed, strict=True)
+    ]
+    return [
+        _encode_answer(in_their_order(good, outcome.value))
+        if outcome.error is None
+        else _encode_error(outcome.error)
+        for good, outcome in zip(signed, transactions.run(works), strict=True)
+    ]
+
+
+def _arrived(sock: socket.socket) -> list[bytes]:
+    """What has come by now, at least one; waits for that. ``EOFError`` when no more will."""
+    bodies = [_receive(sock)]
+    while select.select([sock], [], [], 0)[0]:
+        bodies.append(_receive(sock))
+    return bodies
+
+
+def _receive(sock: socket.socket) -> bytes:
+    (size,) = _SIZE.unpack(_exactly(sock, _SIZE.size))
+    return _exactly(sock, size)
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    data = sock.recv(size, socket.MSG_WAITALL)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def _send(sock: socket.socket, body: bytes) -> None:
+    sock.sendall(_SIZE.pack(len(body)) + body)
 
 
 async def _read(reader: StreamReader) -> bytes:
@@ -192,7 +244,7 @@ def _encode_batch(news: Sequence[NewDelivery], now: float) -> bytes:
     )
 
 
-def _decode_batch(body: bytes) -> tuple[list[NewDelivery], float]:
+def _decode_batch(body: bytes) -> _Batch:
     now, rows = orjson.loads(body)
     news = []
     for *fields, signed_by in rows:
@@ -208,6 +260,12 @@ def _encode_answer(charged: Sequence[Charging]) -> bytes:
             for one in charged
         ]
     )
+
+
+def _encode_error(error: BaseException) -> bytes:
+    if not isinstance(error, DatabaseUnavailable):
+        raise error  # no fault of the database: the process ends, and says so
+    return orjson.dumps(str(error))
 
 
 def _decode_answer(body: bytes) -> list[Charging]:

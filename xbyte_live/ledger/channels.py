@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from sqlalchemy import Connection, case, select, update
+from sqlalchemy import Connection, bindparam, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.batching import Batched
@@ -218,10 +218,14 @@ async def charge_checked(
     else:
         signed = await asyncio.to_thread(lambda: [new.is_signed for new in news])
     good = [new for new, is_good in zip(news, signed, strict=True) if is_good]
-    charged = iter(
-        await database.write(lambda db: charge_all(db, good, now, retry_window)) if good else ()
-    )
-    return [next(charged) if is_good else Charging("forged", None) for is_good in signed]
+    charged = await database.write(lambda db: charge_all(db, good, now, retry_window))
+    return in_their_order(signed, charged)
+
+
+def in_their_order(signed: Sequence[bool], charged: Sequence[Charging]) -> list[Charging]:
+    """The answers to vouchers of which those that were ``signed`` are ``charged``."""
+    honest = iter(charged)
+    return [next(honest) if is_good else Charging("forged", None) for is_good in signed]
 
 
 def charge_all(
@@ -232,6 +236,8 @@ def charge_all(
     Those of one channel are taken in the order of their ceilings, so that two that were sent
     together do not miss each other.
     """
+    if not news:
+        return []
     found = {channel.channel_id: channel for channel in _locked(db, {n.channel_id for n in news})}
     before = dict(found)
     outcomes: dict[int, Charging] = {}
@@ -331,10 +337,17 @@ def _delivery(channel: Channel, new: NewDelivery) -> dict[str, Any]:
     }
 
 
+_OF_IDS = (
+    select(channels)
+    .where(channels.c.channel_id.in_(bindparam("ids", expanding=True)))
+    .order_by(channels.c.id)
+    .with_for_update()
+)
+
+
 def _locked(db: Connection, ids: Iterable[str]) -> list[Channel]:
     """The channels of those ids, held until the transaction ends; always in one order."""
-    query = select(channels).where(channels.c.channel_id.in_(sorted(ids))).order_by(channels.c.id)
-    return [channel_of(row) for row in db.execute(query.with_for_update())]
+    return [channel_of(row) for row in db.execute(_OF_IDS, {"ids": sorted(ids)})]
 
 
 def _find(db: Connection, channel_id: str) -> Channel | None:
