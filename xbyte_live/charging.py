@@ -13,7 +13,7 @@ from xbyte_live.ledger.actions import ActionLedger
 from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.ledger.charges import ChargeLedger, Exposure
 from xbyte_live.money import Asset, parse_decimal
-from xbyte_live.payments.authorizer import Authorizer, own_authorizer
+from xbyte_live.payments.authorizer import Authorizer, earlier_authorizers, own_authorizer
 from xbyte_live.payments.chain import ChainReader
 from xbyte_live.payments.channel_chain import ChannelChain
 from xbyte_live.payments.channels import ChannelPolicy, Channels
@@ -86,7 +86,7 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             batcher=build_batcher(facilitator),
         )
         stack.push_async_callback(transfers.drain)
-        authorizer = own_authorizer(settings)
+        authorizer, earlier = own_authorizer(settings), earlier_authorizers(settings)
         mirror, rows = Mirror(vouchers, contracts), ActionLedger(database)
         actions = Actions(
             rows,
@@ -95,7 +95,7 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             contracts,
             Proofs(contracts, chains),
             mirror,
-            authorizer,
+            [authorizer, *earlier] if authorizer else earlier,
             action_policy(settings),
         )
         stack.push_async_callback(actions.drain)
