@@ -33,6 +33,7 @@ from xbyte_live.errors import (
     BudgetExceeded,
     ChannelDistrusted,
     ConfigError,
+    DeliveryFailed,
     PaymentPending,
     PaymentRefused,
     XByteError,
@@ -442,6 +443,30 @@ async def test_what_was_not_charged_is_refunded_and_the_channel_goes_on(
             await desk.refund(url)
         assert (await get(client, shop, 1)).status_code == 200
     assert only(payer).charged == amount(SIZES[0]) + amount(SIZES[1])
+
+
+async def test_a_refund_of_one_channel_takes_nothing_from_another_to_the_same_server(
+    shop: ChannelShop, account: LocalAccount
+) -> None:
+    shop.add_title("plasma", SIZES)
+    before = Payer(account, Budget(10**6), salt="0x" + "01" * 32)
+    payer = Payer(account, Budget(10**6))
+    async with a_client(before) as first, a_client(payer) as second:
+        await get(first, shop, 0)
+        await get(second, shop, 1)
+    former, today = only(before), only(payer)
+    payer.channels[former.channel_id] = former
+    url = f"{shop.url}/hls/plasma/source/2.ts"
+    async with httpx.AsyncClient() as plain:
+        desk = await closing(shop, payer, plain)
+        with pytest.raises(DeliveryFailed):  # the terms there are those of the other
+            await desk.refund(url, only=former)
+        for channel in (former, today):
+            found = await read_channel(shop.devnet.rpc_url, channel.network, channel.channel_id)
+            assert found.balance == LEAST
+
+        channel, refund = await desk.refund(url, only=today)
+        assert (channel.channel_id, refund.amount) == (today.channel_id, LEAST - today.charged)
 
 
 async def test_a_refund_behind_our_back_is_noticed(

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("money", "0 values"),
     ("models", "0 values"),
     ("config", "0 values"),
+    ("environment", "1 pure"),
     ("pricing", "1 pure"),
     ("vitals", "1 pure"),
     ("rhythm", "1 pure"),

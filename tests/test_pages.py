@@ -208,16 +208,19 @@ async def test_pages_may_load_their_own_files_and_nothing_else(site: Site) -> No
 
 async def test_only_a_test_chain_opens_the_policy(built: Path) -> None:
     faucet = "http://127.0.0.1:4000/faucet"
-    network = "eip155:84532"
+    network, node = "eip155:84532", "http://127.0.0.1:8545/a/key"
     settings = Settings(
         pay_to=PAYEE,
         networks=(network,),
-        rpc_urls=(f"{network}=http://127.0.0.1:8545/a/key",),
+        rpc_urls=(f"{network}={node}",),
         faucet_url=faucet,
     )
-    for chosen, more in (
-        (settings, " http://127.0.0.1:4000 http://127.0.0.1:8545"),
-        (replace(settings, faucet_url=""), ""),
+    sold = "https://base.example/v2/a-key"
+    far = replace(settings, rpc_urls=(f"{network}={sold}",))
+    for chosen, more, told_node in (
+        (settings, " http://127.0.0.1:4000 http://127.0.0.1:8545", node),
+        (far, " http://127.0.0.1:4000", None),  # its URL may hold what was paid for
+        (replace(settings, faucet_url=""), "", None),
     ):
         async with pages_of(Site(chosen), built) as client:
             headers = (await client.get("/")).headers
@@ -225,7 +228,7 @@ async def test_only_a_test_chain_opens_the_policy(built: Path) -> None:
         assert f"connect-src 'self'{more};" in headers["content-security-policy"]
         (found,) = told["networks"]
         assert found["faucet_url"] == (faucet if more else None)
-        assert found["rpc_url"] == ("http://127.0.0.1:8545/a/key" if more else None)
+        assert found["rpc_url"] == told_node
         assert found["name"] == ("Local test chain" if more else "Base Sepolia")
         assert (found["chain_id"], found["symbol"], found["decimals"]) == (84532, "USDC", 6)
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from tests.support.broadcaster import PRICE, Broadcaster, a_broadcaster
 from tests.support.chain import ETHER, SharedDevnet
-from tests.support.ffplay import KINDS, path_to
 from tests.support.media import Audio, Recipe, h264
 from tests.support.paid_site import KEY, Shop, open_shop
 from tests.support.players import stock
 from tests.support.proxying import Played, a_proxy, uris
 from tests.support.publishers import publishing
+from tests.support.stock_players import PLAYERS, path_to
 from xbyte_live.client.ahead import Bought
 from xbyte_live.client.answers import is_range, span_of
 from xbyte_live.client.budget import Budget
@@ -610,14 +610,14 @@ async def test_ffmpeg_plays_a_priced_title_through_the_command(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("player", "program"), PLAYERS)
 async def test_play_starts_a_player_and_ends_with_it(
-    air: Broadcaster, devnet: SharedDevnet, tmp_path: Path, kind: str
+    air: Broadcaster, devnet: SharedDevnet, tmp_path: Path, player: str, program: str
 ) -> None:
     command = Command(air, devnet, tmp_path)
-    command.env["PATH"] = path_to(kind, tmp_path)
+    command.env["PATH"] = path_to(program, tmp_path)
     url = f"{air.server.url}/watch/film"
-    await command.start("play", url, "--player", "ffplay", "--budget", "5")
+    await command.start("play", url, "--player", player, "--budget", "5")
     ended = await command.until("ended")
     assert await asyncio.wait_for(command.process.wait(), 20) == 0
     assert ended["paid"] == await price_of(air, "film")

@@ -15,8 +15,8 @@ from x402.mechanisms.evm.signers import EthAccountSigner
 
 from tests.support.chain import SharedDevnet
 from tests.support.cinema import SECONDS, a_cinema, a_film
-from tests.support.ffplay import KINDS, path_to
 from tests.support.players import stock
+from tests.support.stock_players import PLAYERS, path_to
 from xbyte_live.money import PRICE_DECIMALS, format_decimal, parse_decimal
 
 BUDGET = "0.5"
@@ -88,9 +88,15 @@ async def test_a_player_that_cannot_pay_plays_a_priced_title(
         assert token not in server.log.read_text()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_ffplay_plays_through_a_session_and_survives_a_kill(
-    tmp_path: Path, devnet: SharedDevnet, film: Path, kind: str
+COMMANDS = {
+    "ffplay": "ffplay -nodisp -autoexit -loglevel error",
+    "vlc": "vlc --quiet --no-one-instance --play-and-exit",
+}
+
+
+@pytest.mark.parametrize(("player", "program"), PLAYERS)
+async def test_a_player_plays_through_a_session_and_survives_a_kill(
+    tmp_path: Path, devnet: SharedDevnet, film: Path, player: str, program: str
 ) -> None:
     async with a_cinema(tmp_path, devnet, film) as (server, _, viewer):
         async with by_channel(viewer) as http:
@@ -99,11 +105,11 @@ async def test_ffplay_plays_through_a_session_and_survives_a_kill(
         await server.kill()
         await server.start()
         process = await asyncio.create_subprocess_exec(
-            *("sh", "-c", f"ffplay -nodisp -autoexit -loglevel error {bought['url']}"),
+            *("sh", "-c", f"{COMMANDS[player]} {bought['url']}"),
             env={
                 "SDL_AUDIODRIVER": "dummy",
                 "SDL_VIDEODRIVER": "dummy",
-                "PATH": path_to(kind, tmp_path),
+                "PATH": path_to(program, tmp_path),
             },
             stderr=asyncio.subprocess.PIPE,
         )

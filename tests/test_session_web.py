@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from tests.support.paying import a_payer
 from tests.support.session_site import SessionSite, a_session_site, offers_of
@@ -81,6 +82,40 @@ async def test_a_v1_payer_buys_too(site: SessionSite) -> None:
         bought = await client.post("/api/v1/sessions", json=body, headers=headers)
     assert (bought.status_code, bought.json()["budget"]) == (201, "0.5")
     assert "x-payment-response" in bought.headers
+
+
+async def test_who_breaks_off_while_asking_is_no_fault_of_ours(
+    site: SessionSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Message] = [
+        {"type": "http.request", "body": b'{"slug": "pla', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    answered: list[Message] = []
+
+    async def receive() -> Message:
+        return told.pop(0)
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/v1/sessions",
+        "query_string": b"",
+        "headers": [],
+        "raw_path": b"/api/v1/sessions",
+        "root_path": "",
+        "scheme": "http",
+        "server": ("site.test", 80),
+        "client": ("192.0.2.1", 1234),
+        "http_version": "1.1",
+    }
+    with caplog.at_level("INFO"):
+        await site.app(scope, receive, send)
+
+    assert (told, answered, caplog.messages) == ([], [], [])
 
 
 @BOTH

@@ -13,7 +13,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from tests.support.chain import ETHER, SharedDevnet
-from tests.support.channel_parties import Payer
+from tests.support.channel_parties import Payer, a_key
 from tests.support.channel_till import a_document
 from tests.support.commands import Person
 from tests.support.paying import v2_header
@@ -118,6 +118,48 @@ async def test_what_is_left_comes_back_when_nothing_is_on_sale_any_more(
         assert devnet.usdc_balance(person.account.address) == FUNDS - paid["cost"]
         assert refund["amount"] > 0
         assert await person.run("wallet", "refund") == []
+        assert (await person.run("ledger", "audit"))["clean"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"WITHDRAW_DELAY": "2000", "RECEIVER_AUTHORIZER_KEY": a_key()}),
+        (
+            {"receiver_authorizer_key": "0x" + "a1" * 32},
+            {
+                "RECEIVER_AUTHORIZER_KEY": a_key(),
+                "EARLIER_AUTHORIZER_KEYS": f"{a_key()}, 0x{'a1' * 32}",
+                "SCHEMES": "exact",
+            },
+        ),
+    ],
+)
+async def test_a_channel_keeps_its_terms_when_the_settings_change(
+    tmp_path: Path,
+    chain: Chain,
+    devnet: SharedDevnet,
+    before: dict[str, str],
+    after: dict[str, str],
+) -> None:
+    later = {"claim_interval": "3600", "settle_interval": "3600"}
+    async with a_buyer(tmp_path, chain, **before, **later) as (person, payee, url):
+        paid = await person.run("pay", url, "--out", str(tmp_path / "bytes"), "--budget", "2")
+        [channel] = await person.run("wallet", "channels")
+        await person.server.stop()
+        person.server.env |= {f"XBYTE_{name}": value for name, value in after.items()}
+        await person.server.start()
+
+        [refund] = await person.run("wallet", "refund", channel["channel"])
+
+        assert refund["amount"] == channel["balance"] - paid["cost"] > 0
+        assert devnet.usdc_balance(person.account.address) == FUNDS - paid["cost"]
+        done = await person.run("ledger", "settle")
+        assert [(one["kind"], one["state"]) for one in done] == [
+            ("claim", "settled"),
+            ("settle", "settled"),
+        ]
+        assert devnet.usdc_balance(payee.address) == paid["cost"]
         assert (await person.run("ledger", "audit"))["clean"]
 
 

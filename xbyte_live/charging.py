@@ -14,7 +14,7 @@ from xbyte_live.ledger.cashier import Cashier
 from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.ledger.charges import ChargeLedger, Exposure
 from xbyte_live.money import Asset, parse_decimal
-from xbyte_live.payments.authorizer import Authorizer, own_authorizer
+from xbyte_live.payments.authorizer import Authorizer, earlier_authorizers, own_authorizer
 from xbyte_live.payments.chain import ChainReader
 from xbyte_live.payments.channel_chain import ChannelChain
 from xbyte_live.payments.channels import ChannelPolicy, Channels
@@ -93,7 +93,7 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             batcher=build_batcher(facilitator),
         )
         stack.push_async_callback(transfers.drain)
-        authorizer = own_authorizer(settings)
+        authorizer, earlier = own_authorizer(settings), earlier_authorizers(settings)
         mirror, rows = Mirror(vouchers, contracts), ActionLedger(database)
         actions = Actions(
             rows,
@@ -102,7 +102,7 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             contracts,
             Proofs(contracts, chains),
             mirror,
-            authorizer,
+            [authorizer, *earlier] if authorizer else earlier,
             action_policy(settings),
         )
         stack.push_async_callback(actions.drain)

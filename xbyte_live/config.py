@@ -115,6 +115,11 @@ class Settings:
         "facilitator's",
         flag=False,
     )
+    earlier_authorizer_keys: Secret = setting(
+        Secret(""),
+        "private keys, by commas, that authorized channels before and still claim and refund those",
+        flag=False,
+    )
     claim_interval: int = setting(300, "seconds between two claims of what channels were charged")
     claim_threshold: str = setting("5.00", "dollars unclaimed of a payee that are claimed at once")
     settle_interval: int = setting(3600, "seconds between two payouts of claimed money to payees")

@@ -19,6 +19,7 @@ from xbyte_live.devnet.faucet import open_faucet
 from xbyte_live.devnet.publisher import URL_VARIABLE
 from xbyte_live.devnet.samples import SAMPLES, Sample
 from xbyte_live.display import on_terminal, progress_bar
+from xbyte_live.environment import worker_environment
 from xbyte_live.errors import ConfigError, DevnetError
 from xbyte_live.intake import Intake, Terms
 from xbyte_live.media.packager import PackageOptions
@@ -198,7 +199,7 @@ async def _in_a_child(module: str, *args: str, **environment: str) -> int | None
     """Run a module in a process that is ended when we are; its exit status."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *args),
-        env=os.environ | environment,
+        env=worker_environment(os.environ) | environment,
         stderr=asyncio.subprocess.DEVNULL if environment else None,
         start_new_session=True,  # Ctrl-C is for us to pass on
     )

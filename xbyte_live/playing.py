@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import time
@@ -22,6 +23,7 @@ from xbyte_live.client.spending import Spent
 from xbyte_live.client.survey import Wanted
 from xbyte_live.config import Settings
 from xbyte_live.display import SpendingLine, print_json_line, size, warn
+from xbyte_live.environment import without_settings
 from xbyte_live.errors import ConfigError
 from xbyte_live.paying import open_channels, open_payer
 
@@ -173,6 +175,7 @@ async def _player(name: str, url: str) -> AsyncIterator[asyncio.subprocess.Proce
         url,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
+        env=without_settings(os.environ),
         start_new_session=True,  # Ctrl-C is for us to pass on
     )
     try:

@@ -1,11 +1,13 @@
 """Part: what a stream on air looks like now, decoded in a process of its own."""
 
 import asyncio
+import os
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from xbyte_live.environment import worker_environment
 from xbyte_live.errors import StoreError
 from xbyte_live.models import Rendition, Stream, segment_key
 from xbyte_live.store.cache import SegmentCache
@@ -72,6 +74,7 @@ async def _picture(codec: str, segment: bytes) -> bytes | None:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
+        env=worker_environment(os.environ),
         start_new_session=True,  # Ctrl-C is for us to pass on
     )
     try:

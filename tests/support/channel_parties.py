@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -236,6 +236,7 @@ async def a_house(
     authorizer_key: str | None = None,
     pay_to: str | None = None,
     rpc_url: str | None = None,
+    clock: Callable[[], float] = time.time,
     **changes: Any,
 ) -> AsyncIterator[House]:
     """Open a house on a database; again with the same keys is a restart."""
@@ -250,7 +251,8 @@ async def a_house(
     reader = ChannelChain(rpc_url, timeout=5, confirmations=confirmations)
     fates = ChainReader(rpc_url, timeout=5)
     readers: Mapping[str, ChannelChain] = {network: reader}
-    ledger, channels = ActionLedger(database), ChannelLedger(database, retry_window=120)
+    ledger = ActionLedger(database, clock=clock)
+    channels = ChannelLedger(database, retry_window=120, clock=clock)
     mirror, authorizer = Mirror(channels, readers), Authorizer(authorizer_key or gas_key)
     proofs = Proofs(readers, {network: fates})
     actions = Actions(
@@ -260,7 +262,7 @@ async def a_house(
         readers,
         proofs,
         mirror,
-        authorizer,
+        [authorizer],
         replace(policy, **changes),
     )
     try:

@@ -161,7 +161,7 @@ async def a_channel_till(
         {network: chain},
         Proofs({network: chain}, {network: fates or chain}, clock=clock),
         mirror,
-        authorizer,
+        [authorizer],
         ActionPolicy(lease=30.0, wait=settle_wait, max_gas_price=0, parallel=8),
         clock=clock,
     )

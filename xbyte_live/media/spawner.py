@@ -12,6 +12,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+from xbyte_live.environment import worker_environment
 from xbyte_live.errors import FeedFailed
 from xbyte_live.media.fed import FeedOptions
 from xbyte_live.media.feed import Child, FeedProcess
@@ -95,6 +96,7 @@ async def _launch() -> "_ForkServer":
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-c", _PROGRAM, _ROOT, str(theirs.fileno()),
             stdin=DEVNULL, stdout=DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
+            env=worker_environment(os.environ),
         )  # fmt: skip
     except BaseException as error:
         ours.close()

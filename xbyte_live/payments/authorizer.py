@@ -40,7 +40,23 @@ def own_authorizer(settings: Settings) -> Authorizer | None:
     """
     key = settings.receiver_authorizer_key.reveal()
     if key:
-        if not is_key(key):
-            raise ConfigError("XBYTE_RECEIVER_AUTHORIZER_KEY is not a private key of 64 hex digits")
-        return Authorizer(key)
+        return Authorizer(_checked(key, "XBYTE_RECEIVER_AUTHORIZER_KEY"))
     return None if settings.facilitators else Authorizer(gas_key(settings))
+
+
+def earlier_authorizers(settings: Settings) -> list[Authorizer]:
+    """Those that channels may have been opened with under other settings: named, or the gas key.
+
+    Raises as ``own_authorizer`` does.
+    """
+    named = settings.earlier_authorizer_keys.reveal().split(",")
+    keys = [_checked(key.strip(), "XBYTE_EARLIER_AUTHORIZER_KEYS") for key in named if key.strip()]
+    if settings.gas_key or settings.gas_keystore:
+        keys.append(gas_key(settings))
+    return [Authorizer(key) for key in keys]
+
+
+def _checked(key: str, variable: str) -> str:
+    if not is_key(key):
+        raise ConfigError(f"{variable} is not a private key of 64 hex digits")
+    return key

@@ -240,9 +240,8 @@ class Channels:
         """The offer the payment accepted, field by field."""
         if payment.accepted is None or sale.settle_first:
             raise PaymentRefused("unsupported_scheme")
-        on_network = [
-            m for m in self._methods if m.asset.network == payment.network and sale.takes(m)
-        ]
+        methods = sale.methods or self._methods
+        on_network = [m for m in methods if m.asset.network == payment.network and sale.takes(m)]
         if not on_network:
             raise PaymentRefused("network_mismatch")
         for method in on_network:

@@ -95,7 +95,7 @@ class Gate:
             return Receipt({}, 0)
         if payment is None:
             raise PaymentRefused("invalid_receipt" if token else "payment_required")
-        if payment.scheme in self._schemes:
+        if sale.methods or payment.scheme in self._schemes:
             if payment.scheme == SCHEME_CHANNELS and self._channels is not None:
                 return await self._by_channel(self._channels, payment, sale)
             if payment.scheme == SCHEME_EXACT:
@@ -106,7 +106,7 @@ class Gate:
         """The 402 that asks for this sale's amount, saying why it must be asked for."""
         return challenge(
             sale,
-            self.methods,
+            sale.methods or self.methods,
             timeout=self._timeout,
             error=refusal.code,
             correction=correction_of(refusal),

@@ -27,6 +27,7 @@ class Sale:
     ``retry_only`` takes nothing but payments that were charged for it before. ``deposit`` is what
     a channel should be opened with, in atomic units. ``order`` is there when a session is bought:
     its money has moved, or is held on a channel, before it counts. ``buyer`` alone may pay.
+    ``methods`` are the ways to pay for it where those are not the server's of today.
     """
 
     resource: str
@@ -42,6 +43,7 @@ class Sale:
     deposit: int = 0
     order: Order | None = None
     buyer: Buyer | None = None
+    methods: "tuple[PaymentMethod, ...]" = ()
 
     def takes(self, method: "PaymentMethod") -> bool:
         """Whether it may be paid for in this way."""

@@ -56,8 +56,8 @@ class ActionPolicy:
 class Actions:
     """Does what channels need on chain; ``chains`` maps CAIP-2 networks to their readers.
 
-    ``authorizer`` signs claims and refunds of channels that name it; without it, or for others,
-    the facilitator is to sign. ``unclaimable`` has the channels of which nothing could be
+    Each of ``authorizers`` signs claims and refunds of the channels that name it; for others the
+    facilitator is to sign. ``unclaimable`` has the channels of which nothing could be
     claimed alone, with the code that was given.
     """
 
@@ -69,7 +69,7 @@ class Actions:
         chains: Mapping[str, ChannelReader],
         proofs: Proofs,
         mirror: Mirror,
-        authorizer: Authorizer | None,
+        authorizers: Sequence[Authorizer],
         policy: ActionPolicy,
         *,
         clock: Callable[[], float] = time.time,
@@ -78,7 +78,7 @@ class Actions:
         self._channels = channels
         self._chains = dict(chains)
         self._mirror = mirror
-        self._authorizer = authorizer
+        self._authorizers = {authorizer.address: authorizer for authorizer in authorizers}
         self._policy = policy
         self._attempts = Attempts(
             ledger,
@@ -162,8 +162,8 @@ class Actions:
             "refundNonce": str(nonce),
             "claims": [],
         }
-        if self._signs_for(fresh):
-            payload["refundAuthorizerSignature"] = _require(self._authorizer).sign_refund(
+        if signer := self._signer_of(fresh):
+            payload["refundAuthorizerSignature"] = signer.sign_refund(
                 fresh.channel_id, nonce, amount, _chain_id(fresh.network)
             )
         new = replace(
@@ -283,8 +283,7 @@ class Actions:
     async def _open_claim(self, first: Channel, claims: Sequence[Claim], amount: int) -> Action:
         chain_id = _chain_id(first.network)
         payload: dict[str, Any] = {"type": "claim", "claims": [claim.wire() for claim in claims]}
-        if self._signs_for(first):
-            signer = _require(self._authorizer)
+        if signer := self._signer_of(first):
             payload["claimAuthorizerSignature"] = signer.sign_claims(claims, chain_id)
         new = replace(
             _of(first, "claim", payload, amount),
@@ -348,9 +347,8 @@ class Actions:
             raise ChainUnavailable(f"no RPC node is known for {network}; add it to networks")
         return self._chains[network]
 
-    def _signs_for(self, channel: Channel) -> bool:
-        signer = self._authorizer
-        return signer is not None and signer.address == channel.config.receiver_authorizer
+    def _signer_of(self, channel: Channel) -> Authorizer | None:
+        return self._authorizers.get(channel.config.receiver_authorizer)
 
 
 def _claim_of(channel: Channel) -> Claim | None:
@@ -408,9 +406,3 @@ def _there(action: Action | None) -> Action:
     if action is None:
         raise AssertionError("an action was neither found nor made")
     return action
-
-
-def _require(authorizer: Authorizer | None) -> Authorizer:
-    if authorizer is None:
-        raise AssertionError("a signature is wanted and there is no key")
-    return authorizer

@@ -10,11 +10,11 @@ from starlette.routing import Route
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound, PaymentRefused
 from xbyte_live.ledger.channels import Channel, ChannelLedger
-from xbyte_live.money import MIB, Price
+from xbyte_live.money import MIB, PRICE_DECIMALS, Asset, Price
 from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.payments.headers import read_payment
 from xbyte_live.payments.order import Buyer
-from xbyte_live.payments.requirements import SCHEME_CHANNELS
+from xbyte_live.payments.requirements import SCHEME_CHANNELS, ChannelTerms, PaymentMethod
 from xbyte_live.pricing import Quote
 from xbyte_live.web.replies import JSON, NO_STORE, json_reply
 
@@ -70,4 +70,17 @@ class Refunds:
             retry_only=True,
             deposit=self._settings.deposit_units,
             buyer=Buyer(SCHEME_CHANNELS, channel.network, channel.config.payer),
+            methods=(self._as_opened(channel),),
         )
+
+    def _as_opened(self, channel: Channel) -> PaymentMethod:
+        """The terms of a channel, which hold for good, whatever the settings are by now."""
+        config, network = channel.config, channel.network
+        token, authorizer = map(to_checksum_address, (config.token, config.receiver_authorizer))
+        known = (m.asset for m in self._gate.methods if m.asset.network == network)
+        asset = next(
+            (asset for asset in known if asset.address.lower() == config.token),
+            Asset(network, token, "", "", PRICE_DECIMALS, ""),  # one that is not taken any more
+        )
+        terms = ChannelTerms(authorizer, config.withdraw_delay)
+        return PaymentMethod(SCHEME_CHANNELS, asset, channel=terms)
