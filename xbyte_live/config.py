@@ -120,8 +120,8 @@ class Settings:
         "private keys, by commas, that authorized channels before and still claim and refund those",
         flag=False,
     )
-    claim_interval: int = setting(300, "seconds between two claims of what channels were charged")
-    claim_threshold: str = setting("5.00", "dollars unclaimed of a payee that are claimed at once")
+    claim_interval: int = setting(3600, "seconds between two claims of what channels were charged")
+    claim_threshold: str = setting("50.00", "dollars unclaimed of a payee that are claimed at once")
     settle_interval: int = setting(3600, "seconds between two payouts of claimed money to payees")
     idle_refund: int = setting(
         604_800, "seconds without a charge after which a channel's rest is refunded; 0: never"
