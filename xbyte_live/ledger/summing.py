@@ -34,7 +34,7 @@ from xbyte_live.ledger.sold import (
 from xbyte_live.ledger.spans import DAY, SLOT, Summed
 
 MARGIN = 300.0  # seconds that must have passed before a moment is over
-BATCH = 500  # rows of each table in one transaction, so that no charge waits long behind them
+BATCH = 200  # rows of each table in one transaction, so that no charge waits long behind them
 EVERY = "*"  # the scope of all items
 
 Kind = Literal["all", "item", "payer", "resource"]
