@@ -16,7 +16,7 @@ from xbyte_live.cli import main
 from xbyte_live.db.engine import Database
 from xbyte_live.ledger.bookkeeping import COLUMNS
 from xbyte_live.ledger.export import Entry, Export
-from xbyte_live.ledger.retention import DAY
+from xbyte_live.ledger.spans import DAY
 
 NOBODY = "http://127.0.0.1:9"
 

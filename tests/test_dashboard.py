@@ -21,11 +21,12 @@ from tests.support.studio_site import TOKEN, StudioSite, a_studio_site, told
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import deliveries
 from xbyte_live.ledger.earnings import Earnings, Period
-from xbyte_live.ledger.retention import DAY
+from xbyte_live.ledger.spans import DAY
 from xbyte_live.models import Rendition, Segment
 from xbyte_live.web import events as live
 from xbyte_live.web.dashboard import MOMENTS
 from xbyte_live.web.openapi import document
+from xbyte_live.web.periods import read_period
 
 DESCRIBED = document("")
 EVER = {"from": "2000-01-01", "to": "2100-01-01", "step": str(400 * DAY)}
@@ -84,6 +85,14 @@ async def test_steps_are_round_unless_named(client: httpx.AsyncClient) -> None:
         "Earnings",
     )
     assert (ever["to"] - ever["from"]) / ever["step"] <= 2000
+
+
+def test_a_period_that_is_not_named_is_round() -> None:
+    assert read_period({}, 10 * DAY + 1.5) == (9 * DAY + 900, 10 * DAY + 900)
+    assert read_period({}, 10 * DAY + 900.0) == (9 * DAY + 900, 10 * DAY + 900)
+    assert read_period({}, 40 * DAY + 1.5, days=30) == (10 * DAY, 40 * DAY + 900)
+    assert read_period({"from": "7"}, 901.5) == (7, 1800)
+    assert read_period({"to": "90001"}, 1.0) == (3601, 90001)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.support.ledger_books import DAYS, PAY_TO, Busy, Shop, a_busy_shop
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import deliveries
 from xbyte_live.ledger.earnings import Earned, Earnings, Moment, Period, Settled
-from xbyte_live.ledger.retention import DAY
+from xbyte_live.ledger.spans import DAY
 
 EVER = Period(0.0, 1e11)
 RETURNED_BY_EXACT = 330  # what the session bought with exact gave back; no channel knows of it

@@ -1,16 +1,21 @@
 from pathlib import Path
 from typing import Any
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Inspector, inspect
+from sqlalchemy import Connection, Inspector, insert, inspect
 
 from xbyte_live.db import migrations
+from xbyte_live.db.connect import parse_url, writer_engine
 from xbyte_live.db.engine import Database
-from xbyte_live.db.tables import metadata
+from xbyte_live.db.tables import earnings, metadata
 from xbyte_live.db.upgrade import HEAD
+from xbyte_live.ledger.earnings import Earned, Earnings, Period
+from xbyte_live.ledger.spans import DAY, Summed
+from xbyte_live.ledger.summing import read_mark
 
 
 async def test_migrations_make_what_the_tables_say(database: Database) -> None:
@@ -39,6 +44,32 @@ async def test_the_newest_migration_is_the_one_the_start_knows() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+async def test_days_that_were_rolled_up_are_taken_over(database_url: str) -> None:
+    engine = writer_engine(parse_url(database_url))
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        payee = {"network": "n", "asset": "a", "pay_to": "p"}
+        rows = [
+            {**payee, "day": day, "slug": slug, "scheme": scheme, "count": 2, "bytes": 30,
+             "amount": amount}
+            for day, slug, scheme, amount in (
+                (20_000, "x", "exact", 1), (20_000, "x", "session", 10),
+                (20_000, "x", "batch-settlement/session", 100), (20_001, "y", "exact", 1000),
+            )
+        ]  # fmt: skip
+        connection.execute(insert(earnings), rows)
+    database = Database(database_url)
+    await database.start()
+    report = await Earnings(database).report(Period(0.0, 1e11), step=DAY)
+    assert report.steps == {20_000: Earned(4, 60, 11, 101), 20_001: Earned(2, 30, 1000, 1000)}
+    assert dict(report.items) == {"x": report.steps[20_000], "y": report.steps[20_001]}
+    assert await database.read(read_mark) == Summed(0.0, 20_002 * DAY)
+    await database.stop()
 
 
 def described(db: Connection) -> dict[str, dict[str, Any]]:

@@ -18,8 +18,10 @@ from xbyte_live.ledger.channels import Channel, ChannelLedger, NewDelivery, OnCh
 from xbyte_live.ledger.charges import Charge, ChargeLedger, Exposure
 from xbyte_live.ledger.draws import DrawLedger, NewDraw
 from xbyte_live.ledger.findings import Audit
-from xbyte_live.ledger.retention import DAY, Retention
+from xbyte_live.ledger.retention import Retention
 from xbyte_live.ledger.sessions import Session, SessionLedger
+from xbyte_live.ledger.spans import DAY
+from xbyte_live.ledger.summing import Summing
 from xbyte_live.money import Asset
 from xbyte_live.payments.chain import Fate, Transfer
 from xbyte_live.payments.channel_chain import ChannelState, Receiver
@@ -301,9 +303,14 @@ class Shop:
     # Over time
 
     async def roll_up(self, days: int = DAYS) -> int:
-        """Sum up what is old enough now."""
+        """Sum up what is over, and roll up what is old enough now."""
+        await self.add_up()
         retention = Retention(self.database, days=days, retry_window=WINDOW, clock=self.clock)
         return await retention.roll_up()
+
+    async def add_up(self) -> int:
+        """Bring the sums of reports up to what is over now."""
+        return await Summing(self.database, clock=self.clock).advance()
 
     def pass_days(self, days: float) -> None:
         self.clock.now += days * DAY

@@ -311,6 +311,7 @@ purchases = Table(  # one row a payment for a session: its budget is their sum
     Column("created_at", Float, nullable=False),
     CheckConstraint("amount > 0", name="amount"),
     Index(None, "session_id"),
+    Index(None, "created_at"),
 )
 
 draws = Table(  # one row a delivery out of a session
@@ -353,6 +354,35 @@ earnings = Table(  # deliveries older than the retention, summed by day
     Column("bytes", BigInteger, nullable=False),
     Column("amount", BigInteger, nullable=False),
     UniqueConstraint("day", "slug", "network", "asset", "pay_to", "scheme"),
+)
+
+sums = Table(  # what was earned in spans of time, as far as rows are summed
+    "sums",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("scope", String(64), nullable=False),  # the slug of an item, or * for all of them
+    Column("span", Integer, nullable=False),  # seconds
+    Column("name", Text, nullable=False),  # of the item, payer or resource; of all: nothing
+    Column("at", BigInteger, nullable=False),  # when the span begins
+    Column("deliveries", BigInteger, nullable=False),
+    Column("plays", BigInteger, nullable=False),  # of them, those of a first byte
+    Column("bytes", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("income", BigInteger, nullable=False),
+    Column("first_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    UniqueConstraint("kind", "scope", "span", "name", "at"),
+    CheckConstraint("kind IN ('all', 'item', 'payer', 'resource')", name="kind"),
+    Index(None, "kind", "scope", "span", "at"),
+)
+
+summed = Table(  # one row: how far rows are summed
+    "summed",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("until", Float, nullable=False),  # every row before it is in the sums
+    Column("detailed", BigInteger, nullable=False),  # before it only days of items are known
 )
 
 watermarks = Table(  # how far the watcher has read each chain

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from xbyte_live.db.connect import cause_of, sqlite_file, writer_engine
 from xbyte_live.errors import ConfigError, DatabaseUnavailable
 
-HEAD = "0002"  # the newest file in migrations/versions
+HEAD = "0003"  # the newest file in migrations/versions
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x7862797465  # "xbyte": one migrating process at a time in a PostgreSQL database
 _LOCK_WAIT_S = 60.0

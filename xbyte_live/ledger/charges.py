@@ -37,7 +37,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import channels, charges, deliveries, draws, secrets, sessions
 
-_DEBTS = "/debts/"
+DEBTS = "/debts/"  # what the resources of payments of debts begin with
 
 State = Literal["pending", "queued", "settled", "failed"]
 
@@ -127,12 +127,12 @@ class Totals:
 
 def debt_resource(payer: str, pay_to: str) -> str:
     """The resource a payer buys to make good what it owes a payee."""
-    return f"{_DEBTS}{payer}/{pay_to.lower()}"
+    return f"{DEBTS}{payer}/{pay_to.lower()}"
 
 
 def is_debt(resource: str) -> bool:
     """Whether a charge's resource is a debt that is being paid."""
-    return resource.startswith(_DEBTS)
+    return resource.startswith(DEBTS)
 
 
 class ChargeLedger:
@@ -414,7 +414,7 @@ def _owed_by(payer: str) -> Any:
 
 
 def _make_good(db: Connection, paid: Charge) -> None:
-    debtor = paid.resource.removeprefix(_DEBTS).partition("/")[0]
+    debtor = paid.resource.removeprefix(DEBTS).partition("/")[0]
     owed = and_(_owed_by(debtor), charges.c.pay_to == paid.pay_to, charges.c.id < paid.id)
     left, covered = paid.amount, []
     for charge_id, amount in db.execute(

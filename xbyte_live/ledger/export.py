@@ -21,7 +21,8 @@ from xbyte_live.db.tables import (
     sessions,
 )
 from xbyte_live.errors import DatabaseUnavailable
-from xbyte_live.ledger.retention import DAY, DRAWS
+from xbyte_live.ledger.retention import DRAWS
+from xbyte_live.ledger.spans import DAY
 from xbyte_live.payments.order import NAMES
 from xbyte_live.payments.requirements import SCHEME_CHANNELS
 

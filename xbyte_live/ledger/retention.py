@@ -2,6 +2,7 @@
 
 What leaves ``deliveries`` is added to its channel's ``archived``, what leaves ``draws`` to its
 session's, and both, like settled charges, to ``earnings``: all in the transaction that deletes it.
+Only whole days go, all of whose rows are in the sums of reports; of those the details go first.
 """
 
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, not_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.db.engine import Database
@@ -23,19 +24,19 @@ from xbyte_live.db.tables import (
     earnings,
     items,
     sessions,
+    summed,
+    sums,
 )
-from xbyte_live.ledger.charges import debt_resource
+from xbyte_live.ledger.charges import DEBTS
+from xbyte_live.ledger.spans import DAY
+from xbyte_live.ledger.summing import lock_mark
 from xbyte_live.payments.order import NAMES
 from xbyte_live.payments.requirements import SCHEME_CHANNELS
 
-DAY = 86_400
 BATCH = 500  # rows that leave in one transaction, so that no charge waits long behind them
 BOUGHT = "/session"  # what the scheme of such purchases ends with in ``earnings``
 DRAWS = "session"  # the scheme of what was drawn from sessions
 VOUCHERS = (SCHEME_CHANNELS, SCHEME_CHANNELS + BOUGHT)  # what came out of ``deliveries``
-DEBTS = (
-    debt_resource("", "").rstrip("/") + "/"
-)  # what the resources of payments of debts begin with
 _WINDOWS = 2  # retry windows that must be over
 
 _Place = tuple[float, int]  # when a charge settled, and its number
@@ -93,7 +94,7 @@ class Retention:
         now = self._clock()
         if not self._wanted or (self._done_at is not None and now < self._done_at + self._every):
             return 0
-        left, until = 0, now - self._age
+        left, until = 0, await self._forget(now - self._age)
         for batch in (_deliveries, _draws):
             while rows := await self._database.write(partial(batch, until=until)):
                 left += rows
@@ -104,6 +105,35 @@ class Retention:
             left += rows
         self._done_at = now
         return left
+
+    async def _forget(self, until: float) -> float:
+        """Leave of older sums no more than the days of items; before when rows may go, too."""
+        bound, detailed = await self._database.write(partial(_bound, until=until))
+        old = await self._database.read(lambda db: _details(db, detailed))
+        for first in range(0, len(old), BATCH):
+            some = old[first : first + BATCH]
+            await self._database.write(partial(_delete_details, some=some))
+        return float(bound)
+
+
+def _bound(db: Connection, until: float) -> tuple[int, int]:
+    """Before which day rows may go, and before which details are no longer told."""
+    mark = lock_mark(db)
+    bound = int(min(until, mark.until) // DAY) * DAY
+    if bound > mark.detailed:
+        db.execute(update(summed).values(detailed=bound))
+    return bound, max(bound, mark.detailed)
+
+
+def _details(db: Connection, until: int) -> Sequence[int]:
+    """The sums before a day that tell more than what an item, or all, earned in a day."""
+    s = sums.c
+    is_kept = and_(s.kind.in_(("all", "item")), s.span == DAY)
+    return db.execute(select(s.id).where(s.at < until, not_(is_kept))).scalars().all()
+
+
+def _delete_details(db: Connection, some: Sequence[int]) -> int:
+    return db.execute(delete(sums).where(sums.c.id.in_(some))).rowcount
 
 
 def _deliveries(db: Connection, until: float) -> int:

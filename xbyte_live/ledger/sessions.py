@@ -23,6 +23,7 @@ from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import actions, channels, charges, credits, purchases, sessions
 from xbyte_live.ledger.channels import Channel, Charging, NewDelivery, charge_all
 from xbyte_live.ledger.charges import Charge
+from xbyte_live.ledger.summing import Event, add_late
 from xbyte_live.payments.order import (
     NAMES,
     Order,
@@ -266,6 +267,7 @@ def _paid(
     if session.closed_at is None:
         return session
     _give_back(db, session, charge.amount, f"return:{session.digest}:{origin}", payees, now)
+    add_late(db, Event(session.closed_at, session.slug, income=-charge.amount))
     return _change(db, session, returned=session.returned + charge.amount)
 
 

@@ -15,8 +15,9 @@ from starlette.routing import Route
 from xbyte_live.catalog import Catalog
 from xbyte_live.errors import BadRequest, ItemNotFound, Overloaded
 from xbyte_live.ledger.bookkeeping import Format, writing
-from xbyte_live.ledger.earnings import Earned, Earnings, Moment, Payer, Period, Settled
+from xbyte_live.ledger.earnings import Earned, Earnings, Moment, Payer, Period
 from xbyte_live.ledger.export import Export
+from xbyte_live.ledger.settled import Settled
 from xbyte_live.models import Item, Object, Stream, Title, check_slug
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.web.auth import Guard

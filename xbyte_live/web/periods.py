@@ -11,6 +11,7 @@ MAX_STEPS = 2000
 DAY = 86_400
 
 _DEFAULT_STEPS = 200
+_ROUND_TO = 900
 _ROUND = (60, 300, 900, 3600, 4 * 3600, DAY, 7 * DAY, 28 * DAY)  # seconds
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _LAST = 253_402_300_800  # the year 10000
@@ -19,12 +20,16 @@ _LAST = 253_402_300_800  # the year 10000
 def read_period(query: Mapping[str, str], now: float, *, days: int = 1) -> tuple[int, int]:
     """``from`` and ``to`` in Unix seconds; without them, the last ``days`` until now.
 
-    Both are Unix seconds or ISO 8601, a day being its first moment in UTC. Raises ``BadRequest``.
+    Both are Unix seconds or ISO 8601, a day being its first moment in UTC. What is not named is
+    round, so that for a while everybody asks about the same time: it ends with this quarter of
+    an hour, and begins with a day if it is longer than one. Raises ``BadRequest``.
     """
     until = _time(query, "to")
-    until = math.ceil(now) if until is None else until
+    until = -(-math.ceil(now) // _ROUND_TO) * _ROUND_TO if until is None else until
     since = _time(query, "from")
-    since = max(0, until - days * DAY) if since is None else since
+    if since is None:
+        since = max(0, until - days * DAY)
+        since -= since % DAY if days > 1 else 0
     if since >= until:
         raise BadRequest("`from` lies before `to`, which is not included")
     return since, until
