@@ -85,14 +85,27 @@ async def test_the_token_opens_everything(site: StudioSite) -> None:
         assert (await client.get(ASKED)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "shown", ["Bearer wrong", f"Basic {TOKEN}", "Bearer", TOKEN, f"Bearer {TOKEN}x", "Bearer \xff"]
-)
-async def test_anything_else_does_not(site: StudioSite, shown: str) -> None:
+@pytest.mark.parametrize("shown", ["Bearer wrong", "Bearer", f"Bearer {TOKEN}x", "Bearer \xff"])
+async def test_whoever_shows_a_token_is_judged_by_it(site: StudioSite, shown: str) -> None:
     async with site.client() as client:
         await logged_in(site, client)
         reply = await client.get(ASKED, headers={b"authorization": shown.encode("latin-1")})
-        assert reply.status_code == 401  # whoever shows a token is judged by it
+        assert reply.status_code == 401
+
+
+@pytest.mark.parametrize("shown", [f"Basic {TOKEN}", "Basic cHJveHk6c2VjcmV0", TOKEN, "Digest x"])
+async def test_what_is_for_a_proxy_in_front_opens_nothing_and_shuts_nobody_out(
+    site: StudioSite, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site.client(authorization=shown) as client:
+        statuses = [(await client.get(ASKED)).status_code for _ in range(12)]
+        assert statuses == [401] * 12  # it is no token that somebody guesses
+        assert (await client.get("/studio/login")).json() == {"logged_in": False}
+        await logged_in(site, client)
+        assert (await client.get(ASKED)).status_code == 200
+        reply = await client.post("/api/v1/streams", json={"slug": "evil"})
+        assert reply.status_code == 403  # as without it, only our own page changes things
+    assert "wrong" not in caplog.text
 
 
 async def test_wrong_tokens_are_limited_and_never_logged(
