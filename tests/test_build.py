@@ -59,7 +59,7 @@ def test_the_wheel_has_the_built_pages_and_not_their_sources(tree: Path, tmp_pat
 
     assert "the pages are left out" not in said
     built = {name for name in names if name.startswith("xbyte_live/web/static/")}
-    pages = {"home.js", "watch.js", "studio.js", "pages.css"}
+    pages = {"home.js", "watch.js", "studio.js", "pages.css", "xbyte-hls.d.ts"}
     assert pages | {"xbyte-hls.js", "xbyte-hls.global.js"} <= {Path(name).name for name in built}
     assert not [name for name in names if name.startswith("xbyte_live/player/")]
     assert not [name for name in names if name.endswith((".ts.map", ".js.map", ".css.map"))]
@@ -120,7 +120,8 @@ def player(tmp_path: Path) -> Path:
     (folder / "src").mkdir(parents=True)
     (folder / "package-lock.json").write_text(json.dumps(SMALL))
     (folder / "package.json").write_text(json.dumps(SMALL["packages"][""]))
-    (folder / "tsconfig.json").write_text("{}")
+    for name in ("tsconfig.json", "tsconfig.types.json"):
+        (folder / name).write_text("{}")
     (folder / "src" / "words.js").write_text("export const words = 'one';\n")
     (folder / "build.mjs").write_text(BUILD)
     return folder

@@ -41,7 +41,7 @@ await document.querySelector('video').play();
 def elsewhere(demo: Demo) -> Starlette:
     """A site that has nothing but a page, and hls.js."""
     lock = json.loads((PLAYER / "package-lock.json").read_text())
-    player = npm.install("player", lock) / "hls.js" / "dist" / "hls.mjs"
+    player = npm.install("player", lock, dev=False) / "hls.js" / "dist" / "hls.mjs"
 
     async def page(_: Request) -> Response:
         return HTMLResponse(HTML.format(demo=demo.url))

@@ -17,7 +17,9 @@ from xbyte_live.errors import DevnetError
 
 PLAYER = Path(__file__).parent
 STATIC = PLAYER.parent / "web" / "static"
-SOURCES = ("package.json", "package-lock.json", "tsconfig.json", "build.mjs", "src")
+SOURCES = (
+    "package.json", "package-lock.json", "tsconfig.json", "tsconfig.types.json", "build.mjs", "src",
+)  # fmt: skip
 STAMP = ".sources"  # in the built folder: the digest of what it was built from
 DRAFT = ".static-"  # how the names of folders begin in which it is built
 BEFORE = "before"  # in there: what is being replaced
@@ -38,9 +40,8 @@ def build(player: Path = PLAYER, static: Path = STATIC, cache_dir: Path | None =
         stamp = static / STAMP
         if stamp.is_file() and stamp.read_text() == digest:
             return False
-        modules = npm.install(
-            "player", json.loads((player / "package-lock.json").read_text()), cache_dir
-        )
+        lock = json.loads((player / "package-lock.json").read_text())
+        modules = npm.install("player", lock, cache_dir, dev=False)
         with tempfile.TemporaryDirectory(dir=static.parent, prefix=DRAFT) as draft:
             made = _build_in(Path(draft), player, modules)
             (made / STAMP).write_text(digest)

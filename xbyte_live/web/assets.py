@@ -15,10 +15,11 @@ from xbyte_live.web.replies import not_modified, problem
 
 BUILT = Path(__file__).with_name("static")
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}(?:\.[a-z0-9]{2,8}){1,2}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}(?:\.[a-z0-9]{1,8}){1,2}")
 _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
+    ".ts": "text/plain; charset=utf-8",  # declarations, to be read by people and compilers
     ".svg": "image/svg+xml",
     ".png": "image/png",
     ".woff2": "font/woff2",
