@@ -337,6 +337,71 @@ describe('the budget', () => {
     expect(payer.perMinute).toBe(1000n);
   });
 
+  const shops = (count: number): { shop: Shop; fetch: typeof fetch }[] => {
+    const all = Array.from({ length: count }, (_, n) => {
+      const shop = new Shop();
+      shop.payTo = `0x${(n + 1).toString(16).padStart(40, '2')}`;
+      return shop;
+    });
+    const get: typeof fetch = async (input, init) => {
+      const url = input instanceof Request ? input.url : input.toString();
+      const at = Number(/\/hls\/(\d+)\//.exec(url)?.[1]);
+      const shop = all[at];
+      if (!shop) throw new TypeError('network');
+      return shop.fetch(input, init);
+    };
+    return all.map((shop) => ({ shop, fetch: get }));
+  };
+
+  for (const budget of [{ total: 1000n }, { total: 1_000_000n, perMinute: 1000n }]) {
+    it(`holds over channels that are paid at once (${Object.keys(budget).join()})`, async () => {
+      const all = shops(6);
+      const { payer, store } = setUp({ budget, ...(all[0] && { fetch: all[0].fetch }) });
+      const buying = all.map(async ({ shop }, n) =>
+        payer.fetchPaid(shop.add(`/hls/${n}/source/0.ts`, 1000), {
+          ahead: { bytes: 1000, amount: 1000n },
+          pricing: `http://127.0.0.1:8402/hls/${n}/pricing.json`,
+          wait: false,
+        }),
+      );
+      const ended = await Promise.allSettled(buying);
+      expect(ended.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+      expect(all.reduce((sum, { shop }) => sum + shop.charged, 0n)).toBe(1000n);
+      const signed = (await store.channels()).reduce((sum, channel) => sum + channel.signed, 0n);
+      expect(signed).toBe(1000n);
+      expect(payer.spent).toBe(1000n);
+    });
+  }
+
+  it('is not used up by what could not be kept, and so never left', async () => {
+    const { shop, payer, store } = setUp({ budget: { total: 1000n } });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    const keep = store.keep.bind(store);
+    store.keep = async (channel, payment) => {
+      if (payment) throw new PaymentError('storage', 'full');
+      return keep(channel);
+    };
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'storage' });
+    store.keep = keep;
+    await payer.fetchPaid(url, { ...ahead(1000), wait: false });
+    expect(shop.charged).toBe(1000n);
+  });
+
+  it('of each of two tabs holds, and both together sign no more than they may', async () => {
+    const shop = new Shop();
+    const one = setUp({ budget: { total: 300n } }, shop);
+    const other = setUp({ budget: { total: 200n }, store: one.store, wallet: one.wallet }, shop);
+    const urls = Array.from({ length: 20 }, (_, n) => shop.add(`/hls/a/source/${n}.ts`, 100));
+    const ended = await Promise.allSettled(
+      urls.map(async (url, n) =>
+        (n % 2 ? one : other).payer.fetchPaid(url, { ...ahead(100), wait: false }),
+      ),
+    );
+    expect(ended.filter(({ status }) => status === 'fulfilled')).toHaveLength(5);
+    expect([one.payer.spent, other.payer.spent]).toEqual([300n, 200n]);
+    expect((await one.store.channels())[0]?.signed).toBe(500n);
+  });
+
   it('throws where nobody wants to wait, and can be aborted where one does', async () => {
     const { shop, payer } = setUp({ budget: { total: 10n } });
     const url = shop.add('/hls/a/source/0.ts', 1000);
