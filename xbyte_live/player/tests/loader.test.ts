@@ -67,6 +67,18 @@ describe('the loader', () => {
     expect(stats.loading.start).toBeGreaterThanOrEqual(raised);
   });
 
+  it('does not count it either where the price came with a 402', async () => {
+    const { shop, payer } = setUp({ budget: { total: 0n } });
+    const { loader, ended } = load(payer, shop.add('/hls/a/source/0.ts', 3000));
+    await until(() => payer.waiting === 'total');
+    expect(shop.seen).toHaveLength(1);
+    const later = performance.now() + 5;
+    await until(() => performance.now() > later);
+    expect(loader.stats.loading.start).toBeGreaterThanOrEqual(later);
+    payer.budget = { total: 10_000n };
+    expect(await ended).toMatchObject({ how: 'success' });
+  });
+
   it('aborts without losing what was paid', async () => {
     const { shop, payer } = setUp();
     const url = shop.add('/hls/a/source/0.ts', 3000);

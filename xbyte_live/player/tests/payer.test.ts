@@ -323,6 +323,53 @@ describe('the budget', () => {
     expect(payer.waiting).toBeUndefined();
   });
 
+  it('does not hold up what is free, or paid for already', async () => {
+    const { shop, payer } = setUp({ budget: { total: 1500n } });
+    const bought = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    await expect(payer.fetchPaid(bought, ahead(1000))).rejects.toMatchObject({
+      code: 'unreachable',
+    });
+    shop.rewatchFree = true;
+    const again = shop.add('/hls/a/source/1.ts', 400);
+    await payer.fetchPaid(again, ahead(400));
+    const waits = payer.fetchPaid(shop.add('/hls/a/source/2.ts', 1000), ahead(1000));
+    await until(() => payer.waiting === 'total');
+    expect((await payer.fetchPaid(bought, ahead(1000))).amount).toBe(0n);
+    expect((await payer.fetchPaid(again, ahead(400))).amount).toBe(0n);
+    const dear = shop.price;
+    shop.price = 0n;
+    const free = { ahead: { bytes: 300, amount: 0n } };
+    expect((await payer.fetchPaid(shop.add('/hls/a/source/3.ts', 300), free)).amount).toBe(0n);
+    expect((await payer.fetchPaid(shop.add('/hls/a/source/4.ts', 300))).amount).toBe(0n);
+    shop.price = dear;
+    expect(payer.waiting).toBe('total');
+    expect(shop.charged).toBe(1400n);
+    payer.budget = { total: 3000n };
+    await waits;
+    expect(payer.spent).toBe(2400n);
+  });
+
+  it('that is used up asks nobody again and again', async () => {
+    const { shop, payer, of } = setUp({ budget: { total: 0n } });
+    let waits = 0;
+    const buying = [0, 1, 2].map(async (n) =>
+      payer.fetchPaid(shop.add(`/hls/a/source/${n}.ts`, 1000), { onWait: () => (waits += 1) }),
+    );
+    await until(() => waits === 3);
+    const asked = shop.seen.length;
+    await expect(
+      payer.fetchPaid(shop.add('/hls/a/source/9.ts', 1000), { wait: false }),
+    ).rejects.toMatchObject({ code: 'cap-total' });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(shop.seen).toHaveLength(asked + 1);
+    expect(waits).toBe(3);
+    expect(of('cap')).toHaveLength(1);
+    payer.budget = { total: 3000n };
+    await Promise.all(buying);
+    expect(shop.charged).toBe(3000n);
+  });
+
   it('pauses at the minute and goes on by itself', async () => {
     let now = 1_000_000;
     const budget = { total: 10_000n, perMinute: 1500n };

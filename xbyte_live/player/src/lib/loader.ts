@@ -114,6 +114,7 @@ export class XByteLoader implements Loader<Context> {
         stats.loading.first = stats.loaded = 0;
         live?.restart();
       },
+      onWait: () => (stats.loading.start = 0),
       onHeaders: (response, total) => {
         this.#response = response;
         stats.loading.first = Math.max(performance.now(), stats.loading.start);

@@ -212,19 +212,23 @@ export class Payer extends EventTarget {
 
   async #run(url: string, request: PaidRequest): Promise<Delivery> {
     for (;;) {
-      if (this.#pause && request.wait === false) throw this.#pause.error;
       try {
-        await unlessAborted(this.#pause?.until ?? Promise.resolve(), request.signal);
         return await new Purchase(this.#means, url, request).run();
       } catch (error) {
         this.#stopped(error, request);
       }
+      if (!this.#pause) continue;
+      request.onWait?.();
+      await unlessAborted(this.#pause.until, request.signal);
     }
   }
 
   /** Wait for what stopped a purchase, or throw it. */
   #stopped(error: unknown, { wait, signal }: PaidRequest): void {
-    if (error instanceof Paused && !signal?.aborted) return;
+    if (error instanceof Paused && !signal?.aborted) {
+      if (this.#pause && wait === false) throw this.#pause.error;
+      return;
+    }
     if (error instanceof LimitReached && wait !== false) this.#cap(error.limit);
     else if (forTheOwner(error) && wait !== false) this.#ask(error);
     else {

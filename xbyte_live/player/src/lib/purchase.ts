@@ -60,13 +60,13 @@ export interface Means {
   resources: Map<string, Promise<void>>;
   /** A voucher was charged; `receipt` is what for. */
   charged(receipt: Receipt, deposit: bigint): void;
-  /** Whether purchases are to wait. */
+  /** Whether nothing may be signed for the moment. */
   paused(): boolean;
   /** A deposit left with a voucher. */
   deposited(amount: bigint): void;
 }
 
-/** Purchases wait since this one began. */
+/** Nothing may be signed since another purchase came to a limit. */
 export class Paused extends Error {}
 
 /** A delivery; `forget` says that its caller has it. */
@@ -199,6 +199,7 @@ export class Purchase {
     const { till, store } = this.#means;
     const { signal, range } = this.#request;
     signal?.throwIfAborted();
+    if (this.#means.paused()) throw new Paused();
     const { terms, channel } = await till.choose(offers);
     const limit = till.limit(terms, channel);
     if (limit) throw new LimitReached(limit);

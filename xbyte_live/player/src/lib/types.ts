@@ -85,6 +85,8 @@ export interface PaidRequest {
   wait?: boolean;
   /** The request leaves; called again for each time it is repeated. */
   onStart?: () => void;
+  /** It waits for money or for its owner, and begins anew after that. */
+  onWait?: () => void;
   /** The headers are here; `total` is 0 where it is not known. */
   onHeaders?: (response: Response, total: number) => void;
   onProgress?: (loaded: number, total: number, chunk: Uint8Array<ArrayBuffer>) => void;
