@@ -110,6 +110,62 @@ describe('prices', () => {
     expect(payer.spent).toBe(0n);
   });
 
+  it('never signs above the price that was agreed to', async () => {
+    const { shop, payer, of } = setUp({ maxPerMb: 1_048_576n });
+    const [first, second] = [0, 1].map((n) => shop.add(`/hls/a/source/${n}.ts`, 1000));
+    if (!first || !second) throw new Error('nothing is sold');
+    await payer.fetchPaid(first, ahead(1000));
+    shop.price *= 2n;
+    const raised = { ahead: { bytes: 1000, amount: 2000n } };
+    await expect(payer.fetchPaid(second, raised)).rejects.toMatchObject({ code: 'price-raised' });
+    for (const request of [{}, { range: 'bytes=0-99' }, { range: 'bytes=0-' }]) {
+      await expect(payer.fetchPaid(second, request)).rejects.toMatchObject({
+        code: 'price-raised',
+      });
+    }
+    expect(of('error')).toHaveLength(4);
+    expect(payer.spent).toBe(1000n);
+    payer.maxPerMb = shop.price;
+    expect((await payer.fetchPaid(second, raised)).amount).toBe(2000n);
+    expect((await payer.fetchPaid(second, { range: 'bytes=0-99' })).amount).toBe(200n);
+    payer.maxPerMb = undefined;
+    expect((await payer.fetchPaid(first)).amount).toBe(2000n);
+  });
+
+  it('holds to the least that anyone agreed to', async () => {
+    const { shop, payer } = setUp({ maxPerMb: 1_048_576n });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    for (const request of [
+      { ...ahead(1000), atMost: 999n },
+      { ...ahead(1000), maxPerMb: 1_048_575n / 2n },
+      { ...ahead(1000), maxPerMb: 0n },
+    ]) {
+      await expect(payer.fetchPaid(url, request)).rejects.toMatchObject({ code: 'price-raised' });
+    }
+    expect(shop.paid).toBe(0);
+    await payer.fetchPaid(url, { maxPerMb: 2_000_000n, atMost: 1000n });
+    expect(shop.charged).toBe(1000n);
+  });
+
+  it('takes a rounded unit for next to nothing', async () => {
+    const { shop, payer } = setUp({ maxPerMb: 1n });
+    shop.price = 1n;
+    const url = shop.add('/hls/a/source/0.ts', 10);
+    await payer.fetchPaid(url, { ahead: { bytes: 10, amount: 1n } });
+    expect(shop.charged).toBe(1n);
+  });
+
+  it('still gets for its voucher what was paid for before the price went up', async () => {
+    const { shop, payer } = setUp({ maxPerMb: 1_048_576n });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'unreachable' });
+    payer.maxPerMb = 1n;
+    await payer.fetchPaid(url, ahead(1000));
+    expect(shop.vouchers).toBe(1);
+    expect(payer.spent).toBe(1000n);
+  });
+
   it('pays less where the server asks for less', async () => {
     const { shop, payer } = setUp();
     const url = shop.add('/hls/a/source/0.ts', 1000);

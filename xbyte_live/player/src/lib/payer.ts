@@ -35,6 +35,8 @@ export interface PayerOptions {
   /** Who deposits; it may come later. */
   wallet?: Wallet | undefined;
   budget: Budget;
+  /** The highest price to pay, in atomic units per MB; it may be set later. */
+  maxPerMb?: bigint | undefined;
   /** How much to deposit, given what the server and the budget suggest. */
   deposit?: (suggested: bigint) => bigint;
   store?: ChannelStore;
@@ -70,6 +72,11 @@ export class Payer extends EventTarget {
   readonly #store: ChannelStore;
   readonly #deposit: (suggested: bigint) => bigint;
   readonly #receipts: Receipt[] = [];
+  /**
+   * The highest price that its owner agreed to, in atomic units per MB. Above it nothing is signed
+   * and purchases fail with `price-raised`; set it anew once they agreed to another.
+   */
+  maxPerMb: bigint | undefined;
   #wallet: Wallet | undefined;
   #pause: Pause | undefined;
   #wanted: { amount: bigint | undefined } | undefined;
@@ -79,6 +86,7 @@ export class Payer extends EventTarget {
     const now = options.now ?? Date.now;
     const get = options.fetch ?? globalThis.fetch.bind(globalThis);
     const assets = options.assets ?? KNOWN_ASSETS;
+    this.maxPerMb = options.maxPerMb;
     this.#wallet = options.wallet;
     this.#deposit = options.deposit ?? ((suggested) => suggested);
     this.#store = options.store ?? new IndexedDbStore();
@@ -101,6 +109,7 @@ export class Payer extends EventTarget {
       patience: { ...PATIENCE, ...options.patience },
       resources: new Map(),
       charged: (receipt, deposit) => this.#charged(receipt, deposit),
+      agreed: () => this.maxPerMb,
       paused: () => this.#pause !== undefined,
       deposited: (amount) => this.#tell('deposit', { amount, state: 'sent' }),
     };

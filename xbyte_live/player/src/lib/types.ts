@@ -77,8 +77,10 @@ export interface PaidRequest {
   range?: string;
   signal?: AbortSignal;
   ahead?: Ahead;
-  /** The most that may be signed for it where the exact amount is not known. */
+  /** The most that may be signed for it, where not less was quoted or agreed to. */
   atMost?: bigint;
+  /** The highest price that was agreed to, in atomic units per MB; `price-raised` above it. */
+  maxPerMb?: bigint;
   /** URL of the `pricing.json` of what is bought, asked once. */
   pricing?: string;
   /** False: throw at a cap or where the wallet is needed, instead of waiting (default true). */
