@@ -110,6 +110,62 @@ describe('prices', () => {
     expect(payer.spent).toBe(0n);
   });
 
+  it('never signs above the price that was agreed to', async () => {
+    const { shop, payer, of } = setUp({ maxPerMb: 1_048_576n });
+    const [first, second] = [0, 1].map((n) => shop.add(`/hls/a/source/${n}.ts`, 1000));
+    if (!first || !second) throw new Error('nothing is sold');
+    await payer.fetchPaid(first, ahead(1000));
+    shop.price *= 2n;
+    const raised = { ahead: { bytes: 1000, amount: 2000n } };
+    await expect(payer.fetchPaid(second, raised)).rejects.toMatchObject({ code: 'price-raised' });
+    for (const request of [{}, { range: 'bytes=0-99' }, { range: 'bytes=0-' }]) {
+      await expect(payer.fetchPaid(second, request)).rejects.toMatchObject({
+        code: 'price-raised',
+      });
+    }
+    expect(of('error')).toHaveLength(4);
+    expect(payer.spent).toBe(1000n);
+    payer.maxPerMb = shop.price;
+    expect((await payer.fetchPaid(second, raised)).amount).toBe(2000n);
+    expect((await payer.fetchPaid(second, { range: 'bytes=0-99' })).amount).toBe(200n);
+    payer.maxPerMb = undefined;
+    expect((await payer.fetchPaid(first)).amount).toBe(2000n);
+  });
+
+  it('holds to the least that anyone agreed to', async () => {
+    const { shop, payer } = setUp({ maxPerMb: 1_048_576n });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    for (const request of [
+      { ...ahead(1000), atMost: 999n },
+      { ...ahead(1000), maxPerMb: 1_048_575n / 2n },
+      { ...ahead(1000), maxPerMb: 0n },
+    ]) {
+      await expect(payer.fetchPaid(url, request)).rejects.toMatchObject({ code: 'price-raised' });
+    }
+    expect(shop.paid).toBe(0);
+    await payer.fetchPaid(url, { maxPerMb: 2_000_000n, atMost: 1000n });
+    expect(shop.charged).toBe(1000n);
+  });
+
+  it('takes a rounded unit for next to nothing', async () => {
+    const { shop, payer } = setUp({ maxPerMb: 1n });
+    shop.price = 1n;
+    const url = shop.add('/hls/a/source/0.ts', 10);
+    await payer.fetchPaid(url, { ahead: { bytes: 10, amount: 1n } });
+    expect(shop.charged).toBe(1n);
+  });
+
+  it('still gets for its voucher what was paid for before the price went up', async () => {
+    const { shop, payer } = setUp({ maxPerMb: 1_048_576n });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'unreachable' });
+    payer.maxPerMb = 1n;
+    await payer.fetchPaid(url, ahead(1000));
+    expect(shop.vouchers).toBe(1);
+    expect(payer.spent).toBe(1000n);
+  });
+
   it('pays less where the server asks for less', async () => {
     const { shop, payer } = setUp();
     const url = shop.add('/hls/a/source/0.ts', 1000);
@@ -323,6 +379,53 @@ describe('the budget', () => {
     expect(payer.waiting).toBeUndefined();
   });
 
+  it('does not hold up what is free, or paid for already', async () => {
+    const { shop, payer } = setUp({ budget: { total: 1500n } });
+    const bought = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    await expect(payer.fetchPaid(bought, ahead(1000))).rejects.toMatchObject({
+      code: 'unreachable',
+    });
+    shop.rewatchFree = true;
+    const again = shop.add('/hls/a/source/1.ts', 400);
+    await payer.fetchPaid(again, ahead(400));
+    const waits = payer.fetchPaid(shop.add('/hls/a/source/2.ts', 1000), ahead(1000));
+    await until(() => payer.waiting === 'total');
+    expect((await payer.fetchPaid(bought, ahead(1000))).amount).toBe(0n);
+    expect((await payer.fetchPaid(again, ahead(400))).amount).toBe(0n);
+    const dear = shop.price;
+    shop.price = 0n;
+    const free = { ahead: { bytes: 300, amount: 0n } };
+    expect((await payer.fetchPaid(shop.add('/hls/a/source/3.ts', 300), free)).amount).toBe(0n);
+    expect((await payer.fetchPaid(shop.add('/hls/a/source/4.ts', 300))).amount).toBe(0n);
+    shop.price = dear;
+    expect(payer.waiting).toBe('total');
+    expect(shop.charged).toBe(1400n);
+    payer.budget = { total: 3000n };
+    await waits;
+    expect(payer.spent).toBe(2400n);
+  });
+
+  it('that is used up asks nobody again and again', async () => {
+    const { shop, payer, of } = setUp({ budget: { total: 0n } });
+    let waits = 0;
+    const buying = [0, 1, 2].map(async (n) =>
+      payer.fetchPaid(shop.add(`/hls/a/source/${n}.ts`, 1000), { onWait: () => (waits += 1) }),
+    );
+    await until(() => waits === 3);
+    const asked = shop.seen.length;
+    await expect(
+      payer.fetchPaid(shop.add('/hls/a/source/9.ts', 1000), { wait: false }),
+    ).rejects.toMatchObject({ code: 'cap-total' });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(shop.seen).toHaveLength(asked + 1);
+    expect(waits).toBe(3);
+    expect(of('cap')).toHaveLength(1);
+    payer.budget = { total: 3000n };
+    await Promise.all(buying);
+    expect(shop.charged).toBe(3000n);
+  });
+
   it('pauses at the minute and goes on by itself', async () => {
     let now = 1_000_000;
     const budget = { total: 10_000n, perMinute: 1500n };
@@ -335,6 +438,71 @@ describe('the budget', () => {
     now += 11;
     await next;
     expect(payer.perMinute).toBe(1000n);
+  });
+
+  const shops = (count: number): { shop: Shop; fetch: typeof fetch }[] => {
+    const all = Array.from({ length: count }, (_, n) => {
+      const shop = new Shop();
+      shop.payTo = `0x${(n + 1).toString(16).padStart(40, '2')}`;
+      return shop;
+    });
+    const get: typeof fetch = async (input, init) => {
+      const url = input instanceof Request ? input.url : input.toString();
+      const at = Number(/\/hls\/(\d+)\//.exec(url)?.[1]);
+      const shop = all[at];
+      if (!shop) throw new TypeError('network');
+      return shop.fetch(input, init);
+    };
+    return all.map((shop) => ({ shop, fetch: get }));
+  };
+
+  for (const budget of [{ total: 1000n }, { total: 1_000_000n, perMinute: 1000n }]) {
+    it(`holds over channels that are paid at once (${Object.keys(budget).join()})`, async () => {
+      const all = shops(6);
+      const { payer, store } = setUp({ budget, ...(all[0] && { fetch: all[0].fetch }) });
+      const buying = all.map(async ({ shop }, n) =>
+        payer.fetchPaid(shop.add(`/hls/${n}/source/0.ts`, 1000), {
+          ahead: { bytes: 1000, amount: 1000n },
+          pricing: `http://127.0.0.1:8402/hls/${n}/pricing.json`,
+          wait: false,
+        }),
+      );
+      const ended = await Promise.allSettled(buying);
+      expect(ended.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+      expect(all.reduce((sum, { shop }) => sum + shop.charged, 0n)).toBe(1000n);
+      const signed = (await store.channels()).reduce((sum, channel) => sum + channel.signed, 0n);
+      expect(signed).toBe(1000n);
+      expect(payer.spent).toBe(1000n);
+    });
+  }
+
+  it('is not used up by what could not be kept, and so never left', async () => {
+    const { shop, payer, store } = setUp({ budget: { total: 1000n } });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    const keep = store.keep.bind(store);
+    store.keep = async (channel, payment) => {
+      if (payment) throw new PaymentError('storage', 'full');
+      return keep(channel);
+    };
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'storage' });
+    store.keep = keep;
+    await payer.fetchPaid(url, { ...ahead(1000), wait: false });
+    expect(shop.charged).toBe(1000n);
+  });
+
+  it('of each of two tabs holds, and both together sign no more than they may', async () => {
+    const shop = new Shop();
+    const one = setUp({ budget: { total: 300n } }, shop);
+    const other = setUp({ budget: { total: 200n }, store: one.store, wallet: one.wallet }, shop);
+    const urls = Array.from({ length: 20 }, (_, n) => shop.add(`/hls/a/source/${n}.ts`, 100));
+    const ended = await Promise.allSettled(
+      urls.map(async (url, n) =>
+        (n % 2 ? one : other).payer.fetchPaid(url, { ...ahead(100), wait: false }),
+      ),
+    );
+    expect(ended.filter(({ status }) => status === 'fulfilled')).toHaveLength(5);
+    expect([one.payer.spent, other.payer.spent]).toEqual([300n, 200n]);
+    expect((await one.store.channels())[0]?.signed).toBe(500n);
   });
 
   it('throws where nobody wants to wait, and can be aborted where one does', async () => {

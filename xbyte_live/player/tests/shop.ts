@@ -46,6 +46,7 @@ export type Fault = string;
 export class Shop {
   price = 1_048_576n; // a unit a byte
   minDeposit = 10_000n;
+  payTo: Hex = PAYEE;
   readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
   readonly accounts = new Map<Hex, Account>();
   readonly faults: Fault[] = [];
@@ -125,7 +126,7 @@ export class Shop {
       network: NETWORK,
       asset: ASSET,
       amount: amount.toString(),
-      payTo: PAYEE,
+      payTo: this.payTo,
       maxTimeoutSeconds: 300,
       extra: {
         name: 'USDC',

@@ -20,6 +20,8 @@ const TRY_AGAIN = 503; // what hls.js tries again after a while
 export interface LoaderOptions {
   /** URL of the item's `pricing.json` (default: beside the multivariant playlist). */
   pricing?: string;
+  /** The highest price to pay, in atomic units per MB, if the payer has no lower one. */
+  maxPerMb?: bigint;
 }
 
 type Context = FragmentLoaderContext;
@@ -29,7 +31,7 @@ export class XByteLoader implements Loader<Context> {
   context: Context | null = null;
   stats: LoaderStats = new Stats();
   readonly #payer: Payer;
-  readonly #pricing: string | undefined;
+  readonly #options: LoaderOptions;
   #callbacks: LoaderCallbacks<Context> | null = null;
   #aborting = new AbortController();
   #response: Response | null = null;
@@ -37,7 +39,7 @@ export class XByteLoader implements Loader<Context> {
 
   constructor(payer: Payer, options: LoaderOptions = {}) {
     this.#payer = payer;
-    this.#pricing = options.pricing;
+    this.#options = options;
   }
 
   load(context: Context, config: LoaderConfiguration, callbacks: LoaderCallbacks<Context>): void {
@@ -103,18 +105,20 @@ export class XByteLoader implements Loader<Context> {
     const { url, frag, part, rangeStart, rangeEnd } = context;
     const range = rangeEnd ? `bytes=${rangeStart ?? 0}-${rangeEnd - 1}` : undefined;
     const ahead = range || part ? undefined : aheadOf(frag.tagList);
-    const pricing = this.#pricing ?? pricingOf(url);
+    const { pricing = pricingOf(url), maxPerMb } = this.#options;
     return {
       signal: this.#aborting.signal,
       ...(range && { range }),
       ...(ahead && { ahead }),
       ...(pricing && { pricing }),
+      ...(maxPerMb !== undefined && { maxPerMb }),
       onStart: () => {
         clearTimeout(this.#timer);
         stats.loading.start = performance.now();
         stats.loading.first = stats.loaded = 0;
         live?.restart();
       },
+      onWait: () => (stats.loading.start = 0),
       onHeaders: (response, total) => {
         this.#response = response;
         stats.loading.first = Math.max(performance.now(), stats.loading.start);

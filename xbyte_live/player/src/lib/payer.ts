@@ -35,6 +35,8 @@ export interface PayerOptions {
   /** Who deposits; it may come later. */
   wallet?: Wallet | undefined;
   budget: Budget;
+  /** The highest price to pay, in atomic units per MB; it may be set later. */
+  maxPerMb?: bigint | undefined;
   /** How much to deposit, given what the server and the budget suggest. */
   deposit?: (suggested: bigint) => bigint;
   store?: ChannelStore;
@@ -70,6 +72,11 @@ export class Payer extends EventTarget {
   readonly #store: ChannelStore;
   readonly #deposit: (suggested: bigint) => bigint;
   readonly #receipts: Receipt[] = [];
+  /**
+   * The highest price that its owner agreed to, in atomic units per MB. Above it nothing is signed
+   * and purchases fail with `price-raised`; set it anew once they agreed to another.
+   */
+  maxPerMb: bigint | undefined;
   #wallet: Wallet | undefined;
   #pause: Pause | undefined;
   #wanted: { amount: bigint | undefined } | undefined;
@@ -79,6 +86,7 @@ export class Payer extends EventTarget {
     const now = options.now ?? Date.now;
     const get = options.fetch ?? globalThis.fetch.bind(globalThis);
     const assets = options.assets ?? KNOWN_ASSETS;
+    this.maxPerMb = options.maxPerMb;
     this.#wallet = options.wallet;
     this.#deposit = options.deposit ?? ((suggested) => suggested);
     this.#store = options.store ?? new IndexedDbStore();
@@ -101,6 +109,7 @@ export class Payer extends EventTarget {
       patience: { ...PATIENCE, ...options.patience },
       resources: new Map(),
       charged: (receipt, deposit) => this.#charged(receipt, deposit),
+      agreed: () => this.maxPerMb,
       paused: () => this.#pause !== undefined,
       deposited: (amount) => this.#tell('deposit', { amount, state: 'sent' }),
     };
@@ -212,19 +221,23 @@ export class Payer extends EventTarget {
 
   async #run(url: string, request: PaidRequest): Promise<Delivery> {
     for (;;) {
-      if (this.#pause && request.wait === false) throw this.#pause.error;
       try {
-        await unlessAborted(this.#pause?.until ?? Promise.resolve(), request.signal);
         return await new Purchase(this.#means, url, request).run();
       } catch (error) {
         this.#stopped(error, request);
       }
+      if (!this.#pause) continue;
+      request.onWait?.();
+      await unlessAborted(this.#pause.until, request.signal);
     }
   }
 
   /** Wait for what stopped a purchase, or throw it. */
   #stopped(error: unknown, { wait, signal }: PaidRequest): void {
-    if (error instanceof Paused && !signal?.aborted) return;
+    if (error instanceof Paused && !signal?.aborted) {
+      if (this.#pause && wait === false) throw this.#pause.error;
+      return;
+    }
     if (error instanceof LimitReached && wait !== false) this.#cap(error.limit);
     else if (forTheOwner(error) && wait !== false) this.#ask(error);
     else {

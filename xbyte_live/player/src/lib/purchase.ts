@@ -1,3 +1,4 @@
+import { ceilingOf, priceRaised } from './bounds';
 import { confirmed, isOpen, refused, type Channel, type OpenVoucher } from './channel';
 import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from './codes';
 import { PaymentError } from './errors';
@@ -60,13 +61,15 @@ export interface Means {
   resources: Map<string, Promise<void>>;
   /** A voucher was charged; `receipt` is what for. */
   charged(receipt: Receipt, deposit: bigint): void;
-  /** Whether purchases are to wait. */
+  /** The highest price that the owner agreed to, in atomic units per MB. */
+  agreed(): bigint | undefined;
+  /** Whether nothing may be signed for the moment. */
   paused(): boolean;
   /** A deposit left with a voucher. */
   deposited(amount: bigint): void;
 }
 
-/** Purchases wait since this one began. */
+/** Nothing may be signed since another purchase came to a limit. */
 export class Paused extends Error {}
 
 /** A delivery; `forget` says that its caller has it. */
@@ -183,6 +186,8 @@ export class Purchase {
 
   async #payAhead(amount: bigint): Promise<void> {
     const { offers } = this.#means;
+    const ceiling = this.#ceiling();
+    if (ceiling !== undefined && amount > ceiling) throw priceRaised(`${amount}`, ceiling);
     const { ahead, pricing } = this.#request;
     const item = itemOf(this.#url);
     if (ahead?.terms) offers.learn(item, [ahead.terms]);
@@ -199,6 +204,7 @@ export class Purchase {
     const { till, store } = this.#means;
     const { signal, range } = this.#request;
     signal?.throwIfAborted();
+    if (this.#means.paused()) throw new Paused();
     const { terms, channel } = await till.choose(offers);
     const limit = till.limit(terms, channel);
     if (limit) throw new LimitReached(limit);
@@ -232,8 +238,7 @@ export class Purchase {
       }
       await this.#refused(refusal, challenge);
     }
-    const ceiling = this.#request.ahead?.amount ?? this.#request.atMost;
-    const usable = offers.usable(challenge, ceiling);
+    const usable = offers.usable(challenge, this.#ceiling());
     offers.learn(itemOf(this.#url), challenge.offers);
     const { resource, extensions } = challenge;
     this.#context = { ...(resource && { resource }), ...(extensions && { extensions }) };
@@ -476,6 +481,10 @@ export class Purchase {
       resources.delete(this.#resource);
       free();
     };
+  }
+
+  #ceiling(): bigint | undefined {
+    return ceilingOf(this.#request, this.#means.agreed());
   }
 
   #endTurn(): void {

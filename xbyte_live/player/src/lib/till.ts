@@ -127,54 +127,32 @@ export class Till {
   ): Promise<KeptPayment> {
     const channel = withoutExpired(turn.channel, this.#seconds());
     if (channel.fault) throw overcharged(channel.fault);
-    const amount = BigInt(terms.amount);
     this.#require(terms, channel);
     const deposit = await this.#deposit(channel, terms, turn);
     signal?.throwIfAborted();
     this.#require(terms, channel); // the wallet may have taken its time
-    const ceiling = channel.charged + amount;
-    const key = await this.#key(channel.config.payer);
-    const digest = voucherDigest(channel.channelId, ceiling, chainIdOf(terms.network));
-    const voucher = {
-      channelId: channel.channelId,
-      maxClaimableAmount: ceiling.toString(),
-      signature: await key.sign(digest),
-    };
-    const payment: KeptPayment = {
-      resource: wanted.resource,
-      channelId: channel.channelId,
-      identity: `${channel.channelId}:${channel.serial}`,
-      header: encodeHeader({
-        x402Version: 2,
-        accepted: terms,
-        payload: {
-          type: deposit ? 'deposit' : 'voucher',
-          channelConfig: channel.config,
-          voucher,
-          ...(deposit && { deposit: depositWire(deposit) }),
-        },
-        ...context,
-      }),
-      terms,
-      amount,
-      ceiling,
-      deposit: deposit?.amount ?? 0n,
-      at: this.#now(),
-      charged: false,
-    };
-    const open = {
-      identity: payment.identity,
-      ceiling,
-      amount,
-      deposit: payment.deposit,
-      url: wanted.url,
-      bytes: wanted.bytes,
-      ...(wanted.range !== undefined && { range: wanted.range }),
-    };
-    this.#spending.take(atStake(channel, amount), this.#now());
-    const withDeposit = { ...channel, ...(deposit && { deposit }) };
-    await turn.keep(presented(withDeposit, open, deposit), payment, deposit !== undefined);
-    return payment;
+    // At once: a purchase through another channel shall find that this one has taken its part.
+    const giveBack = this.#spending.take(atStake(channel, BigInt(terms.amount)), this.#now());
+    try {
+      const payment = await this.#payment(channel, terms, wanted, context, deposit);
+      const { identity, ceiling, amount } = payment;
+      const { url, bytes, range } = wanted;
+      const open = {
+        identity,
+        ceiling,
+        amount,
+        deposit: payment.deposit,
+        url,
+        bytes,
+        ...(range !== undefined && { range }),
+      };
+      const withDeposit = { ...channel, ...(deposit && { deposit }) };
+      await turn.keep(presented(withDeposit, open, deposit), payment, deposit !== undefined);
+      return payment;
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
   }
 
   /** The header of a refund of all that was not charged. */
@@ -206,6 +184,46 @@ export class Till {
   /** The server wants larger deposits than the budget would have it. */
   raiseFloor(channelId: Hex): void {
     this.#floors.add(channelId);
+  }
+
+  async #payment(
+    channel: Channel,
+    terms: Terms,
+    { resource }: Wanted,
+    context: Context,
+    deposit: DepositOrder | undefined,
+  ): Promise<KeptPayment> {
+    const amount = BigInt(terms.amount);
+    const ceiling = channel.charged + amount;
+    const key = await this.#key(channel.config.payer);
+    const digest = voucherDigest(channel.channelId, ceiling, chainIdOf(terms.network));
+    const voucher = {
+      channelId: channel.channelId,
+      maxClaimableAmount: ceiling.toString(),
+      signature: await key.sign(digest),
+    };
+    return {
+      resource,
+      channelId: channel.channelId,
+      identity: `${channel.channelId}:${channel.serial}`,
+      header: encodeHeader({
+        x402Version: 2,
+        accepted: terms,
+        payload: {
+          type: deposit ? 'deposit' : 'voucher',
+          channelConfig: channel.config,
+          voucher,
+          ...(deposit && { deposit: depositWire(deposit) }),
+        },
+        ...context,
+      }),
+      terms,
+      amount,
+      ceiling,
+      deposit: deposit?.amount ?? 0n,
+      at: this.#now(),
+      charged: false,
+    };
   }
 
   async #deposit(channel: Channel, terms: Terms, turn: Turn): Promise<DepositOrder | undefined> {

@@ -77,14 +77,18 @@ export interface PaidRequest {
   range?: string;
   signal?: AbortSignal;
   ahead?: Ahead;
-  /** The most that may be signed for it where the exact amount is not known. */
+  /** The most that may be signed for it, where not less was quoted or agreed to. */
   atMost?: bigint;
+  /** The highest price that was agreed to, in atomic units per MB; `price-raised` above it. */
+  maxPerMb?: bigint;
   /** URL of the `pricing.json` of what is bought, asked once. */
   pricing?: string;
   /** False: throw at a cap or where the wallet is needed, instead of waiting (default true). */
   wait?: boolean;
   /** The request leaves; called again for each time it is repeated. */
   onStart?: () => void;
+  /** It waits for money or for its owner, and begins anew after that. */
+  onWait?: () => void;
   /** The headers are here; `total` is 0 where it is not known. */
   onHeaders?: (response: Response, total: number) => void;
   onProgress?: (loaded: number, total: number, chunk: Uint8Array<ArrayBuffer>) => void;
