@@ -4,10 +4,10 @@ import asyncio
 import time
 from pathlib import Path
 
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser
 
 from tests.browser.chrome import IN_A_BROWSER
-from tests.browser.watching import WatchPage, ledger_of, slide, watching
+from tests.browser.watching import WatchPage, ledger_of, paid_in_full, watching
 from tests.support.demo import Demo
 from tests.support.media import Audio, Recipe, h264
 
@@ -43,17 +43,6 @@ async def halts_of(watch: WatchPage) -> list[str]:
     late = time.monotonic() - begin - LONG
     waits = (await watch.tab.seen())["waits"] - waits
     return [f"it waited {waits} times and came {late:.1f} s late"] if waits or late > SLACK else []
-
-
-async def paid_in_full(watch: WatchPage) -> int:
-    """What was paid, by the meter, the answers on the wire and the server's books alike."""
-    paid = await watch.settled()
-    bought = watch.bought()
-    assert paid == await watch.cost() > 0
-    rows = await ledger_of(watch.demo, bought[0].payer)
-    assert paid == sum(row["amount"] for row in rows)
-    assert sorted(row["resource"] for row in rows) == sorted(f"/{one.path}" for one in bought)
-    return paid
 
 
 async def test_live_and_a_video_play_without_a_pause_and_cost_what_they_are(
@@ -111,24 +100,4 @@ async def test_what_was_bought_once_plays_again_free_where_the_item_says_so(
         await watch.playing(1)
         assert await watch.settled() == 0
         assert watch.bought() == bought
-        await watch.tab.check()
-
-
-async def test_it_stops_at_the_cap_and_goes_on_when_that_is_raised(
-    demo: Demo, browser: Browser
-) -> None:
-    async with watching(browser, demo, "aurora") as watch:
-        await watch.play("Test wallet", cap=1_000)
-        halted = watch.page.get_by_text("your cap of $0.001 is reached")
-        await expect(halted).to_be_visible(timeout=30_000)
-        paid = await watch.settled()
-        assert 0 < paid <= 1_000
-        at = await watch.position()
-        await watch.page.get_by_role("button", name="Raise it").first.click()
-        await watch.playing(2)
-        assert await watch.position() > at
-        await expect(halted).to_be_hidden()
-        await slide(watch.page.get_by_role("slider", name="Stop at"), 1_000)
-        await watch.pause()
-        assert paid < await watch.settled() <= 2_000
         await watch.tab.check()

@@ -1,5 +1,5 @@
 import { byId, elementOf, fill, say } from '../dom';
-import { lasting, round } from '../words';
+import { lasting, price, round } from '../words';
 import { most } from '../../lib/money';
 
 /** Caps one may choose, in atomic units. */
@@ -9,6 +9,11 @@ const STEPS = [
 ];
 const MINUTES = 30n; // that the cap should last if nobody says otherwise
 const USUAL = 250_000n;
+
+/** Caps of a minute one may choose; after them, none. */
+const MINUTE_STEPS = [
+  100n, 200n, 500n, 1_000n, 2_000n, 5_000n, 10_000n, 20_000n, 50_000n, 100_000n, 200_000n, 500_000n,
+];
 
 /** The smallest step that is at least `amount`. */
 export function stepAt(amount: bigint): bigint {
@@ -23,6 +28,54 @@ export function usualCap(perMinute: bigint): bigint {
 /** The step after the one in force. */
 export function stepAfter(cap: bigint): bigint {
   return STEPS.find((step) => step > cap) ?? cap;
+}
+
+/** The cap of a minute after the one in force, none after the last. */
+export function minuteStepAfter(cap: bigint): bigint | undefined {
+  return MINUTE_STEPS.find((step) => step > cap);
+}
+
+/** A slider of caps of a minute, with whether what plays fits; at its end there is none. */
+export class MinuteSlider {
+  readonly #slider = elementOf(HTMLInputElement, 'minute-cap');
+  readonly #text = byId('minute-cap-text');
+  readonly #fits = byId('minute-cap-fits');
+  #perMinute = 0n;
+
+  constructor(changed: () => void) {
+    this.#slider.max = String(MINUTE_STEPS.length);
+    this.cap = undefined;
+    this.#slider.addEventListener('input', () => this.#show());
+    this.#slider.addEventListener('change', changed);
+  }
+
+  get cap(): bigint | undefined {
+    return MINUTE_STEPS[Number(this.#slider.value)];
+  }
+
+  set cap(cap: bigint | undefined) {
+    const at = MINUTE_STEPS.findIndex((step) => cap !== undefined && step >= cap);
+    this.#slider.value = String(at < 0 ? MINUTE_STEPS.length : at);
+    this.#show();
+  }
+
+  /** What a minute of what is bought now costs. */
+  set rate(perMinute: bigint) {
+    this.#perMinute = perMinute;
+    this.#show();
+  }
+
+  #show(): void {
+    const { cap } = this;
+    const text = cap === undefined ? 'no limit' : `${round(cap)} a minute`;
+    const pauses = cap !== undefined && cap < this.#perMinute;
+    const plays = `it plays at ${price(this.#perMinute)} a minute`;
+    const about = pauses ? `${plays}, so it will pause` : this.#perMinute > 0n ? plays : '';
+    fill(this.#slider);
+    say(this.#text, text);
+    say(this.#fits, about || '\u00a0');
+    this.#slider.setAttribute('aria-valuetext', about ? `${text}; ${about}` : text);
+  }
 }
 
 /** A slider of caps with what it comes to. */

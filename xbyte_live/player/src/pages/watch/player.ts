@@ -1,10 +1,13 @@
 import Hls, { ErrorTypes, Events, type ErrorData, type Fragment } from 'hls.js';
 
-import { xbyteLoader } from '../../lib/loader';
+import { capLevels, xbyteLoader } from '../../lib/loader';
+import { parseAmount } from '../../lib/money';
 import type { Payer } from '../../lib/payer';
 import { byId, elementOf, say } from '../dom';
 import { clock } from '../words';
+import { mayPlay } from './autoplay';
 import { Controls } from './controls';
+import { levelCap } from './level-cap';
 import { Qualities } from './qualities';
 import type { Pricing, Server } from './server';
 import { Timeline, type Span } from './timeline';
@@ -21,6 +24,8 @@ export interface Heard {
   dry(): void;
   playing(): void;
   ended(): void;
+  /** The browser wants a click first. */
+  refused(): void;
   failed(code: 'unreachable' | 'unplayable' | 'gone'): void;
   rate(perMinute: bigint): void;
 }
@@ -44,6 +49,7 @@ export class Player {
     private readonly heard: Heard,
   ) {
     this.#live = server.kind === 'stream';
+    const perMb = parseAmount(pricing.price_per_mb);
     this.#hls = new Hls({
       fLoader: xbyteLoader(payer),
       autoStartLoad: false,
@@ -51,12 +57,14 @@ export class Player {
       maxMaxBufferLength: AHEAD,
       backBufferLength: KEPT,
       startLevel: -1,
-      capLevelToPlayerSize: true,
+      capLevelToPlayerSize: true, // of pictures alone
+      capLevelController: levelCap(payer, perMb),
       maxLiveSyncPlaybackRate: 1.05,
     });
     this.#timeline = new Timeline(this.#live, (time) => this.seek(time));
     this.#qualities = new Qualities(this.#hls, pricing.renditions, (rate) => heard.rate(rate));
     const hasVideo = byId('watch').dataset.video === 'true';
+    if (!hasVideo) capLevels(this.#hls, payer, perMb);
     if (!hasVideo && !this.#live && pricing.duration_seconds) {
       this.#wave = new Wave(this.#hls, pricing.duration_seconds, (time) => this.seek(time));
     }
@@ -84,6 +92,11 @@ export class Player {
     return 0;
   }
 
+  /** Whether it may begin by itself. */
+  async mayStart(): Promise<boolean> {
+    return mayPlay(this.media);
+  }
+
   /** Begin: to be called while a click is handled, so that sound may play. */
   start(): void {
     if (!this.#started) {
@@ -92,7 +105,10 @@ export class Player {
       this.#hls.attachMedia(this.media);
       this.#hls.once(Events.MANIFEST_PARSED, () => this.#hls.startLoad(-1));
     }
-    void this.media.play().catch(() => undefined); // it plays as soon as there is something
+    this.media.play().catch((error: unknown) => {
+      // it plays as soon as there is something, or where it needs a click first, not at all
+      if (error instanceof DOMException && error.name === 'NotAllowedError') this.heard.refused();
+    });
   }
 
   toggle(): void {
@@ -126,7 +142,9 @@ export class Player {
     const { media } = this;
     const hls = this.#hls;
     hls.on(Events.MANIFEST_PARSED, () => this.#qualities.offer());
-    hls.on(Events.LEVEL_SWITCHED, () => this.#qualities.show());
+    for (const event of [Events.LEVEL_SWITCHING, Events.LEVEL_SWITCHED] as const) {
+      hls.on(event, () => this.#qualities.show());
+    }
     hls.on(Events.FRAG_BUFFERED, (_, { frag }) => this.#arrived(frag));
     hls.on(Events.ERROR, (_, data) => this.#failed(data));
     for (const event of ['timeupdate', 'seeking', 'durationchange', 'progress']) {

@@ -41,6 +41,10 @@ const TOLD: Record<string, Told> = {
     title: 'Your cap is reached.',
     text: 'Nothing more is bought until you raise it.',
   },
+  'cap-minute': {
+    title: 'Your cap for a minute is reached.',
+    text: 'It goes on by itself when the minute is over, or at once if you raise it.',
+  },
   overcharged: {
     title: 'Stopped: the server claims more than you agreed to.',
     text: 'Nothing more is signed. Your receipts below say what you did agree to; keep a copy.',

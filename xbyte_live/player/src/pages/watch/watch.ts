@@ -1,11 +1,11 @@
 import { KNOWN_ASSETS } from '../../lib/assets';
 import { PaymentError } from '../../lib/errors';
-import { parseAmount } from '../../lib/money';
+import { most, parseAmount } from '../../lib/money';
 import { Payer } from '../../lib/payer';
-import type { Asset, PayerEvents, Wallet } from '../../lib/types';
+import type { Asset, Budget, PayerEvents, Wallet } from '../../lib/types';
 import { byId, elementOf, say } from '../dom';
-import { cents, exact, price, round, short, size } from '../words';
-import { stepAfter, usualCap } from './caps';
+import { cents, exact, inSeconds, price, round, short, size } from '../words';
+import { minuteStepAfter, stepAfter, usualCap } from './caps';
 import { Meter } from './meter';
 import { Player } from './player';
 import { balanceOf, choices, fill, ready } from './purse';
@@ -32,7 +32,7 @@ export class Watch {
   #agreed = false;
   #wanted = false; // the question is due
   #declined = false;
-  #capped = false;
+  #capped: PayerEvents['cap'] | undefined;
   #walletName = '';
   #drySince = Infinity; // milliseconds
 
@@ -55,7 +55,7 @@ export class Watch {
       assets: assetsOf(pricing, networks),
       rpcUrls: Object.fromEntries(rpcUrls) as Record<string, string>,
     });
-    this.#meter = new Meter(server.slug, this.#payer, (cap) => this.#newCap(cap));
+    this.#meter = new Meter(server.slug, this.#payer, () => this.#newCaps());
     this.#meter.cap.cap = usualCap(this.#price);
     this.#meter.expected = perMinute(pricing);
     if (server.kind !== 'object') {
@@ -63,6 +63,7 @@ export class Watch {
         dry: () => this.#dry(),
         playing: () => this.#playing(),
         ended: () => void this.#ended(),
+        refused: () => this.#unbegin(),
         failed: (code) => this.#failed(code),
         rate: (rate) => (this.#meter.expected = rate),
       });
@@ -77,7 +78,7 @@ export class Watch {
     const server = new Server(slug, kind);
     try {
       const [pricing, networks] = await Promise.all([server.pricing(), server.networks()]);
-      new Watch(server, pricing, networks, notice).#offer();
+      await new Watch(server, pricing, networks, notice).#offer();
     } catch {
       notice.show('setup', [{ label: 'Try again', act: () => location.reload() }]);
     }
@@ -93,12 +94,18 @@ export class Watch {
     return parseAmount(this.pricing.price_per_mb) === 0n;
   }
 
-  #offer(): void {
+  async #offer(): Promise<void> {
     this.#start.disabled = false;
     if (this.server.kind === 'stream') {
-      void this.#look();
       setInterval(() => void this.#look(), LOOK_EVERY);
+      await this.#look();
     }
+    if (await this.#player?.mayStart()) this.#beginUnasked();
+  }
+
+  /** Begin as if it had been clicked, where there is something to begin. */
+  #beginUnasked(): void {
+    if (!this.#start.disabled && !this.#start.hidden) this.#begin();
   }
 
   #listen(): void {
@@ -125,6 +132,13 @@ export class Watch {
     } else {
       void this.#buy();
     }
+  }
+
+  /** The browser does not let it begin by itself after all. */
+  #unbegin(): void {
+    if (this.#agreed) return;
+    byId('controls').hidden = byId('spinner').hidden = byId('free-badge').hidden = true;
+    this.#start.hidden = false;
   }
 
   // --- the question
@@ -182,7 +196,7 @@ export class Watch {
     this.#wanted = false;
     this.#meter.cap.cap = cap;
     this.#meter.state = 'paying';
-    this.#payer.budget = { total: cap };
+    this.#payer.budget = this.#budget;
     this.#payer.wallet = wallet;
     this.#payer.resume();
     this.#halt('');
@@ -204,37 +218,54 @@ export class Watch {
 
   // --- caps
 
-  #newCap(cap: bigint): void {
+  get #budget(): Budget {
+    const perMinute = this.#meter.minuteCap.cap;
+    return { total: this.#meter.cap.cap, ...(perMinute !== undefined && { perMinute }) };
+  }
+
+  #newCaps(): void {
     if (!this.#agreed) return;
-    this.#payer.budget = { total: cap };
-    if (cap > this.#payer.spent) this.#uncap();
+    this.#uncap(); // before it is tried anew, which may end at a cap again
+    this.#payer.budget = this.#budget;
     this.#meter.show();
   }
 
-  #cap({ needed }: PayerEvents['cap']): void {
+  #cap(cap: PayerEvents['cap']): void {
     if (!this.#agreed) {
       this.#due();
       return;
     }
-    this.#capped = true;
+    this.#capped = cap;
     this.#meter.state = 'capped';
     this.#meter.show();
-    const next = stepAfter(this.#payer.spent + needed);
-    this.#notice.show('cap', [
-      { label: `Raise it to ${round(next)}`, act: () => this.#raise(next) },
+    this.#notice.show(cap.limit === 'total' ? 'cap' : 'cap-minute', [
+      { label: this.#raising(cap), act: () => this.#raise(cap) },
       { label: 'Stop and refund', act: () => void this.#refund() },
     ]);
   }
 
-  #raise(cap: bigint): void {
-    this.#meter.cap.cap = cap;
-    this.#newCap(cap);
+  /** What `#raise` comes to. */
+  #raising(cap: PayerEvents['cap']): string {
+    if (cap.limit === 'total') return `Raise it to ${round(this.#above(cap))}`;
+    const next = minuteStepAfter(cap.cap);
+    return next === undefined ? 'Lift it' : `Raise it to ${round(next)}`;
+  }
+
+  #raise(cap: PayerEvents['cap']): void {
+    if (cap.limit === 'total') this.#meter.cap.cap = this.#above(cap);
+    else this.#meter.minuteCap.cap = minuteStepAfter(cap.cap);
+    this.#newCaps();
+  }
+
+  #above({ cap, spent, needed }: PayerEvents['cap']): bigint {
+    return stepAfter(most(cap, spent + needed));
   }
 
   #uncap(): void {
-    this.#capped = false;
+    if (!this.#capped) return;
+    this.#capped = undefined;
     this.#meter.state = 'paying';
-    this.#notice.clear('cap');
+    this.#notice.clear('cap', 'cap-minute');
     this.#halt('');
     if (this.#player?.started) void this.#player.media.play().catch(() => undefined);
   }
@@ -242,7 +273,7 @@ export class Watch {
   /** The way out that the picture offers. */
   #goOn(): void {
     if (this.#capped) {
-      this.#raise(stepAfter(this.#payer.budget.total));
+      this.#raise(this.#capped);
     } else {
       this.#declined = false;
       this.#halt('');
@@ -263,10 +294,7 @@ export class Watch {
   #dry(): void {
     this.#wonder();
     if (this.#wanted && !this.#agreed) void this.#ask();
-    if (this.#capped) {
-      const cap = this.#payer.budget.total;
-      this.#halt(`Paused: your cap of ${round(cap)} is reached.`, `Raise it to ${round(stepAfter(cap))}`);
-    }
+    if (this.#capped) this.#halt(paused(this.#capped), this.#raising(this.#capped));
   }
 
   #playing(): void {
@@ -277,7 +305,7 @@ export class Watch {
 
   /** Nothing has come for long, and no one was asked for anything: say why, if the server knows. */
   #wonder(): void {
-    const told = this.#capped || this.#payer.waiting !== undefined || this.#notice.code !== '';
+    const told = this.#capped !== undefined || this.#payer.waiting !== undefined || this.#notice.code !== '';
     const now = performance.now();
     if (told || !this.#agreed || this.#player?.media.paused) this.#drySince = Infinity;
     else if (this.#drySince === Infinity) this.#drySince = now;
@@ -321,7 +349,9 @@ export class Watch {
   }
 
   #resumed(): void {
-    if (this.#payer.waiting === undefined) this.#notice.clear('cap', 'topup-needed');
+    if (this.#payer.waiting !== undefined) return;
+    this.#uncap();
+    this.#notice.clear('topup-needed');
   }
 
   #trouble({ code, message, retryable }: PayerEvents['error']): void {
@@ -434,7 +464,7 @@ export class Watch {
       say(byId('channel-line'), `${exact(sum)} went back to your wallet.`);
       this.#agreed = false;
       this.#declined = true;
-      this.#capped = false;
+      this.#capped = undefined;
       this.#notice.clear();
       this.#meter.state = 'idle';
       this.#halt('Stopped. What you did not use is back in your wallet.', 'Go on watching');
@@ -494,6 +524,15 @@ const WALLETS = new Set<string>([
   'wrong-network',
   'insufficient-funds',
 ]);
+
+/** Which cap is reached, and when it goes on by itself if it does. */
+function paused({ limit, cap, resumesAt }: PayerEvents['cap']): string {
+  if (limit === 'total') return `Paused: your cap of ${round(cap)} is reached.`;
+  const told = `Paused: your cap of ${round(cap)} a minute is reached.`;
+  return resumesAt === undefined
+    ? `${told} The next part alone costs more.`
+    : `${told} It goes on ${inSeconds(resumesAt - Date.now())}.`;
+}
 
 /** What may be paid in: the well-known tokens, and those this server says it takes. */
 function assetsOf(pricing: Pricing, networks: Network[]): Asset[] {
