@@ -189,6 +189,26 @@ describe('prices', () => {
     await expect(payer.fetchPaid(url, quoted)).rejects.toMatchObject({ code: 'bad-delivery' });
   });
 
+  it('stops reading where more comes than was quoted', async () => {
+    const { shop, payer } = setUp();
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('long', 'long');
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'bad-delivery' });
+    expect(shop.sent).toBe(2);
+    const range = { range: 'bytes=0-99' };
+    await expect(payer.fetchPaid(url, range)).rejects.toMatchObject({ code: 'bad-delivery' });
+    expect(shop.sent).toBe(4);
+  });
+
+  it('buys nothing that is too large to hold', async () => {
+    const { shop, payer } = setUp({ budget: { total: 2n ** 40n } });
+    const url = shop.add('/objects/a', 1000);
+    for (const request of [ahead(2 ** 30 + 1), { range: `bytes=5-${2 ** 30 + 5}` }]) {
+      await expect(payer.fetchPaid(url, request)).rejects.toMatchObject({ code: 'too-large' });
+    }
+    expect(shop.seen).toHaveLength(0);
+  });
+
   it('refuses a token that is not allowed', async () => {
     const { shop, payer } = setUp({ assets: [] });
     const url = shop.add('/hls/a/source/0.ts', 1000);

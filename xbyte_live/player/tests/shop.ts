@@ -36,7 +36,7 @@ interface Payload {
 
 /**
  * What may go wrong, one for each request with a payment: `drop` (no answer, not charged),
- * `charge+drop`, `503`, `charge+503`, `hang` and `charge+hang` (until aborted), `busy`, `break`
+ * `charge+drop`, `long` (charged, and the body is much longer), `short` (charged, a byte is missing), `503`, `charge+503`, `hang` and `charge+hang` (until aborted), `busy`, `break`
  * (charged, and the body breaks off), `overcharge`, `steal` (charged, and the 402 claims more than
  * was signed), `refuse:CODE`.
  */
@@ -53,6 +53,8 @@ export class Shop {
   readonly seen: { path: string; payment: boolean; identity: string }[] = [];
   readonly charges: { path: string; amount: bigint }[] = [];
   retryAfter = '0';
+  /** How many pieces of bodies were asked for. */
+  sent = 0;
   rewatchFree = false;
   /** Called when a request with a payment has come, before it is judged. */
   arrived: () => void = () => undefined;
@@ -117,7 +119,7 @@ export class Shop {
     if (fault === 'charge+503') return this.#pending();
     if (typeof answer === 'string') return this.#ask(amount, answer, payload);
     if (payload.type === 'refund') return answer.response;
-    return this.#bytes(file, range, answer.header(fault, path), fault === 'break');
+    return this.#bytes(file, range, answer.header(fault, path), fault);
   };
 
   terms(amount: bigint): Terms {
@@ -249,17 +251,22 @@ export class Shop {
     file: Uint8Array<ArrayBuffer>,
     range: string | null,
     paid?: string,
-    broken = false,
+    fault: Fault = '',
   ): Response {
-    const headers = new Headers({ 'content-length': `${file.byteLength}` });
+    const broken = fault === 'break';
+    if (fault === 'short') file = file.subarray(1);
+    const headers = new Headers();
+    if (fault !== 'long') headers.set('content-length', `${file.byteLength}`);
     if (paid) headers.set('payment-response', paid);
     const half = file.subarray(0, file.byteLength >> 1);
+    const count = (): void => void (this.sent += 1);
     let pulls = 0;
     const body = new ReadableStream<Uint8Array>(
       {
         pull(controller) {
           pulls += 1;
-          if (pulls === 1) controller.enqueue(broken ? half : file);
+          count();
+          if (pulls === 1 || (fault === 'long' && pulls < 50)) controller.enqueue(broken ? half : file);
           else if (broken) controller.error(new TypeError('network'));
           else controller.close();
         },

@@ -5,9 +5,10 @@ import type { PaidRequest } from './types';
 /** Bytes of one answer: it is held in memory. */
 export const MOST_BYTES = 2 ** 30;
 
-/** How many bytes a request is for, where it says so. */
-export function bytesOf({ ahead, range }: PaidRequest): number | undefined {
+/** How many bytes a request is for, or may get with that status, where it says so. */
+export function bytesOf({ ahead, range }: PaidRequest, status = 206): number | undefined {
   if (ahead) return ahead.bytes;
+  if (status !== 206) return undefined;
   const found = /^bytes=(\d{1,15})-(\d{1,15})$/.exec(range ?? '');
   return found ? Math.max(0, Number(found[2]) - Number(found[1]) + 1) : undefined;
 }

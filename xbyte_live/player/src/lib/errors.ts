@@ -15,6 +15,7 @@ export type PaymentErrorCode =
   | 'unreachable'
   | 'charged-before'
   | 'bad-delivery'
+  | 'too-large'
   | 'storage'
   | 'http';
 

@@ -1,4 +1,5 @@
-import { ceilingOf, priceRaised } from './bounds';
+import { Body } from './body';
+import { bytesOf, ceilingOf, MOST_BYTES, priceRaised } from './bounds';
 import { confirmed, isOpen, refused, type Channel, type OpenVoucher } from './channel';
 import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from './codes';
 import { PaymentError } from './errors';
@@ -8,7 +9,7 @@ import { after } from './recovery';
 import { unlessAborted, type ChannelStore, type KeptPayment } from './store';
 import { LimitReached, type Context, type Till } from './till';
 import { Turn } from './turns';
-import { discard, httpError, joined, lengthOf, lost, unreachable } from './http';
+import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable } from './http';
 import { proves } from './proof';
 import type { PaidRequest, PaidResponse, Receipt, Terms } from './types';
 import { chainIdOf } from './typed';
@@ -124,6 +125,7 @@ export class Purchase {
 
   async #buy(): Promise<Delivery> {
     const { ahead } = this.#request;
+    if ((bytesOf(this.#request) ?? 0) > MOST_BYTES) throw tooLarge();
     const reopened = await this.#reopen();
     if (reopened) return { paid: reopened, forget: async () => Promise.resolve() };
     await this.#inherit();
@@ -332,10 +334,7 @@ export class Purchase {
     const quoted = this.#request.ahead?.bytes;
     if (quoted !== undefined && quoted !== bytes.byteLength) {
       await forget();
-      throw new PaymentError(
-        'bad-delivery',
-        `the server handed over ${bytes.byteLength} bytes where ${quoted} were quoted`,
-      );
+      throw badDelivery(bytes.byteLength, quoted);
     }
     const paid: PaidResponse = {
       bytes,
@@ -398,24 +397,28 @@ export class Purchase {
     const { onHeaders, onProgress, signal } = this.#request;
     const total = lengthOf(response);
     onHeaders?.(response, total);
-    const chunks: Uint8Array<ArrayBuffer>[] = [];
-    let loaded = 0;
+    const size = bytesOf(this.#request, response.status);
+    const body = new Body(size ?? total, size ?? MOST_BYTES);
+    let held = true;
     const reader = response.body?.getReader();
     try {
       while (reader) {
         const { done, value } = await unlessAborted(reader.read(), signal);
         if (done) break;
-        chunks.push(value);
-        loaded += value.byteLength;
-        onProgress?.(loaded, total, value);
+        held = body.add(value);
+        if (!held) break;
+        onProgress?.(body.length, total, value);
       }
     } catch {
       reader?.cancel().catch(() => undefined);
       signal?.throwIfAborted();
       return undefined;
     }
-    if (loaded < total) return undefined;
-    return joined(chunks, loaded);
+    if (!held) {
+      reader?.cancel().catch(() => undefined);
+      throw size === undefined ? tooLarge() : badDelivery('more', size);
+    }
+    return body.length < total ? undefined : body.bytes();
   }
 
   async #wait(response: Response | undefined, what: string): Promise<void> {
