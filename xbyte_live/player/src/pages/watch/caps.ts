@@ -15,9 +15,19 @@ const MINUTE_STEPS = [
   100n, 200n, 500n, 1_000n, 2_000n, 5_000n, 10_000n, 20_000n, 50_000n, 100_000n, 200_000n, 500_000n,
 ];
 
+/** The steps, and after the last as many as it takes to come to `amount`: 100, 200, 500 dollars. */
+function stepsTo(amount: bigint): bigint[] {
+  const steps = [...STEPS];
+  for (let last = most(0n, ...STEPS); last < amount; ) {
+    last = last.toString().startsWith('2') ? (last * 5n) / 2n : last * 2n;
+    steps.push(last);
+  }
+  return steps;
+}
+
 /** The smallest step that is at least `amount`. */
 export function stepAt(amount: bigint): bigint {
-  return STEPS.find((step) => step >= amount) ?? most(amount, ...STEPS);
+  return stepAfter(amount - 1n);
 }
 
 /** The cap a page begins with. */
@@ -27,7 +37,13 @@ export function usualCap(perMinute: bigint): bigint {
 
 /** The step after the one in force. */
 export function stepAfter(cap: bigint): bigint {
-  return STEPS.find((step) => step > cap) ?? cap;
+  return stepsTo(cap + 1n).find((step) => step > cap) ?? cap;
+}
+
+/** The steps to choose from where `cap` is one of them, whatever it is. */
+export function stepsWith(cap: bigint): bigint[] {
+  const steps = stepsTo(cap);
+  return steps.includes(cap) ? steps : [...steps, cap].sort((a, b) => (a < b ? -1 : 1));
 }
 
 /** The cap of a minute after the one in force, none after the last. */
@@ -83,6 +99,7 @@ export class CapSlider {
   readonly #slider: HTMLInputElement;
   readonly #text: HTMLElement;
   readonly #time: HTMLElement;
+  #steps = stepsWith(USUAL);
   #perMinute = 0n;
   #spent = 0n;
 
@@ -90,17 +107,18 @@ export class CapSlider {
     this.#slider = elementOf(HTMLInputElement, slider);
     this.#text = byId(text);
     this.#time = byId(time);
-    this.#slider.max = String(STEPS.length - 1);
     this.#slider.addEventListener('input', () => this.#show());
     this.#slider.addEventListener('change', () => changed(this.cap));
   }
 
   get cap(): bigint {
-    return STEPS[Number(this.#slider.value)] ?? USUAL;
+    return this.#steps[Number(this.#slider.value)] ?? USUAL;
   }
 
   set cap(cap: bigint) {
-    this.#slider.value = String(Math.max(0, STEPS.indexOf(stepAt(cap))));
+    this.#steps = stepsWith(cap);
+    this.#slider.max = String(this.#steps.length - 1);
+    this.#slider.value = String(this.#steps.indexOf(cap));
     this.#show();
   }
 

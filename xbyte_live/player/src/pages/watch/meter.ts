@@ -15,6 +15,7 @@ export class Meter {
   readonly #paid = byId('paid');
   readonly #receipts: Receipts;
   #bytes = 0;
+  #count = 0;
   #expected = 0n;
   #spokenAt = 0;
   #spoken = 0n;
@@ -29,6 +30,7 @@ export class Meter {
     this.#receipts = new Receipts(slug, () => payer.receipts);
     payer.addEventListener('spend', ({ detail }) => {
       this.#bytes += detail.bytes;
+      this.#count += 1;
       this.show();
     });
     setInterval(() => this.#tick(), 1_000);
@@ -55,7 +57,7 @@ export class Meter {
     const bytes = byId('bytes');
     say(bytes, size(this.#bytes));
     bytes.dataset.bytes = String(this.#bytes);
-    say(byId('count'), String(this.payer.receipts.length));
+    say(byId('count'), this.#count.toLocaleString('en'));
     this.cap.rate(this.#expected, spent);
     this.#gauge(spent);
     this.#receipts.show();

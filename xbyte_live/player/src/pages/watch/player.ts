@@ -9,8 +9,9 @@ import { mayPlay } from './autoplay';
 import { Controls } from './controls';
 import { levelCap } from './level-cap';
 import { Qualities } from './qualities';
+import { Recent } from './recent';
 import type { Pricing, Server } from './server';
-import { Timeline, type Span } from './timeline';
+import { PIECES, Timeline, type Span } from './timeline';
 import { Wave } from './wave';
 
 const AHEAD = 12; // seconds that are bought before they are played
@@ -38,7 +39,7 @@ export class Player {
   readonly #qualities: Qualities;
   readonly #wave: Wave | undefined;
   readonly #live: boolean;
-  #paidFor = new Set<string>();
+  readonly #paidFor = new Recent<string>(PIECES);
   #mended = false;
   #started = false;
 
