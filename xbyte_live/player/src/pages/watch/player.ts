@@ -41,6 +41,7 @@ export class Player {
   readonly #live: boolean;
   readonly #paidFor = new Recent<string>(PIECES);
   #mended = false;
+  #halted = false;
   #started = false;
 
   constructor(
@@ -129,6 +130,25 @@ export class Player {
     const edge = this.#hls.liveSyncPosition;
     if (edge !== null && edge > this.media.currentTime) this.media.currentTime = edge;
     void this.media.play().catch(() => undefined);
+  }
+
+  /** Buy nothing more; what was bought plays on. */
+  halt(): void {
+    this.#halted = true;
+    this.#hls.stopLoad();
+  }
+
+  /** Go on after `halt()`, by playlists that are read anew: the old ones hold the old prices. */
+  goOn(): void {
+    if (!this.#halted) return;
+    this.#halted = false;
+    for (const level of this.#hls.levels) level.details = undefined;
+    this.#hls.startLoad(this.media.currentTime);
+  }
+
+  /** What it costs has changed. */
+  reprice({ renditions }: Pricing): void {
+    this.#qualities.reprice(renditions);
   }
 
   /** Look again for what could not be had. */

@@ -19,13 +19,19 @@ export class Qualities {
 
   constructor(
     private readonly hls: Hls,
-    private readonly renditions: Rendition[],
+    private renditions: Rendition[],
     private readonly buying: (perMinute: bigint) => void,
   ) {
     this.#select.addEventListener('change', () => this.#choose(Number(this.#select.value)));
     this.#list.addEventListener('change', (event) => {
       this.#choose(Number((event.target as HTMLInputElement).value));
     });
+  }
+
+  /** They cost something else now. */
+  reprice(renditions: Rendition[]): void {
+    this.renditions = renditions;
+    if (this.hls.levels.length > 0) this.offer();
   }
 
   /** The playlist is read: these are what there is. */
