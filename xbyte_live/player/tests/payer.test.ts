@@ -694,6 +694,16 @@ describe('closing', () => {
     expect(payer.spent).toBe(1010n);
   });
 
+  it('needs no wallet: what an earlier visit left goes back to whoever deposited it', async () => {
+    const { shop, store, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const later = setUp({ store, wallet: undefined }, shop);
+    expect(await later.payer.close()).toMatchObject([{ amount: 9000n }]);
+    const other = setUp({ store }, shop); // a wallet has its own alone
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 10), ahead(10));
+    expect(await other.payer.close()).toEqual([]);
+  });
+
   it('counts what was charged and never heard of', async () => {
     const { shop, payer } = setUp();
     await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));

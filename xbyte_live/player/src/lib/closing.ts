@@ -31,7 +31,7 @@ export class Closing {
     const channels = (await store.channels()).filter(
       (channel) =>
         (only.channelId === undefined || channel.channelId === only.channelId) &&
-        channel.config.payer === payer?.toLowerCase() &&
+        (payer === undefined || channel.config.payer === payer.toLowerCase()) &&
         refundable(channel) > 0n,
     );
     const refunds: Refund[] = [];

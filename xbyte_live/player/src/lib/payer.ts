@@ -188,7 +188,8 @@ export class Payer extends EventTarget {
   }
 
   /**
-   * Have servers give back what they did not charge, of all channels of this wallet or of one.
+   * Have servers give back what they did not charge, of all channels of this wallet (without one:
+   * of all wallets) or of one; it goes to whoever deposited it.
    *
    * `url` is of something a server sells, where what was bought last is not on sale any more.
    */
