@@ -110,7 +110,7 @@ describe('the loader', () => {
     expect(payer.spent).toBe(3000n);
   });
 
-  it('tells hls.js to try again, or not to', async () => {
+  it('tells hls.js by its status what may come of trying again', async () => {
     const { shop, payer } = setUp();
     const url = shop.add('/hls/a/source/0.ts', 3000);
     shop.faults.push('drop', 'drop', 'drop', 'drop');

@@ -4,6 +4,7 @@ import type { Report, Taken } from './wire';
 import type { ChannelView, Hex } from './types';
 
 const MOST_REMEMBERED = 32;
+const MOST_WRONG = 2; // deliveries in a row that are not what was paid for
 const LOW_WATER = 5n; // a channel is low when less than this part of a deposit is left in it
 
 /** What a channel is for good; addresses are lower-case. */
@@ -44,7 +45,7 @@ export interface DepositOrder {
  * which is what it may claim; `balance` what deposits brought in, less what went back. `open` are
  * vouchers of unknown outcome, `gone` the identities of those that were certainly not charged.
  * `deposit` was signed, handed over `shown` times, and not seen to arrive; `unsure` says that an
- * expired one may have. `known` is false until the server has said how it stands. `urls` are of
+ * expired one may have. `wrong` counts deliveries in a row that were not what was paid for. `known` is false until the server has said how it stands. `urls` are of
  * what was bought last, newest first.
  */
 export interface Channel {
@@ -62,6 +63,7 @@ export interface Channel {
   deposit?: DepositOrder | undefined;
   shown: number;
   unsure: boolean;
+  wrong?: number;
   fault: string;
 }
 
@@ -201,6 +203,13 @@ export function refused(channel: Channel, identity: string): Channel {
 /** The channel after `amount` went back to the payer. */
 export function refunded(channel: Channel, amount: bigint): Channel {
   return { ...channel, balance: most(channel.charged, channel.balance - amount) };
+}
+
+/** The channel after what was paid for did not come: its server is given one more chance. */
+export function misdelivered(channel: Channel, what: string): Channel {
+  const wrong = (channel.wrong ?? 0) + 1;
+  const fault = wrong < MOST_WRONG ? channel.fault : `${what}, once more; nothing more is paid to it`;
+  return { ...channel, wrong, fault };
 }
 
 export function gone(channel: Channel, ended: readonly OpenVoucher[]): string[] {

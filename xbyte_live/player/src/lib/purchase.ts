@@ -1,6 +1,6 @@
 import { Body } from './body';
 import { bytesOf, ceilingOf, MOST_BYTES, priceRaised } from './bounds';
-import { confirmed, isOpen, refused, type Channel, type OpenVoucher } from './channel';
+import { confirmed, isOpen, misdelivered, refused, type Channel, type OpenVoucher } from './channel';
 import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from './codes';
 import { PaymentError } from './errors';
 import { itemOf, stillOffered, type Offers } from './offers';
@@ -254,7 +254,7 @@ export class Purchase {
     this.#payment = undefined;
     if (!isOpen(turn.channel, payment.identity)) {
       await store.dropPayment(payment);
-      if (payment.charged) throw lost();
+      if (payment.charged) await this.#misdelivered(payment, lost());
       return;
     }
     const correction = readCorrection(challenge, payment.channelId);
@@ -272,7 +272,7 @@ export class Purchase {
     if (outcome.charged) this.#count(turn, outcome.charged, { charged: outcome.charged.amount });
     if (outcome.verdict === 'charged') {
       await store.dropPayment(payment);
-      throw lost();
+      await this.#misdelivered(payment, lost());
     }
     const again = outcome.verdict === 'again' || (await this.#mended(turn, payment, challenge));
     const hopeless = presentedBefore || stillOffered(challenge, payment.terms);
@@ -332,9 +332,11 @@ export class Purchase {
       if (payment) await store.dropPayment(payment);
     };
     const quoted = this.#request.ahead?.bytes;
-    if (quoted !== undefined && quoted !== bytes.byteLength) {
-      await forget();
-      throw badDelivery(bytes.byteLength, quoted);
+    if (quoted !== undefined) {
+      if (quoted !== bytes.byteLength) {
+        await this.#misdelivered(payment, badDelivery(bytes.byteLength, quoted));
+      }
+      if (payment) await this.#asQuoted(payment);
     }
     const paid: PaidResponse = {
       bytes,
@@ -344,6 +346,28 @@ export class Purchase {
       ...(this.#receipt && { receipt: this.#receipt }),
     };
     return { paid, forget };
+  }
+
+  /**
+   * What was paid for did not come. The payment stays good for it, and nothing is signed to a
+   * server that does so twice in a row, however often its caller tries again.
+   */
+  async #misdelivered(payment: KeptPayment | undefined, error: PaymentError): Promise<never> {
+    if (payment) {
+      const turn = await this.#ownTurn(payment);
+      const channel = misdelivered(turn.channel, error.message);
+      await turn.keep(channel, undefined, channel.fault !== '');
+    }
+    throw error;
+  }
+
+  /** What was paid for came. */
+  async #asQuoted(payment: KeptPayment): Promise<void> {
+    const channel = await this.#means.store.channel(payment.channelId);
+    if (!channel?.wrong) return;
+    const turn = await this.#ownTurn(payment);
+    await turn.keep({ ...turn.channel, wrong: 0 });
+    this.#endTurn();
   }
 
   /** Count a charge, once. */
@@ -416,7 +440,8 @@ export class Purchase {
     }
     if (!held) {
       reader?.cancel().catch(() => undefined);
-      throw size === undefined ? tooLarge() : badDelivery('more', size);
+      if (size === undefined) throw tooLarge();
+      await this.#misdelivered(this.#payment, badDelivery('more', size));
     }
     return body.length < total ? undefined : body.bytes();
   }

@@ -3,7 +3,6 @@ import {
   atStake,
   depositNeed,
   newChannel,
-  overcharged,
   presented,
   withoutExpired,
   type Channel,
@@ -126,7 +125,7 @@ export class Till {
     signal?: AbortSignal,
   ): Promise<KeptPayment> {
     const channel = withoutExpired(turn.channel, this.#seconds());
-    if (channel.fault) throw overcharged(channel.fault);
+    if (channel.fault) throw new PaymentError('overcharged', channel.fault);
     this.#require(terms, channel);
     const deposit = await this.#deposit(channel, terms, turn);
     signal?.throwIfAborted();
