@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.browser.chrome import IN_A_BROWSER, a_tab
 from tests.browser.watching import WatchPage
@@ -15,20 +15,30 @@ from xbyte_live.money import Price
 pytestmark = IN_A_BROWSER
 
 SIZE = 3_500_000
-PRICE, DEARER = Price.parse("0.01"), Price.parse("0.02")
+CHEAPER, PRICE = Price.parse("0.005"), Price.parse("0.01")
 
 
 @asynccontextmanager
 async def a_file(
-    demo: Demo, browser: Browser, folder: Path, name: str
+    demo: Demo, browser: Browser, folder: Path, name: str, *, before: Price = PRICE
 ) -> AsyncIterator[tuple[WatchPage, bytes]]:
-    """Somebody on the page of a file, and what is in it."""
+    """Somebody who opened the page of a file when its price was that, and what is in it."""
     file, slug = folder / "file.bin", f"{name}-{folder.parent.name}"
     file.write_bytes(data := os.urandom(SIZE))
     await demo.manage("add", str(file), "--slug", slug, "--price", str(PRICE))
     async with a_tab(browser) as tab:
+
+        async def tell(route: Route) -> None:
+            answer = await route.fetch()
+            whole = f"{before.amount_for(SIZE) / 10**6:.6f}"
+            told = await answer.json() | {"price_per_mb": str(before), "price_whole": whole}
+            await route.fulfill(response=answer, json=told)
+
+        if before != PRICE:
+            await tab.page.route("**/pricing.json", tell)
         await tab.page.goto(f"{demo.url}/watch/{slug}")
         await expect(tab.page.get_by_role("button", name="Buy")).to_be_enabled()
+        await tab.page.unroute_all()
         yield WatchPage(tab, demo, slug), data
 
 
@@ -59,13 +69,15 @@ async def test_it_is_bought_once_for_its_price_and_saved_again_for_nothing(
 async def test_a_price_that_went_up_is_shown_before_it_is_paid(
     demo: Demo, browser: Browser, tmp_path: Path
 ) -> None:
-    async with a_file(demo, browser, tmp_path, "raised") as (watch, data):
-        await demo.manage("price", watch.slug, str(DEARER))
+    async with a_file(demo, browser, tmp_path, "raised", before=CHEAPER) as (watch, data):
         await watch.page.get_by_role("button", name="Buy").click()
+        await watch.agree()
         notice = watch.page.locator("#notice")
         await expect(notice).to_contain_text("The price went up")
         assert (await watch.settled(), watch.bought()) == (0, [])
         await notice.get_by_role("button", name="See the new price").click()
+        dialog = watch.page.get_by_role("dialog")
+        await expect(dialog).to_contain_text(f"It was ${CHEAPER} a MB when you agreed.")
         assert await saved(watch, watch.agree) == data
-        assert await watch.settled() == DEARER.amount_for(SIZE)
+        assert await watch.settled() == PRICE.amount_for(SIZE)
         await watch.tab.check(expected=("402",))

@@ -1,5 +1,5 @@
 import { amountFor, parseAmount } from '../../lib/money';
-import type { PaidRequest, PaidResponse } from '../../lib/types';
+import type { Ahead, PaidRequest, PaidResponse } from '../../lib/types';
 
 /** Bytes bought at once: whole MBs, of which none costs more than it does in the whole. */
 export const PIECE = 32 * 2 ** 20;
@@ -33,32 +33,33 @@ export class Download {
   /** All of it; where that fails, what is missing is bought when it is asked for again. */
   async all(file: Sold): Promise<Blob> {
     const { size } = file;
-    if (size <= PIECE) await this.#buy(file, size, { atMost: parseAmount(file.priceWhole) });
+    if (size <= PIECE) await this.#buy(file, { bytes: size, amount: parseAmount(file.priceWhole) });
     while (this.#loaded < size) await this.#next(file);
     return new Blob(this.#pieces, { type: this.#type });
   }
 
   async #next(file: Sold): Promise<void> {
     const [from, to] = [this.#loaded, Math.min(this.#loaded + PIECE, file.size)];
-    const atMost = amountFor(to - from, parseAmount(file.pricePerMb));
-    await this.#buy(file, to - from, { atMost, range: `bytes=${from}-${to - 1}` });
+    const amount = amountFor(to - from, parseAmount(file.pricePerMb));
+    await this.#buy(file, { bytes: to - from, amount }, `bytes=${from}-${to - 1}`);
   }
 
-  async #buy({ size, url, pricingUrl }: Sold, bytes: number, request: PaidRequest): Promise<void> {
+  async #buy({ size, url, pricingUrl }: Sold, ahead: Ahead, range?: string): Promise<void> {
     const from = this.#loaded;
     const paid = await this.fetchPaid(url, {
-      ...request,
+      ahead,
+      ...(range && { range }),
       pricing: pricingUrl,
       onProgress: (loaded) => this.told(from + loaded, size),
     });
     const tag = paid.headers.get('etag');
-    if (paid.bytes.byteLength !== bytes || (from > 0 && tag !== this.#tag)) {
+    if (from > 0 && tag !== this.#tag) {
       [this.#pieces, this.#loaded] = [[], 0];
       throw new Replaced();
     }
     this.#tag = tag;
     this.#type = paid.headers.get('content-type') ?? 'application/octet-stream';
     this.#pieces.push(new Blob([paid.bytes]));
-    this.#loaded += bytes;
+    this.#loaded += ahead.bytes;
   }
 }
