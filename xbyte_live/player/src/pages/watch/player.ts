@@ -222,7 +222,7 @@ export class Player {
     const ended = this.#hls.levels[this.#hls.currentLevel]?.details?.live === false;
     button.hidden = ended;
     const late = byId('latency');
-    late.hidden = ended || sync === null;
+    late.hidden = ended || sync === null || this.media.played.length === 0;
     if (sync === null || ended) return;
     const atEdge = this.media.currentTime >= sync - AT_EDGE;
     button.toggleAttribute('data-edge', atEdge);
