@@ -3,7 +3,8 @@ import { DEPOSIT_BELOW_MINIMUM } from '../src/lib/codes';
 import { PaymentError } from '../src/lib/errors';
 import { Payer } from '../src/lib/payer';
 import { AskingWallet, setUp, until } from './payers';
-import { PAYEE, Shop } from './shop';
+import { channelIdOf } from '../src/lib/typed';
+import { CHAIN, PAYEE, Shop } from './shop';
 
 const ahead = (bytes: number): { ahead: { bytes: number; amount: bigint }; pricing: string } => ({
   ahead: { bytes, amount: BigInt(bytes) },
@@ -692,6 +693,57 @@ describe('closing', () => {
     expect((await payer.channels())[0]?.refundable).toBe(0n);
     await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 10), ahead(10));
     expect(payer.spent).toBe(1010n);
+  });
+
+  it('has it refunded where nothing is sold any more', async () => {
+    const { shop, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    shop.closed = true;
+    const [channel] = await payer.channels();
+    expect(await payer.close()).toMatchObject([{ amount: 9000n, channelId: channel?.channelId }]);
+    expect(shop.seen.at(-1)?.path).toBe(`/channels/${channel?.channelId}`);
+    expect((await payer.channels())[0]?.refundable).toBe(0n);
+  });
+
+  it('has it refunded where one of its servers is down', async () => {
+    const { shop, payer, store } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const [channel] = await store.channels();
+    if (!channel) throw new Error('there is no channel');
+    const urls = ['http://127.0.0.1:1/hls/a/source/9.ts', ...channel.urls];
+    await store.keep({ ...channel, urls });
+    const { payer: other } = setUp({
+      store,
+      wallet: payer.wallet,
+      fetch: async (input, init) => {
+        const url = input instanceof Request ? input.url : input.toString();
+        if (url.includes(':1/')) throw new TypeError('network');
+        return shop.fetch(input, init);
+      },
+    });
+    expect(await other.close()).toMatchObject([{ amount: 9000n }]);
+  });
+
+  it('needs no wallet: the key that signed for it asks', async () => {
+    const { shop, payer, store } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const since = setUp({ store, wallet: undefined }, shop).payer;
+    const [channel] = await since.channels();
+    expect(channel).toMatchObject({ refundable: 9000n });
+    expect(await since.close()).toMatchObject([{ amount: 9000n }]);
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    const another = setUp({ store }, shop).payer;
+    expect(await another.close()).toEqual([]);
+    expect(await another.close({ channelId: channel?.channelId ?? '0x' })).toHaveLength(1);
+  });
+
+  it('tells what a withdrawal on chain needs', async () => {
+    const { shop, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const [channel] = await payer.channels();
+    if (!channel) throw new Error('there is no channel');
+    expect(channelIdOf(channel.config, CHAIN)).toBe(channel.channelId);
+    expect(channel.config).toMatchObject({ receiver: PAYEE, token: channel.asset });
   });
 
   it('counts what was charged and never heard of', async () => {

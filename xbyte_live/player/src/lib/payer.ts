@@ -190,6 +190,8 @@ export class Payer extends EventTarget {
   /**
    * Have servers give back what they did not charge, of all channels of this wallet or of one.
    *
+   * The key of this browser asks for it, and it goes to whoever deposited: without a wallet it is
+   * of all channels of this browser.
    * `url` is of something a server sells, where what was bought last is not on sale any more.
    */
   async close(only?: { channelId?: Hex; url?: string }): Promise<Refund[]> {

@@ -6,7 +6,6 @@ import {
   presented,
   withoutExpired,
   type Channel,
-  type ChannelConfig,
   type DepositOrder,
 } from './channel';
 import { PaymentError } from './errors';
@@ -16,7 +15,7 @@ import type { Limit, Spending } from './spending';
 import type { ChannelStore, KeptPayment } from './store';
 import type { Turn } from './turns';
 import { chainIdOf, channelIdOf, depositData, voucherDigest } from './typed';
-import type { Asset, Hex, PayerEvents, Terms, Wallet } from './types';
+import type { Asset, ChannelConfig, Hex, PayerEvents, Terms, Wallet } from './types';
 import { encodeHeader } from './wire';
 
 const DEPOSIT_PIECES = 10n; // what a deposit lasts for where the server does not say what it wants

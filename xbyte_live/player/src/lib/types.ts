@@ -122,12 +122,26 @@ export interface Receipt {
   transaction?: Hex;
 }
 
+/** What a channel is for good; addresses are lower-case. */
+export interface ChannelConfig {
+  payer: Hex;
+  payerAuthorizer: Hex;
+  receiver: Hex;
+  receiverAuthorizer: Hex;
+  token: Hex;
+  /** Seconds. */
+  withdrawDelay: number;
+  salt: Hex;
+}
+
 export interface ChannelView {
   channelId: Hex;
   network: string;
   asset: Hex;
   payTo: Hex;
   payer: Hex;
+  /** What the contract knows it by: a withdrawal on chain needs it. */
+  config: ChannelConfig;
   /** All that was ever charged, all that lies in it, and what can be had back. */
   charged: bigint;
   balance: bigint;
