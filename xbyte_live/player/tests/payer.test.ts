@@ -621,6 +621,70 @@ describe('deposits', () => {
     expect([...shop.accounts.values()][0]?.balance).toBe(50n);
   });
 
+  for (const fails of ['rejects', 'throws']) {
+    it(`that were asked for and did not come about are told, and hold nothing up (${fails})`, async () => {
+      const wallet = new AskingWallet();
+      const { shop, payer, of } = setUp({ wallet });
+      await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+      if (fails === 'rejects') wallet.rejects = true;
+      else wallet.signTypedData = async () => Promise.reject(new Error('it fell over'));
+      payer.topUp(5000n);
+      await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+      const code = fails === 'rejects' ? 'wallet-rejected' : 'wallet-failed';
+      expect(of('error')).toMatchObject([{ code, retryable: true }]);
+      expect(payer.waiting).toBeUndefined();
+      expect(payer.spent).toBe(2000n);
+    });
+  }
+
+  it('are of no more than may lie in a channel', async () => {
+    const wallet = new AskingWallet();
+    const budget = { total: 100_000n, deposit: 3000n };
+    const { shop, payer, of } = setUp({ wallet, budget, deposit: () => 50_000n });
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    payer.topUp(50_000n);
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    expect(wallet.asked.map((data) => data.message.value)).toEqual([3000n, 1000n]);
+    const dear = shop.add('/hls/a/source/2.ts', 3001);
+    const request = { ...ahead(3001), wait: false };
+    await expect(payer.fetchPaid(dear, request)).rejects.toMatchObject({ code: 'cap-deposit' });
+    const waits = payer.fetchPaid(dear, ahead(3001));
+    await until(() => payer.waiting === 'deposit');
+    expect(of('cap')).toMatchObject([
+      { limit: 'deposit', needed: 1001n, spent: 2000n, cap: 3000n },
+    ]);
+    payer.budget = { ...budget, deposit: 10_000n };
+    await waits;
+    expect(payer.spent).toBe(5001n);
+    expect([...shop.accounts.values()][0]?.balance).toBeLessThanOrEqual(12_000n);
+  });
+
+  for (const budget of [{ total: 20_000n }, { total: 10n ** 12n, deposit: 20_000n }]) {
+    it(`are no larger for a server that wants all (${Object.keys(budget).join()})`, async () => {
+      const wallet = new AskingWallet();
+      const { shop, payer } = setUp({ wallet, budget });
+      shop.minDeposit = 10n ** 9n;
+      shop.faults.push(...Array.from({ length: 9 }, () => `refuse:${DEPOSIT_BELOW_MINIMUM}`));
+      const buying = payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), {
+        ...ahead(1000),
+        wait: false,
+      });
+      await expect(buying).rejects.toMatchObject({ code: 'cap-deposit' });
+      expect(wallet.asked.map((data) => data.message.value)).toEqual([20_000n]);
+    });
+  }
+
+  it('that stay too small for the server are not made again and again', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet });
+    shop.faults.push(...Array.from({ length: 9 }, () => `refuse:${DEPOSIT_BELOW_MINIMUM}`));
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    await expect(payer.fetchPaid(url, { ...ahead(1000), wait: false })).rejects.toMatchObject({
+      code: 'refused',
+    });
+    expect(wallet.asked).toHaveLength(2);
+  });
+
   it('that were signed are handed over again, not signed again', async () => {
     const wallet = new AskingWallet();
     const { shop, payer } = setUp({ wallet });
@@ -663,7 +727,7 @@ describe('deposits', () => {
 
   it('that are too small for the server are made larger once', async () => {
     const wallet = new AskingWallet();
-    const { shop, payer } = setUp({ wallet, budget: { total: 2000n } });
+    const { shop, payer } = setUp({ wallet, budget: { total: 2000n, deposit: 10_000n } });
     shop.faults.push(`refuse:${DEPOSIT_BELOW_MINIMUM}`);
     await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
     expect(wallet.asked.map((data) => data.message.value)).toEqual([2000n, 10_000n]);

@@ -73,6 +73,11 @@ describe('headers', () => {
       [{}, { receiverAuthorizer: zero }],
       [{}, { assetTransferMethod: 'permit2' }],
       [{}, { name: 5 }],
+      [{}, { minDeposit: 'lots' }],
+      [{}, { minDeposit: '-1' }],
+      [{}, { minDeposit: '1e9' }],
+      [{}, { minDeposit: null }],
+      [{}, { minDeposit: `${2n ** 63n}` }],
     ];
     for (const [change, extra] of bad) expect(challenge(change, extra).offers).toEqual([]);
   });

@@ -7,6 +7,7 @@ export type PaymentErrorCode =
   | 'topup-needed'
   | 'cap-total'
   | 'cap-minute'
+  | 'cap-deposit'
   | 'overcharged'
   | 'price-raised'
   | 'no-way-to-pay'

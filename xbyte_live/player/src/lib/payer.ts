@@ -97,6 +97,7 @@ export class Payer extends EventTarget {
       mayDeposit: (need) => this.#tell('topup-needed', need),
       depositSize: (suggested) => this.#deposit(suggested),
       depositing: (detail) => this.#tell('deposit', detail),
+      failed: (error) => this.#report(error),
       rpcUrl: (network) => options.rpcUrls?.[network],
     };
     this.#till = new Till(this.#store, this.#spending, assets, teller, now);
@@ -158,7 +159,7 @@ export class Payer extends EventTarget {
   set budget(budget: Budget) {
     this.#spending.budget = { ...budget };
     this.#tell('budget', { ...budget });
-    if (this.waiting === 'total' || this.waiting === 'minute') this.resume();
+    if (this.waiting !== 'topup' && this.waiting !== 'wallet') this.resume();
   }
 
   get wallet(): Wallet | undefined {
@@ -316,7 +317,7 @@ function baseUrl(): string | undefined {
 
 function capError({ limit, needed, spent, cap }: Limit): PaymentError {
   return new PaymentError(
-    limit === 'total' ? 'cap-total' : 'cap-minute',
+    `cap-${limit}`,
     `${needed} more does not fit the budget: ${spent} of ${cap} is used`,
     true,
   );

@@ -4,11 +4,13 @@ import {
   depositNeed,
   newChannel,
   presented,
+  refundable,
   withoutExpired,
   type Channel,
   type DepositOrder,
 } from './channel';
 import { PaymentError } from './errors';
+import { walletError } from './injected';
 import { type Key, loadKey } from './keys';
 import { least, most } from './money';
 import type { Limit, Spending } from './spending';
@@ -31,7 +33,7 @@ const SALT: Hex = `0x${'xbyte-hls'
 /** A limit of the budget was reached. */
 export class LimitReached extends Error {
   constructor(readonly limit: Limit) {
-    super(`the budget ${limit.limit === 'total' ? 'in all' : 'for a minute'} is used up`);
+    super(`the limit of the budget (${limit.limit}) is reached`);
   }
 }
 
@@ -58,6 +60,8 @@ export interface Teller {
   mayDeposit(need: PayerEvents['topup-needed']): boolean;
   depositSize(suggested: bigint): bigint;
   depositing(detail: PayerEvents['deposit']): void;
+  /** A deposit that its owner wanted did not come about. */
+  failed(error: PaymentError): void;
   rpcUrl(network: string): string | undefined;
 }
 
@@ -179,9 +183,11 @@ export class Till {
     return channelFor(terms, payer, (await this.#key(payer)).address);
   }
 
-  /** The server wants larger deposits than the budget would have it. */
-  raiseFloor(channelId: Hex): void {
+  /** The server wants larger deposits than the budget would have it; false if that was known. */
+  raiseFloor(channelId: Hex): boolean {
+    if (this.#floors.has(channelId)) return false;
     this.#floors.add(channelId);
+    return true;
   }
 
   async #payment(
@@ -247,7 +253,9 @@ export class Till {
       throw new PaymentError('topup-needed', 'the channel is empty and must be topped up', true);
     }
     const chosen = wanted !== undefined && wanted > 0n;
-    const size = most(missing, chosen ? wanted : this.#teller.depositSize(suggested));
+    const asked = most(missing, chosen ? wanted : this.#teller.depositSize(suggested));
+    const room = this.#room(channel, this.#spending.budget.deposit);
+    const size = room === undefined ? asked : least(asked, room);
     if (size <= 0n) return undefined;
     try {
       const order = await this.#order(wallet, channel, terms, { size, missing });
@@ -255,15 +263,33 @@ export class Till {
       this.#noticed.delete(channel.channelId);
       return order;
     } catch (error) {
-      if (missing > 0n) throw error;
+      const told = walletError(error);
+      if (missing > 0n) throw told;
+      if (wanted !== undefined) this.#teller.failed(told);
       return undefined; // there is enough for now
     }
   }
 
-  /** What to deposit: what the server finds worth its gas, as far as the budget goes. */
+  /**
+   * What to deposit: what the server finds worth its gas, as far as the budget goes. Throws
+   * `LimitReached` where what is missing goes beyond what may lie in the channel.
+   */
   #suggested(channel: Channel, missing: bigint, target: bigint): bigint {
-    if (this.#floors.has(channel.channelId)) return most(target, missing);
-    return most(missing, least(target, this.#spending.left));
+    const { total, deposit } = this.#spending.budget;
+    const floor = this.#floors.has(channel.channelId);
+    const cap = floor ? (deposit ?? total) : deposit;
+    const room = this.#room(channel, cap);
+    const needed = floor ? most(missing, target) : missing;
+    if (cap !== undefined && room !== undefined && missing > 0n && needed > room) {
+      throw new LimitReached({ limit: 'deposit', needed, spent: refundable(channel), cap });
+    }
+    const suggested = floor ? needed : most(missing, least(target, this.#spending.left));
+    return room === undefined ? suggested : least(suggested, room);
+  }
+
+  /** How much more may lie in a channel, if there is an end to it. */
+  #room(channel: Channel, cap: bigint | undefined): bigint | undefined {
+    return cap === undefined ? undefined : most(0n, cap - refundable(channel));
   }
 
   async #order(

@@ -62,6 +62,11 @@ export interface Wallet {
 export interface Budget {
   total: bigint;
   perMinute?: bigint;
+  /**
+   * The most that may lie in a channel, whatever its server wants. Where it is left out, a server
+   * gets no larger deposit for its wish than `total`.
+   */
+  deposit?: bigint;
 }
 
 /** What a playlist said a delivery costs: it is paid ahead, and nothing above is ever signed. */
@@ -159,13 +164,22 @@ export interface Refund {
 }
 
 /** Why nothing is bought at the moment. */
-export type Waiting = 'total' | 'minute' | 'topup' | 'wallet';
+export type Waiting = 'total' | 'minute' | 'deposit' | 'topup' | 'wallet';
 
 export interface PayerEvents {
   /** Bytes were charged for; `bytes` is what was bought, `perMinute` the last 60 seconds. */
   spend: { amount: bigint; total: bigint; bytes: number; url: string; perMinute: bigint };
-  /** A limit is reached: it goes on when the budget is raised, or at `resumesAt` (ms). */
-  cap: { limit: 'total' | 'minute'; needed: bigint; spent: bigint; cap: bigint; resumesAt?: number };
+  /**
+   * A limit is reached: it goes on when the budget is raised, or at `resumesAt` (ms). For
+   * `deposit`, `needed` more would lie in a channel where `spent` do and no more than `cap` may.
+   */
+  cap: {
+    limit: 'total' | 'minute' | 'deposit';
+    needed: bigint;
+    spent: bigint;
+    cap: bigint;
+    resumesAt?: number;
+  };
   /**
    * The channel needs money. Unless the page calls `preventDefault()`, the wallet is asked next;
    * if it does, the payer waits for `topUp()`. With `missing` 0 it is a notice in advance.
