@@ -685,6 +685,37 @@ describe('deposits', () => {
     expect(wallet.asked).toHaveLength(2);
   });
 
+  it('alone need the wallet to be unlocked', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet });
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    wallet.locked = true;
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    expect(payer.spent).toBe(2000n);
+    expect(await payer.close()).toHaveLength(1);
+  });
+
+  for (const tells of [true, false]) {
+    it(`are made from another account only after its owner said so (told: ${tells})`, async () => {
+      const wallet = new AskingWallet();
+      const { shop, payer, of } = setUp({ wallet, deposit: () => 1000n });
+      await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+      const address = await wallet.change(tells);
+      const next = payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+      await until(() => payer.waiting === 'wallet');
+      expect(of('error')).toMatchObject([{ code: 'wallet-changed', retryable: true }]);
+      expect(wallet.asked).toHaveLength(1);
+      expect(shop.accounts.size).toBe(1);
+      payer.resume();
+      await next;
+      expect(shop.accounts.size).toBe(2);
+      expect(wallet.asked[1]?.message.from).toBe(address);
+      payer.wallet = undefined;
+      await wallet.change();
+      expect(payer.waiting).toBeUndefined();
+    });
+  }
+
   it('that were signed are handed over again, not signed again', async () => {
     const wallet = new AskingWallet();
     const { shop, payer } = setUp({ wallet });

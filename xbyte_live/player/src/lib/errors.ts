@@ -2,6 +2,7 @@ export type PaymentErrorCode =
   | 'no-wallet'
   | 'wallet-rejected'
   | 'wallet-failed'
+  | 'wallet-changed'
   | 'wrong-network'
   | 'insufficient-funds'
   | 'topup-needed'

@@ -1,3 +1,4 @@
+import { Account } from './account';
 import { KNOWN_ASSETS } from './assets';
 import { viewOf } from './channel';
 import { Closing } from './closing';
@@ -26,6 +27,7 @@ const FOR_THE_OWNER: ReadonlySet<PaymentErrorCode> = new Set([
   'no-wallet',
   'wallet-rejected',
   'wallet-failed',
+  'wallet-changed',
   'wrong-network',
   'insufficient-funds',
   'topup-needed',
@@ -67,6 +69,7 @@ interface Pause {
  */
 export class Payer extends EventTarget {
   readonly #spending: Spending;
+  readonly #account = new Account();
   readonly #till: Till;
   readonly #means: Means;
   readonly #store: ChannelStore;
@@ -100,7 +103,7 @@ export class Payer extends EventTarget {
       failed: (error) => this.#report(error),
       rpcUrl: (network) => options.rpcUrls?.[network],
     };
-    this.#till = new Till(this.#store, this.#spending, assets, teller, now);
+    this.#till = new Till(this.#store, this.#spending, this.#account, assets, teller, now);
     this.#means = {
       store: this.#store,
       till: this.#till,
@@ -168,6 +171,7 @@ export class Payer extends EventTarget {
 
   /** Another wallet has channels of its own. */
   set wallet(wallet: Wallet | undefined) {
+    if (wallet !== this.#wallet) this.#account.leave();
     this.#wallet = wallet;
     if (wallet && (this.waiting === 'wallet' || this.waiting === 'topup')) this.resume();
   }
@@ -197,7 +201,8 @@ export class Payer extends EventTarget {
    */
   async close(only?: { channelId?: Hex; url?: string }): Promise<Refund[]> {
     try {
-      return await new Closing(this.#means).refundAll(await this.#wallet?.address(), only);
+      const payer = this.#wallet && (await this.#account.of(this.#wallet));
+      return await new Closing(this.#means).refundAll(payer, only);
     } catch (error) {
       this.#report(error);
       throw error;

@@ -1,3 +1,4 @@
+import type { Account } from './account';
 import { assetOf } from './assets';
 import {
   atStake,
@@ -75,16 +76,19 @@ export class Till {
   readonly #keys = new Map<Hex, Promise<Key>>();
   readonly #noticed = new Set<Hex>();
   readonly #floors = new Set<Hex>();
+  readonly #account: Account;
 
   constructor(
     store: ChannelStore,
     spending: Spending,
+    account: Account,
     assets: readonly Asset[],
     teller: Teller,
     now: () => number,
   ) {
     this.#store = store;
     this.#spending = spending;
+    this.#account = account;
     this.#assets = assets;
     this.#teller = teller;
     this.#now = now;
@@ -93,7 +97,7 @@ export class Till {
   /** The best of these offers and the channel that pays it, as it is before a turn is taken. */
   async choose(offers: readonly Terms[]): Promise<{ terms: Terms; channel: Channel }> {
     const wallet = this.#wallet();
-    const payer = (await wallet.address()).toLowerCase() as Hex;
+    const payer = await this.#account.of(wallet);
     const key = await this.#key(payer);
     const chain = offers.length > 1 ? await wallet.chainId().catch(() => 0) : 0;
     const ways = await Promise.all(
@@ -175,12 +179,6 @@ export class Till {
       },
       ...context,
     });
-  }
-
-  /** The channel that pays an offer, if the wallet is there. */
-  async channelOf(terms: Terms): Promise<Channel> {
-    const payer = (await this.#wallet().address()).toLowerCase() as Hex;
-    return channelFor(terms, payer, (await this.#key(payer)).address);
   }
 
   /** The server wants larger deposits than the budget would have it; false if that was known. */
@@ -299,6 +297,7 @@ export class Till {
     { size, missing }: { size: bigint; missing: bigint },
   ): Promise<DepositOrder> {
     const chainId = chainIdOf(terms.network);
+    await this.#account.check(wallet);
     if ((await wallet.chainId()) !== chainId) await wallet.switchChain(chainId);
     const held = await this.#held(wallet, terms);
     if (held !== undefined && (held < missing || held === 0n)) {

@@ -51,6 +51,8 @@ export interface Wallet {
   /** What its owner knows it by. */
   readonly name: string;
   address(): Promise<Hex>;
+  /** Hear when its owner chooses another account, until the returned call. */
+  onAccount?(changed: (address: Hex) => void): () => void;
   signTypedData(data: TypedData): Promise<Hex>;
   chainId(): Promise<number>;
   switchChain(id: number): Promise<void>;
