@@ -134,6 +134,23 @@ describe('an injected wallet', () => {
     expect((await new InjectedWallet(provider).signTypedData(data)).slice(-2)).toBe('1c');
   });
 
+  it('tells of another account, and not of being locked', () => {
+    const listeners = new Map<string, (value: unknown) => void>();
+    const wallet = new InjectedWallet({
+      ...provider,
+      on: (event, listener) => listeners.set(event, listener),
+      removeListener: (event) => listeners.delete(event),
+    });
+    const heard: string[] = [];
+    const stop = wallet.onAccount((address) => heard.push(address));
+    for (const accounts of [[OWNER.toUpperCase().replace('0X', '0x')], [], 'x', [5]]) {
+      listeners.get('accountsChanged')?.(accounts);
+    }
+    expect(heard).toEqual([OWNER]);
+    stop();
+    expect(listeners.size).toBe(0);
+  });
+
   it('says no in plain words', async () => {
     const wallet = new InjectedWallet(provider);
     answers = { eth_accounts: [OWNER], eth_signTypedData_v4: failing(4001) };

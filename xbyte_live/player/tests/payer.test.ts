@@ -3,7 +3,8 @@ import { DEPOSIT_BELOW_MINIMUM } from '../src/lib/codes';
 import { PaymentError } from '../src/lib/errors';
 import { Payer } from '../src/lib/payer';
 import { AskingWallet, setUp, until } from './payers';
-import { PAYEE, Shop } from './shop';
+import { channelIdOf } from '../src/lib/typed';
+import { CHAIN, PAYEE, Shop } from './shop';
 
 const ahead = (bytes: number): { ahead: { bytes: number; amount: bigint }; pricing: string } => ({
   ahead: { bytes, amount: BigInt(bytes) },
@@ -620,6 +621,101 @@ describe('deposits', () => {
     expect([...shop.accounts.values()][0]?.balance).toBe(50n);
   });
 
+  for (const fails of ['rejects', 'throws']) {
+    it(`that were asked for and did not come about are told, and hold nothing up (${fails})`, async () => {
+      const wallet = new AskingWallet();
+      const { shop, payer, of } = setUp({ wallet });
+      await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+      if (fails === 'rejects') wallet.rejects = true;
+      else wallet.signTypedData = async () => Promise.reject(new Error('it fell over'));
+      payer.topUp(5000n);
+      await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+      const code = fails === 'rejects' ? 'wallet-rejected' : 'wallet-failed';
+      expect(of('error')).toMatchObject([{ code, retryable: true }]);
+      expect(payer.waiting).toBeUndefined();
+      expect(payer.spent).toBe(2000n);
+    });
+  }
+
+  it('are of no more than may lie in a channel', async () => {
+    const wallet = new AskingWallet();
+    const budget = { total: 100_000n, deposit: 3000n };
+    const { shop, payer, of } = setUp({ wallet, budget, deposit: () => 50_000n });
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    payer.topUp(50_000n);
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    expect(wallet.asked.map((data) => data.message.value)).toEqual([3000n, 1000n]);
+    const dear = shop.add('/hls/a/source/2.ts', 3001);
+    const request = { ...ahead(3001), wait: false };
+    await expect(payer.fetchPaid(dear, request)).rejects.toMatchObject({ code: 'cap-deposit' });
+    const waits = payer.fetchPaid(dear, ahead(3001));
+    await until(() => payer.waiting === 'deposit');
+    expect(of('cap')).toMatchObject([
+      { limit: 'deposit', needed: 1001n, spent: 2000n, cap: 3000n },
+    ]);
+    payer.budget = { ...budget, deposit: 10_000n };
+    await waits;
+    expect(payer.spent).toBe(5001n);
+    expect([...shop.accounts.values()][0]?.balance).toBeLessThanOrEqual(12_000n);
+  });
+
+  for (const budget of [{ total: 20_000n }, { total: 10n ** 12n, deposit: 20_000n }]) {
+    it(`are no larger for a server that wants all (${Object.keys(budget).join()})`, async () => {
+      const wallet = new AskingWallet();
+      const { shop, payer } = setUp({ wallet, budget });
+      shop.minDeposit = 10n ** 9n;
+      shop.faults.push(...Array.from({ length: 9 }, () => `refuse:${DEPOSIT_BELOW_MINIMUM}`));
+      const buying = payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), {
+        ...ahead(1000),
+        wait: false,
+      });
+      await expect(buying).rejects.toMatchObject({ code: 'cap-deposit' });
+      expect(wallet.asked.map((data) => data.message.value)).toEqual([20_000n]);
+    });
+  }
+
+  it('that stay too small for the server are not made again and again', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet });
+    shop.faults.push(...Array.from({ length: 9 }, () => `refuse:${DEPOSIT_BELOW_MINIMUM}`));
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    await expect(payer.fetchPaid(url, { ...ahead(1000), wait: false })).rejects.toMatchObject({
+      code: 'refused',
+    });
+    expect(wallet.asked).toHaveLength(2);
+  });
+
+  it('alone need the wallet to be unlocked', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet });
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    wallet.locked = true;
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    expect(payer.spent).toBe(2000n);
+    expect(await payer.close()).toHaveLength(1);
+  });
+
+  for (const tells of [true, false]) {
+    it(`are made from another account only after its owner said so (told: ${tells})`, async () => {
+      const wallet = new AskingWallet();
+      const { shop, payer, of } = setUp({ wallet, deposit: () => 1000n });
+      await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+      const address = await wallet.change(tells);
+      const next = payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+      await until(() => payer.waiting === 'wallet');
+      expect(of('error')).toMatchObject([{ code: 'wallet-changed', retryable: true }]);
+      expect(wallet.asked).toHaveLength(1);
+      expect(shop.accounts.size).toBe(1);
+      payer.resume();
+      await next;
+      expect(shop.accounts.size).toBe(2);
+      expect(wallet.asked[1]?.message.from).toBe(address);
+      payer.wallet = undefined;
+      await wallet.change();
+      expect(payer.waiting).toBeUndefined();
+    });
+  }
+
   it('that were signed are handed over again, not signed again', async () => {
     const wallet = new AskingWallet();
     const { shop, payer } = setUp({ wallet });
@@ -662,7 +758,7 @@ describe('deposits', () => {
 
   it('that are too small for the server are made larger once', async () => {
     const wallet = new AskingWallet();
-    const { shop, payer } = setUp({ wallet, budget: { total: 2000n } });
+    const { shop, payer } = setUp({ wallet, budget: { total: 2000n, deposit: 10_000n } });
     shop.faults.push(`refuse:${DEPOSIT_BELOW_MINIMUM}`);
     await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
     expect(wallet.asked.map((data) => data.message.value)).toEqual([2000n, 10_000n]);
@@ -694,14 +790,55 @@ describe('closing', () => {
     expect(payer.spent).toBe(1010n);
   });
 
-  it('needs no wallet: what an earlier visit left goes back to whoever deposited it', async () => {
-    const { shop, store, payer } = setUp();
+  it('has it refunded where nothing is sold any more', async () => {
+    const { shop, payer } = setUp();
     await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
-    const later = setUp({ store, wallet: undefined }, shop);
-    expect(await later.payer.close()).toMatchObject([{ amount: 9000n }]);
-    const other = setUp({ store }, shop); // a wallet has its own alone
-    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 10), ahead(10));
-    expect(await other.payer.close()).toEqual([]);
+    shop.closed = true;
+    const [channel] = await payer.channels();
+    expect(await payer.close()).toMatchObject([{ amount: 9000n, channelId: channel?.channelId }]);
+    expect(shop.seen.at(-1)?.path).toBe(`/channels/${channel?.channelId}`);
+    expect((await payer.channels())[0]?.refundable).toBe(0n);
+  });
+
+  it('has it refunded where one of its servers is down', async () => {
+    const { shop, payer, store } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const [channel] = await store.channels();
+    if (!channel) throw new Error('there is no channel');
+    const urls = ['http://127.0.0.1:1/hls/a/source/9.ts', ...channel.urls];
+    await store.keep({ ...channel, urls });
+    const { payer: other } = setUp({
+      store,
+      wallet: payer.wallet,
+      fetch: async (input, init) => {
+        const url = input instanceof Request ? input.url : input.toString();
+        if (url.includes(':1/')) throw new TypeError('network');
+        return shop.fetch(input, init);
+      },
+    });
+    expect(await other.close()).toMatchObject([{ amount: 9000n }]);
+  });
+
+  it('needs no wallet: the key that signed for it asks', async () => {
+    const { shop, payer, store } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const since = setUp({ store, wallet: undefined }, shop).payer;
+    const [channel] = await since.channels();
+    expect(channel).toMatchObject({ refundable: 9000n });
+    expect(await since.close()).toMatchObject([{ amount: 9000n }]);
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    const another = setUp({ store }, shop).payer;
+    expect(await another.close()).toEqual([]);
+    expect(await another.close({ channelId: channel?.channelId ?? '0x' })).toHaveLength(1);
+  });
+
+  it('tells what a withdrawal on chain needs', async () => {
+    const { shop, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const [channel] = await payer.channels();
+    if (!channel) throw new Error('there is no channel');
+    expect(channelIdOf(channel.config, CHAIN)).toBe(channel.channelId);
+    expect(channel.config).toMatchObject({ receiver: PAYEE, token: channel.asset });
   });
 
   it('counts what was charged and never heard of', async () => {

@@ -1,10 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import { recoverAddress } from 'viem/utils';
-import type { ChannelConfig } from '../src/lib/channel';
 import { AMOUNT_MISMATCH, BUSY, CHANNEL_NOT_FOUND, EXCEEDS_BALANCE } from '../src/lib/codes';
 import { amountFor } from '../src/lib/money';
 import { channelIdOf, depositData, hashOf, voucherDigest } from '../src/lib/typed';
-import type { Hex, Terms } from '../src/lib/types';
+import type { ChannelConfig, Hex, Terms } from '../src/lib/types';
 import { decodeHeader, encodeHeader } from '../src/lib/wire';
 
 export const CHAIN = 84532;
@@ -56,6 +55,8 @@ export class Shop {
   /** How many pieces of bodies were asked for. */
   sent = 0;
   rewatchFree = false;
+  /** Nothing is sold any more, but channels are still known at `/channels/{id}`. */
+  closed = false;
   /** Called when a request with a payment has come, before it is judged. */
   arrived: () => void = () => undefined;
 
@@ -99,6 +100,13 @@ export class Shop {
     if (url.pathname.endsWith('pricing.json')) {
       return new Response(JSON.stringify({ accepts: [this.terms(1n)] }));
     }
+    const channel = /^\/channels\/(0x[0-9a-f]{64})$/.exec(url.pathname)?.[1] as Hex | undefined;
+    if (channel && this.accounts.has(channel)) {
+      if (payload?.type !== 'refund') return this.#ask(1n, 'payment_required');
+      const answer = await this.#take(path, 1n, payment?.accepted as Terms, payload);
+      return typeof answer === 'string' ? this.#ask(1n, answer, payload) : answer.response;
+    }
+    if (this.closed) return new Response(null, { status: 410 });
     if (!file) return new Response(null, { status: 404 });
     const amount = amountFor(file.byteLength, this.price);
     if (amount === 0n) return this.#bytes(file, range);

@@ -1,23 +1,11 @@
 import { PaymentError } from './errors';
 import { least, most } from './money';
 import type { Report, Taken } from './wire';
-import type { ChannelView, Hex } from './types';
+import type { ChannelConfig, ChannelView, Hex } from './types';
 
 const MOST_REMEMBERED = 32;
 const MOST_WRONG = 2; // deliveries in a row that are not what was paid for
 const LOW_WATER = 5n; // a channel is low when less than this part of a deposit is left in it
-
-/** What a channel is for good; addresses are lower-case. */
-export interface ChannelConfig {
-  payer: Hex;
-  payerAuthorizer: Hex;
-  receiver: Hex;
-  receiverAuthorizer: Hex;
-  token: Hex;
-  /** Seconds. */
-  withdrawDelay: number;
-  salt: Hex;
-}
 
 /** A voucher that was handed over and whose outcome is not known; `deposit` came with it. */
 export interface OpenVoucher {
@@ -231,6 +219,7 @@ export function viewOf(channel: Channel): ChannelView {
     asset: channel.config.token,
     payTo: channel.config.receiver,
     payer: channel.config.payer,
+    config: channel.config,
     charged: channel.charged,
     balance: channel.balance,
     refundable: refundable(channel),

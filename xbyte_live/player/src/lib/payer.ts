@@ -1,3 +1,4 @@
+import { Account } from './account';
 import { KNOWN_ASSETS } from './assets';
 import { viewOf } from './channel';
 import { Closing } from './closing';
@@ -26,6 +27,7 @@ const FOR_THE_OWNER: ReadonlySet<PaymentErrorCode> = new Set([
   'no-wallet',
   'wallet-rejected',
   'wallet-failed',
+  'wallet-changed',
   'wrong-network',
   'insufficient-funds',
   'topup-needed',
@@ -67,6 +69,7 @@ interface Pause {
  */
 export class Payer extends EventTarget {
   readonly #spending: Spending;
+  readonly #account = new Account();
   readonly #till: Till;
   readonly #means: Means;
   readonly #store: ChannelStore;
@@ -97,9 +100,10 @@ export class Payer extends EventTarget {
       mayDeposit: (need) => this.#tell('topup-needed', need),
       depositSize: (suggested) => this.#deposit(suggested),
       depositing: (detail) => this.#tell('deposit', detail),
+      failed: (error) => this.#report(error),
       rpcUrl: (network) => options.rpcUrls?.[network],
     };
-    this.#till = new Till(this.#store, this.#spending, assets, teller, now);
+    this.#till = new Till(this.#store, this.#spending, this.#account, assets, teller, now);
     this.#means = {
       store: this.#store,
       till: this.#till,
@@ -158,7 +162,7 @@ export class Payer extends EventTarget {
   set budget(budget: Budget) {
     this.#spending.budget = { ...budget };
     this.#tell('budget', { ...budget });
-    if (this.waiting === 'total' || this.waiting === 'minute') this.resume();
+    if (this.waiting !== 'topup' && this.waiting !== 'wallet') this.resume();
   }
 
   get wallet(): Wallet | undefined {
@@ -167,6 +171,7 @@ export class Payer extends EventTarget {
 
   /** Another wallet has channels of its own. */
   set wallet(wallet: Wallet | undefined) {
+    if (wallet !== this.#wallet) this.#account.leave();
     this.#wallet = wallet;
     if (wallet && (this.waiting === 'wallet' || this.waiting === 'topup')) this.resume();
   }
@@ -188,14 +193,16 @@ export class Payer extends EventTarget {
   }
 
   /**
-   * Have servers give back what they did not charge, of all channels of this wallet (without one:
-   * of all wallets) or of one; it goes to whoever deposited it.
+   * Have servers give back what they did not charge, of all channels of this wallet or of one.
    *
+   * The key of this browser asks for it, and it goes to whoever deposited: without a wallet it is
+   * of all channels of this browser.
    * `url` is of something a server sells, where what was bought last is not on sale any more.
    */
   async close(only?: { channelId?: Hex; url?: string }): Promise<Refund[]> {
     try {
-      return await new Closing(this.#means).refundAll(await this.#wallet?.address(), only);
+      const payer = this.#wallet && (await this.#account.of(this.#wallet));
+      return await new Closing(this.#means).refundAll(payer, only);
     } catch (error) {
       this.#report(error);
       throw error;
@@ -315,7 +322,7 @@ function baseUrl(): string | undefined {
 
 function capError({ limit, needed, spent, cap }: Limit): PaymentError {
   return new PaymentError(
-    limit === 'total' ? 'cap-total' : 'cap-minute',
+    `cap-${limit}`,
     `${needed} more does not fit the budget: ${spent} of ${cap} is used`,
     true,
   );

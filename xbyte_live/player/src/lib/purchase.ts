@@ -293,8 +293,10 @@ export class Purchase {
   /** Whether a deposit was refused for a reason that another one would not have. */
   async #mended(turn: Turn, payment: KeptPayment, challenge: Challenge): Promise<boolean> {
     if (!payment.deposit) return false;
-    if (challenge.error === DEPOSIT_BELOW_MINIMUM) this.#means.till.raiseFloor(payment.channelId);
-    else if (challenge.error !== DEPOSIT_EXPIRED) return false;
+    const { till } = this.#means;
+    if (challenge.error === DEPOSIT_BELOW_MINIMUM) {
+      if (!till.raiseFloor(payment.channelId)) return false;
+    } else if (challenge.error !== DEPOSIT_EXPIRED) return false;
     await turn.keep({ ...turn.channel, deposit: undefined, shown: 0 });
     return true;
   }

@@ -4,7 +4,7 @@ const MINUTE = 60_000; // milliseconds
 
 /** Why no more may be signed now; `resumesAt` (ms) is when it may by itself. */
 export interface Limit {
-  limit: 'total' | 'minute';
+  limit: 'total' | 'minute' | 'deposit';
   needed: bigint;
   spent: bigint;
   cap: bigint;

@@ -1,22 +1,24 @@
+import type { Account } from './account';
 import { assetOf } from './assets';
 import {
   atStake,
   depositNeed,
   newChannel,
   presented,
+  refundable,
   withoutExpired,
   type Channel,
-  type ChannelConfig,
   type DepositOrder,
 } from './channel';
 import { PaymentError } from './errors';
+import { walletError } from './injected';
 import { type Key, loadKey } from './keys';
 import { least, most } from './money';
 import type { Limit, Spending } from './spending';
 import type { ChannelStore, KeptPayment } from './store';
 import type { Turn } from './turns';
 import { chainIdOf, channelIdOf, depositData, voucherDigest } from './typed';
-import type { Asset, Hex, PayerEvents, Terms, Wallet } from './types';
+import type { Asset, ChannelConfig, Hex, PayerEvents, Terms, Wallet } from './types';
 import { encodeHeader } from './wire';
 
 const DEPOSIT_PIECES = 10n; // what a deposit lasts for where the server does not say what it wants
@@ -32,7 +34,7 @@ const SALT: Hex = `0x${'xbyte-hls'
 /** A limit of the budget was reached. */
 export class LimitReached extends Error {
   constructor(readonly limit: Limit) {
-    super(`the budget ${limit.limit === 'total' ? 'in all' : 'for a minute'} is used up`);
+    super(`the limit of the budget (${limit.limit}) is reached`);
   }
 }
 
@@ -59,6 +61,8 @@ export interface Teller {
   mayDeposit(need: PayerEvents['topup-needed']): boolean;
   depositSize(suggested: bigint): bigint;
   depositing(detail: PayerEvents['deposit']): void;
+  /** A deposit that its owner wanted did not come about. */
+  failed(error: PaymentError): void;
   rpcUrl(network: string): string | undefined;
 }
 
@@ -72,16 +76,19 @@ export class Till {
   readonly #keys = new Map<Hex, Promise<Key>>();
   readonly #noticed = new Set<Hex>();
   readonly #floors = new Set<Hex>();
+  readonly #account: Account;
 
   constructor(
     store: ChannelStore,
     spending: Spending,
+    account: Account,
     assets: readonly Asset[],
     teller: Teller,
     now: () => number,
   ) {
     this.#store = store;
     this.#spending = spending;
+    this.#account = account;
     this.#assets = assets;
     this.#teller = teller;
     this.#now = now;
@@ -90,7 +97,7 @@ export class Till {
   /** The best of these offers and the channel that pays it, as it is before a turn is taken. */
   async choose(offers: readonly Terms[]): Promise<{ terms: Terms; channel: Channel }> {
     const wallet = this.#wallet();
-    const payer = (await wallet.address()).toLowerCase() as Hex;
+    const payer = await this.#account.of(wallet);
     const key = await this.#key(payer);
     const chain = offers.length > 1 ? await wallet.chainId().catch(() => 0) : 0;
     const ways = await Promise.all(
@@ -174,15 +181,11 @@ export class Till {
     });
   }
 
-  /** The channel that pays an offer, if the wallet is there. */
-  async channelOf(terms: Terms): Promise<Channel> {
-    const payer = (await this.#wallet().address()).toLowerCase() as Hex;
-    return channelFor(terms, payer, (await this.#key(payer)).address);
-  }
-
-  /** The server wants larger deposits than the budget would have it. */
-  raiseFloor(channelId: Hex): void {
+  /** The server wants larger deposits than the budget would have it; false if that was known. */
+  raiseFloor(channelId: Hex): boolean {
+    if (this.#floors.has(channelId)) return false;
     this.#floors.add(channelId);
+    return true;
   }
 
   async #payment(
@@ -248,7 +251,9 @@ export class Till {
       throw new PaymentError('topup-needed', 'the channel is empty and must be topped up', true);
     }
     const chosen = wanted !== undefined && wanted > 0n;
-    const size = most(missing, chosen ? wanted : this.#teller.depositSize(suggested));
+    const asked = most(missing, chosen ? wanted : this.#teller.depositSize(suggested));
+    const room = this.#room(channel, this.#spending.budget.deposit);
+    const size = room === undefined ? asked : least(asked, room);
     if (size <= 0n) return undefined;
     try {
       const order = await this.#order(wallet, channel, terms, { size, missing });
@@ -256,15 +261,33 @@ export class Till {
       this.#noticed.delete(channel.channelId);
       return order;
     } catch (error) {
-      if (missing > 0n) throw error;
+      const told = walletError(error);
+      if (missing > 0n) throw told;
+      if (wanted !== undefined) this.#teller.failed(told);
       return undefined; // there is enough for now
     }
   }
 
-  /** What to deposit: what the server finds worth its gas, as far as the budget goes. */
+  /**
+   * What to deposit: what the server finds worth its gas, as far as the budget goes. Throws
+   * `LimitReached` where what is missing goes beyond what may lie in the channel.
+   */
   #suggested(channel: Channel, missing: bigint, target: bigint): bigint {
-    if (this.#floors.has(channel.channelId)) return most(target, missing);
-    return most(missing, least(target, this.#spending.left));
+    const { total, deposit } = this.#spending.budget;
+    const floor = this.#floors.has(channel.channelId);
+    const cap = floor ? (deposit ?? total) : deposit;
+    const room = this.#room(channel, cap);
+    const needed = floor ? most(missing, target) : missing;
+    if (cap !== undefined && room !== undefined && missing > 0n && needed > room) {
+      throw new LimitReached({ limit: 'deposit', needed, spent: refundable(channel), cap });
+    }
+    const suggested = floor ? needed : most(missing, least(target, this.#spending.left));
+    return room === undefined ? suggested : least(suggested, room);
+  }
+
+  /** How much more may lie in a channel, if there is an end to it. */
+  #room(channel: Channel, cap: bigint | undefined): bigint | undefined {
+    return cap === undefined ? undefined : most(0n, cap - refundable(channel));
   }
 
   async #order(
@@ -274,6 +297,7 @@ export class Till {
     { size, missing }: { size: bigint; missing: bigint },
   ): Promise<DepositOrder> {
     const chainId = chainIdOf(terms.network);
+    await this.#account.check(wallet);
     if ((await wallet.chainId()) !== chainId) await wallet.switchChain(chainId);
     const held = await this.#held(wallet, terms);
     if (held !== undefined && (held < missing || held === 0n)) {
