@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { recoverTypedDataAddress } from 'viem/utils';
 import { BurnerWallet } from '../src/lib/burner';
 import { newChannel } from '../src/lib/channel';
@@ -84,6 +84,21 @@ describe.each(stores)('a store in %s', (_, make) => {
     await expect(crypto.subtle.exportKey('raw', kept.wrap)).rejects.toThrow();
     expect((await loadKey(store, 'other')).address).not.toBe(one.address);
   });
+});
+
+it('keeps no more receipts than it may, the newest', async () => {
+  const memory = new MemoryStore(5);
+  for (let n = 0; n < 9; n += 1) await memory.keepToken(`r${n}`, `t${n}`);
+  expect(await memory.token('r3')).toBeUndefined();
+  expect(await memory.token('r4')).toBe('t4');
+  const name = `pruned-${Math.random()}`;
+  const first = new IndexedDbStore(name, 5);
+  await first.keep(CHANNEL);
+  for (let n = 0; n < 9; n += 1) await first.keepToken(`r${n}`, `t${n}`);
+  const since = new IndexedDbStore(name, 5);
+  await vi.waitFor(async () => expect(await since.token('r3')).toBeUndefined());
+  for (const n of [4, 5, 6, 7, 8]) expect(await since.token(`r${n}`)).toBe(`t${n}`);
+  expect(await since.channel(ID)).toEqual(CHANNEL);
 });
 
 it('finds the same burner again', async () => {

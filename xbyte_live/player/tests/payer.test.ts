@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { DEPOSIT_BELOW_MINIMUM } from '../src/lib/codes';
 import { PaymentError } from '../src/lib/errors';
 import { Payer } from '../src/lib/payer';
@@ -853,8 +853,16 @@ describe('closing', () => {
 });
 
 it('pays nothing on a page that has no store', async () => {
-  const { shop } = setUp();
-  const broken = new Payer({ budget: { total: 1n }, fetch: shop.fetch });
-  expect(broken.waiting).toBeUndefined();
-  expect(await broken.close()).toEqual([]);
+  const { shop, wallet } = setUp();
+  const url = shop.add('/hls/a/source/0.ts', 1000);
+  vi.stubGlobal('indexedDB', undefined);
+  try {
+    const broken = new Payer({ wallet, budget: { total: 10_000n }, fetch: shop.fetch });
+    await expect(broken.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'storage' });
+    await expect(broken.close()).rejects.toMatchObject({ code: 'storage' });
+    expect(broken.spent).toBe(0n);
+  } finally {
+    vi.unstubAllGlobals();
+  }
+  expect(shop.paid).toBe(0);
 });
