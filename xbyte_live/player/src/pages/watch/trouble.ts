@@ -46,6 +46,18 @@ const TOLD: Record<string, Told> = {
     title: 'Your cap for a minute is reached.',
     text: 'It goes on by itself when the minute is over, or at once if you raise it.',
   },
+  'cap-deposit': {
+    title: 'The server wants a larger deposit than you agreed to.',
+    text: 'Nothing was deposited, and nothing is until you agree to it.',
+  },
+  'wallet-changed': {
+    title: 'The wallet shows another account.',
+    text: 'Nothing is paid from that one unless you say so.',
+  },
+  'too-large': {
+    title: 'It is too large for a page.',
+    text: 'Nothing was charged. Buy it with xbyte-live pay, which writes it to a file.',
+  },
   overcharged: {
     title: 'Stopped: the server claims more than you agreed to.',
     text: 'Nothing more is signed. Your receipts below say what you did agree to; keep a copy.',

@@ -261,7 +261,10 @@ export class Watch {
 
   get #budget(): Budget {
     const perMinute = this.#meter.minuteCap.cap;
-    return { total: this.#meter.cap.cap, ...(perMinute !== undefined && { perMinute }) };
+    const total = this.#meter.cap.cap;
+    // No more lies in a channel than was spoken of, whatever its server wants.
+    const deposit = most(total, depositOf(this.pricing));
+    return { total, deposit, ...(perMinute !== undefined && { perMinute }) };
   }
 
   #newCaps(): void {
@@ -276,13 +279,22 @@ export class Watch {
       this.#due();
       return;
     }
+    if (cap.limit === 'deposit') {
+      const ask = { label: 'See what it wants', act: () => void this.#askAnew() };
+      this.#notice.show('cap-deposit', [ask, this.#wayToStop]);
+      return;
+    }
     this.#capped = cap;
     this.#meter.state = 'capped';
     this.#meter.show();
     this.#notice.show(cap.limit === 'total' ? 'cap' : 'cap-minute', [
       { label: this.#raising(cap), act: () => this.#raise(cap) },
-      { label: 'Stop and refund', act: () => void this.#refund() },
+      this.#wayToStop,
     ]);
+  }
+
+  get #wayToStop(): WayOut {
+    return { label: 'Stop and refund', act: () => void this.#refund() };
   }
 
   /** What `#raise` comes to. */
@@ -440,7 +452,7 @@ export class Watch {
     } else if (remedy === 'new-price') {
       ways.push({ label: 'See the new price', act: () => void this.#askAnew() });
     } else if (remedy !== 'none') {
-      ways.push({ label: 'Try again', act: again });
+      ways.push({ label: code === 'wallet-changed' ? 'Pay from that one' : 'Try again', act: again });
     }
     if (WALLETS.has(code)) ways.push({ label: 'Another wallet', act: () => this.#another() });
     return ways;
@@ -627,6 +639,7 @@ const WALLETS = new Set<string>([
   'no-wallet',
   'wallet-rejected',
   'wallet-failed',
+  'wallet-changed',
   'wrong-network',
   'insufficient-funds',
 ]);
