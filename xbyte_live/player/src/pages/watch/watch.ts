@@ -593,8 +593,8 @@ export class Watch {
     say(viewers, `${status.viewers_paying} paying now`);
     if (!this.#player?.started) {
       this.#start.disabled = !onAir;
-      if (!onAir) this.#notice.show('offair');
-      else if (this.#notice.code === 'offair') location.reload();
+      if (!onAir && !this.#notice.code) this.#notice.show('offair');
+      if (onAir && this.#notice.code === 'offair') location.reload();
     }
   }
 
