@@ -52,7 +52,7 @@ _OBSERVER = """
     return 0;
   };
   for (const name of ['waiting', 'stalled'])
-    on(name, (e) => { if (seen.playing) seen.waits.push(`${name} with ${ahead(e.target)} s`); });
+    on(name, (e) => { if (seen.playing) seen.waits.push(ahead(e.target)); });
 })();
 """
 

@@ -14,7 +14,7 @@ import type { Payer } from './payer';
 import type { Ahead, PaidRequest } from './types';
 
 const TAG = 'EXT-X-XBYTE-SEGMENT';
-const PARSED = 'hlsManifestParsed' as Events.MANIFEST_PARSED; // the library brings no hls.js
+const PARSED = 'hlsManifestParsed' as unknown as Events.MANIFEST_PARSED; // the library brings no hls.js
 const TRY_AGAIN = 503; // what hls.js tries again after a while
 
 export interface LoaderOptions {

@@ -83,7 +83,7 @@ export class MinuteSlider {
 
   #show(): void {
     const { cap } = this;
-    const text = cap === undefined ? 'no limit' : `${round(cap)} a minute`;
+    const text = cap === undefined ? 'no limit' : round(cap);
     const pauses = cap !== undefined && cap < this.#perMinute;
     const plays = `it plays at ${price(this.#perMinute)} a minute`;
     const about = pauses ? `${plays}, so it will pause` : this.#perMinute > 0n ? plays : '';

@@ -61,7 +61,7 @@ function row(receipt: Receipt): HTMLTableRowElement {
   const line = made('tr', '', { 'data-amount': receipt.amount.toString() });
   const at = new Date(receipt.at);
   line.append(
-    made('td', at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' })),
+    made('td', at.toLocaleTimeString([], { timeStyle: 'medium', hourCycle: 'h23' })),
     made('td', nameOf(receipt)),
     made('td', size(receipt.bytes), { class: 'number' }),
     made('td', exact(receipt.amount), { class: 'number' }),
