@@ -1,5 +1,6 @@
 """The studio: what viewers paid is what the publisher sees, to the unit."""
 
+import asyncio
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from typing import Any
 from playwright.async_api import Browser, Page, Route, expect
 
 from tests.browser.chrome import IN_A_BROWSER, Tab, a_tab
-from tests.browser.watching import earned, watching
+from tests.browser.watching import TICK_S, earned, watching
 from tests.support.demo import Demo
 
 pytestmark = IN_A_BROWSER
@@ -74,9 +75,18 @@ async def test_a_price_that_is_changed_there_is_the_price(
         await expect(save).to_have_text("Saved")
         found = await asked(tab.page, f"/objects/{slug}/pricing.json")
         assert (found["price_per_mb"], found["rewatch"]) == ("0.025", "free")
+        async with asyncio.timeout(30):
+            while await listed(tab.page, slug) != "0.025":  # the list is made anew now and then
+                await asyncio.sleep(TICK_S)
         await tab.page.reload()
         await expect(price).to_have_value("0.025")
         await tab.check()
+
+
+async def listed(page: Page, slug: str) -> str:
+    """The price of an item in the catalog."""
+    items = (await asked(page, "/api/v1/catalog"))["items"]
+    return next(str(item["price_per_mb"]) for item in items if item["slug"] == slug)
 
 
 async def test_a_stream_is_made_and_its_key_is_shown_once_and_revoked(
