@@ -1,5 +1,6 @@
 """Nobody looks into the studio who may not."""
 
+import asyncio
 import logging
 import secrets
 import stat
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.studio_site import ORIGIN, TOKEN, StudioSite, a_studio_site
+from tests.support.studio_site import ORIGIN, TOKEN, StudioSite, a_studio_site, told
 from xbyte_live.administering import TOKEN_FILE, admin_token
 from xbyte_live.cli import main
 from xbyte_live.config import Secret, Settings
@@ -84,14 +85,27 @@ async def test_the_token_opens_everything(site: StudioSite) -> None:
         assert (await client.get(ASKED)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "shown", ["Bearer wrong", f"Basic {TOKEN}", "Bearer", TOKEN, f"Bearer {TOKEN}x", "Bearer \xff"]
-)
-async def test_anything_else_does_not(site: StudioSite, shown: str) -> None:
+@pytest.mark.parametrize("shown", ["Bearer wrong", "Bearer", f"Bearer {TOKEN}x", "Bearer \xff"])
+async def test_whoever_shows_a_token_is_judged_by_it(site: StudioSite, shown: str) -> None:
     async with site.client() as client:
         await logged_in(site, client)
         reply = await client.get(ASKED, headers={b"authorization": shown.encode("latin-1")})
-        assert reply.status_code == 401  # whoever shows a token is judged by it
+        assert reply.status_code == 401
+
+
+@pytest.mark.parametrize("shown", [f"Basic {TOKEN}", "Basic cHJveHk6c2VjcmV0", TOKEN, "Digest x"])
+async def test_what_is_for_a_proxy_in_front_opens_nothing_and_shuts_nobody_out(
+    site: StudioSite, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site.client(authorization=shown) as client:
+        statuses = [(await client.get(ASKED)).status_code for _ in range(12)]
+        assert statuses == [401] * 12  # it is no token that somebody guesses
+        assert (await client.get("/studio/login")).json() == {"logged_in": False}
+        await logged_in(site, client)
+        assert (await client.get(ASKED)).status_code == 200
+        reply = await client.post("/api/v1/streams", json={"slug": "evil"})
+        assert reply.status_code == 403  # as without it, only our own page changes things
+    assert "wrong" not in caplog.text
 
 
 async def test_wrong_tokens_are_limited_and_never_logged(
@@ -138,6 +152,42 @@ async def test_the_token_logs_in_too(site: StudioSite) -> None:
         assert (await client.get(ASKED)).status_code == 200
         assert (await client.post("/studio/logout")).status_code == 200
         assert (await client.get(ASKED)).status_code == 401
+
+
+async def test_after_logging_out_the_cookie_opens_nothing_on_any_process(
+    database_url: str,
+) -> None:
+    async with (
+        a_studio_site(database_url) as one,
+        a_studio_site(database_url) as other,
+        one.client(origin=ORIGIN) as client,
+        one.client(origin=ORIGIN) as elsewhere,
+    ):
+        await logged_in(one, client)
+        await logged_in(one, elsewhere)
+        kept = dict(client.cookies)
+        assert kept and (await client.post("/studio/logout")).status_code == 200
+        for site in (one, other):
+            async with site.client(origin=ORIGIN) as thief:
+                thief.cookies.update(kept)
+                assert (await thief.get(ASKED)).status_code == 401
+                assert (await thief.get("/studio/login")).json() == {"logged_in": False}
+                assert (await thief.post("/studio/logout")).status_code == 200  # as it was
+        assert (await elsewhere.get(ASKED)).status_code == 200  # a login of its own
+
+
+async def test_logging_out_ends_the_live_figures_too(site: StudioSite) -> None:
+    async with site.client(origin=ORIGIN) as client:
+        await logged_in(site, client)
+        (cookie,) = client.cookies.jar
+        async with site.client(cookie=f"{cookie.name}={cookie.value}") as page:
+            following = asyncio.create_task(told(site, page, 1000))
+            while not site.studio.events.subscribers:
+                await asyncio.sleep(0.01)
+            assert (await client.post("/studio/logout")).status_code == 200
+            async with asyncio.timeout(30):
+                assert await following
+    assert site.studio.events.subscribers == 0
 
 
 @pytest.mark.parametrize("body", [{}, {"code": "x", "token": "y"}, {"code": 1}, {"user": "x"}])
@@ -197,34 +247,35 @@ async def test_no_page_of_another_site_may_read_the_admin_api(site: StudioSite) 
 
 def test_codes_and_cookies_end() -> None:
     passes = Passes(TOKEN)
-    code, cookie = passes.code(NONCE, NOW), passes.cookie(NOW)
+    code, cookie = passes.code(NONCE, NOW), passes.cookie(NONCE, NOW)
     assert passes.read_code(code, NOW + CODE_LASTS - 1) == (NONCE, NOW + CODE_LASTS)
     assert passes.read_code(code, NOW + CODE_LASTS) is None
-    assert passes.is_cookie(cookie, NOW + COOKIE_LASTS - 1)
-    assert not passes.is_cookie(cookie, NOW + COOKIE_LASTS)
+    assert passes.read_cookie(cookie, NOW + COOKIE_LASTS - 1) == (NONCE, NOW + COOKIE_LASTS)
+    assert passes.read_cookie(cookie, NOW + COOKIE_LASTS) is None
 
 
 def test_another_token_opens_nothing() -> None:
     passes, other = Passes(TOKEN), Passes(TOKEN + "x")
     assert other.read_code(passes.code(NONCE, NOW), NOW) is None
-    assert not other.is_cookie(passes.cookie(NOW), NOW)
+    assert other.read_cookie(passes.cookie(NONCE, NOW), NOW) is None
     assert not other.is_token(TOKEN) and passes.is_token(TOKEN)
 
 
 def test_a_code_is_no_cookie() -> None:
     passes = Passes(TOKEN)
-    until, _, seal = passes.code(NONCE, NOW).split(".")
-    assert not passes.is_cookie(f"{until}.{seal}", NOW)
+    assert passes.read_cookie(passes.code(NONCE, NOW), NOW) is None
+    assert passes.read_code(passes.cookie(NONCE, NOW), NOW) is None
 
 
 @given(st.text(max_size=120), st.integers(0, 200))
 def test_nothing_made_up_is_taken(text: str, cut: int) -> None:
     passes = Passes(TOKEN)
-    for made in (text, passes.code(NONCE, NOW)[:cut] + text, passes.cookie(NOW)[:cut] + text):
-        if made != passes.code(NONCE, NOW):
+    code, cookie = passes.code(NONCE, NOW), passes.cookie(NONCE, NOW)
+    for made in (text, code[:cut] + text, cookie[:cut] + text):
+        if made != code:
             assert passes.read_code(made, NOW) is None
-        if made != passes.cookie(NOW):
-            assert not passes.is_cookie(made, NOW)
+        if made != cookie:
+            assert passes.read_cookie(made, NOW) is None
         assert not passes.is_token(made)
 
 

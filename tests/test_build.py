@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_the_wheel_has_the_built_pages_and_not_their_sources(tree: Path, tmp_pat
 
     assert "the pages are left out" not in said
     built = {name for name in names if name.startswith("xbyte_live/web/static/")}
-    pages = {"home.js", "watch.js", "studio.js", "pages.css"}
+    pages = {"home.js", "watch.js", "studio.js", "pages.css", "xbyte-hls.d.ts"}
     assert pages | {"xbyte-hls.js", "xbyte-hls.global.js"} <= {Path(name).name for name in built}
     assert not [name for name in names if name.startswith("xbyte_live/player/")]
     assert not [name for name in names if name.endswith((".ts.map", ".js.map", ".css.map"))]
@@ -119,7 +120,8 @@ def player(tmp_path: Path) -> Path:
     (folder / "src").mkdir(parents=True)
     (folder / "package-lock.json").write_text(json.dumps(SMALL))
     (folder / "package.json").write_text(json.dumps(SMALL["packages"][""]))
-    (folder / "tsconfig.json").write_text("{}")
+    for name in ("tsconfig.json", "tsconfig.types.json"):
+        (folder / name).write_text("{}")
     (folder / "src" / "words.js").write_text("export const words = 'one';\n")
     (folder / "build.mjs").write_text(BUILD)
     return folder
@@ -156,4 +158,41 @@ def test_what_was_built_stays_when_the_sources_do_not_build(
         build()
 
     assert (tmp_path / "static" / "watch.js").read_text() == "one"
+    assert {path.name for path in tmp_path.iterdir()} == {"player", "static", "cache"}
+
+
+def test_builds_at_the_same_time_are_one(build: Callable[[], bool], tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: build(), range(4)))
+
+    assert sorted(done) == [False, False, False, True]
+    assert (tmp_path / "static" / "watch.js").read_text() == "one"
+    assert {path.name for path in tmp_path.iterdir()} == {"player", "static", "cache"}
+
+
+def test_a_build_that_dies_while_it_replaces_leaves_nothing_for_good(
+    build: Callable[[], bool], player: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build()
+    source = player / "src" / "words.js"
+    source.write_text("export const words = 'two';\n")
+    rename = Path.rename
+
+    def die(path: Path, target: Path) -> Path:
+        if target == tmp_path / "static":
+            # as a killed process does: nothing of it runs any more
+            monkeypatch.setattr(bundle.shutil, "rmtree", lambda *_, **__: None)
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", die)
+    with pytest.raises(KeyboardInterrupt):
+        build()
+    monkeypatch.undo()
+    assert not (tmp_path / "static").exists()
+
+    source.write_text("const;\n")
+    with pytest.raises(DevnetError):
+        build()
+    assert (tmp_path / "static" / "watch.js").read_text() == "one"  # as it was before
     assert {path.name for path in tmp_path.iterdir()} == {"player", "static", "cache"}

@@ -1,5 +1,6 @@
 """The command line as scripts and people use it: output, exit codes, one line for each error."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,7 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.server import free_port
+from xbyte_live import doctor
 from xbyte_live.cli import main
+from xbyte_live.player.bundle import build
+from xbyte_live.web.assets import NEEDED, Assets
 
 PAYEE = "0x00000000000000000000000000000000000000aa"
 
@@ -95,7 +99,31 @@ def test_a_wallet_is_made_once(env: dict[str, str]) -> None:
     assert (Path(env["XBYTE_WALLET"]).stat().st_mode & 0o777) == 0o600
 
 
-def test_doctor_says_what_to_do(env: dict[str, str]) -> None:
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for the built pages, with all they need."""
+    folder = tmp_path / "static"
+    folder.mkdir()
+    for name in NEEDED:
+        (folder / name).write_text("built")
+    monkeypatch.setattr(doctor, "Assets", lambda: Assets(folder))
+    return folder
+
+
+def test_doctor_says_when_the_pages_are_missing(env: dict[str, str], built: Path) -> None:
+    (built / "watch.js").unlink()
+    found = {f["check"]: f for f in json.loads(run(env, "doctor", "--json").stdout)}
+    assert not found["pages"]["ok"]
+    assert found["pages"]["says"].startswith("watch.js: ")
+    assert "install again where npm reaches its registry" in found["pages"]["says"]
+
+
+def test_what_the_pages_need_is_what_is_built() -> None:
+    build()  # nothing where it is up to date
+    assert asyncio.run(Assets().missing()) == []
+
+
+def test_doctor_says_what_to_do(env: dict[str, str], built: Path) -> None:
     port = free_port()
     env |= {
         "XBYTE_RPC_URLS": f"eip155:8453=http://127.0.0.1:{port}",
@@ -112,6 +140,7 @@ def test_doctor_says_what_to_do(env: dict[str, str]) -> None:
         "rtmp",
         "database",
         "store",
+        "pages",
     }
     assert "XBYTE_PAY_TO" in found["payee"][1]
     assert "rpc_urls" in found["chain"][1]

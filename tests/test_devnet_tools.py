@@ -132,6 +132,22 @@ def test_many_at_once_install_once(tmp_path: Path) -> None:
     assert npm.install("small", SMALL, tmp_path).stat().st_ino == inode
 
 
+def test_what_only_development_needs_can_be_left_out(tmp_path: Path) -> None:
+    lock = json.loads(json.dumps(SMALL))
+    lock["packages"][""] = {
+        "name": "small",
+        "dependencies": {},
+        "devDependencies": {"js-sha3": "*"},
+    }
+    lock["packages"]["node_modules/js-sha3"]["dev"] = True
+
+    lean = npm.install("small", lock, tmp_path, dev=False)
+    whole = npm.install("small", lock, tmp_path)
+
+    assert not (lean / "js-sha3").exists()
+    assert (whole / "js-sha3" / "package.json").exists()
+
+
 def test_what_a_killed_install_left_is_swept_away(tmp_path: Path) -> None:
     modules = npm.install("small", SMALL, tmp_path)
     partial = modules.parent.with_name(modules.parent.name + ".partial")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import av
@@ -122,6 +123,33 @@ def test_something_moves(broadcast: tuple[Received, int, str]) -> None:
     got, _, _ = broadcast
     places = {bar_of(frame) for _, frame in got.pictures[:30]}
     assert len(places) > 20
+
+
+def test_a_machine_that_stands_still_for_a_while_costs_no_keyframe() -> None:
+    url = f"rtmp://127.0.0.1:{free_port()}/live/{KEY}"
+    with ThreadPoolExecutor(1) as pool:
+        listening: Future[Received] = pool.submit(listen, url, 9)
+        while True:
+            running = start(url)
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(4)  # by then it broadcasts
+            if running.returncode is None:
+                break
+            assert not listening.done()
+        for _ in range(2):
+            running.send_signal(signal.SIGSTOP)
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(1.4)
+            running.send_signal(signal.SIGCONT)
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(0.7)  # less than it takes to catch up picture by picture
+        got = listening.result()
+        running.communicate(timeout=60)
+    gaps = [b - a for a, b in zip(got.keyframes, got.keyframes[1:], strict=False)]
+    assert len(gaps) >= 4
+    assert max(gaps) <= 2.2
+    shown = got.times["video"]
+    assert len(shown) < 30 * shown[-1]  # pictures were left out indeed
 
 
 def test_when_the_server_hangs_up_it_says_so_and_ends(

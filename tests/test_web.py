@@ -151,6 +151,7 @@ async def test_titles_and_objects_do_not_answer_for_each_other(site: Site) -> No
         ("/hls/plasma/pricing.json", {}, 200),
         ("/objects/paper", {}, 402),
         ("/api/v1/catalog", {}, 200),
+        ("/channels/0x" + "00" * 32, {}, 404),
     ],
 )
 async def test_any_page_may_read_every_playback_answer(

@@ -13,7 +13,7 @@ from xbyte_live.db.engine import Database
 from xbyte_live.errors import ConfigError
 from xbyte_live.ledger.earnings import Earnings
 from xbyte_live.ledger.export import Export
-from xbyte_live.ledger.leases import LeaseLedger
+from xbyte_live.ledger.logins import Logins
 from xbyte_live.streams import Streams
 from xbyte_live.web.auth import Guard
 from xbyte_live.web.dashboard import Dashboard
@@ -31,7 +31,7 @@ def build_studio(settings: Settings, database: Database, catalog: Catalog) -> St
     earnings = Earnings(database)
     guard = Guard(
         Passes(admin_token(settings)),
-        LeaseLedger(database),
+        Logins(database),
         public_url=settings.public_url,
         failures=settings.admin_failures,
     )

@@ -258,7 +258,7 @@ def _tell(settings: Settings, titles: list[Title], key: str) -> None:
     bold = (lambda text: click.style(text, bold=True)) if on_terminal() else str
     click.echo()
     click.echo(bold(f"Open {url}/ in a browser"))
-    click.echo("and press play: a test wallet made in the browser pays, the meter shows each cent.")
+    click.echo("and choose what to play: a test wallet in it pays, a meter shows each cent.")
     click.echo("what it earns shows in the studio, which this link opens once:")
     click.echo(f"  {login_url(settings)}")
     place = f"--data-dir {settings.data_dir} --port {settings.port}"

@@ -13,6 +13,7 @@ from xbyte_live.errors import ChainUnavailable, XByteError
 from xbyte_live.payments.keys import is_address
 from xbyte_live.payments.methods import accepted_assets
 from xbyte_live.service import open_shelf
+from xbyte_live.web.assets import Assets
 from xbyte_live.web.health import store_check
 
 Check = Callable[[Settings], Awaitable[str]]
@@ -102,6 +103,16 @@ async def _store(settings: Settings) -> str:
     return "takes, gives back and deletes bytes"
 
 
+async def _pages(settings: Settings) -> str:
+    missing = await Assets().missing()
+    if missing:
+        raise XByteError(
+            f"{', '.join(missing)}: not built, so the pages do not work; install again where npm "
+            "reaches its registry, or run python -m xbyte_live.player.bundle in the sources"
+        )
+    return "scripts and styles are there"
+
+
 async def _chain(settings: Settings) -> str:
     assets = accepted_assets(settings)
     chains = build_chains(settings, assets)
@@ -134,6 +145,7 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("rtmp", _rtmp),
     ("database", _database),
     ("store", _store),
+    ("pages", _pages),
     ("chain", _chain),
     ("facilitator", _facilitator),
 )

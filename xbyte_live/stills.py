@@ -13,33 +13,55 @@ from xbyte_live.models import Rendition, Stream, segment_key
 from xbyte_live.store.cache import SegmentCache
 
 _KEPT = 20.0  # seconds a picture stands for its stream
-_PATIENCE = 10.0  # seconds
+_PATIENCE = 10.0  # seconds that drawing one may take
+_LINE = 16  # streams whose pictures are being drawn or waited for
 _STREAMS = 256  # whose pictures are held
 _CODECS = {"avc1": "h264", "hvc1": "hevc", "hev1": "hevc"}
 
 
 class Stills:
-    """Pictures of streams, each at most 20 seconds old, one drawn at a time."""
+    """Pictures of streams, each at most 20 seconds old, one drawn at a time.
 
-    def __init__(self, cache: SegmentCache, clock: Callable[[], float] = time.monotonic) -> None:
+    Whoever asks waits ``patience`` seconds for theirs at most; it is drawn all the same, and there
+    the next time. Of a long line of streams the last are not drawn until they are asked for again.
+    """
+
+    def __init__(
+        self,
+        cache: SegmentCache,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        patience: float = 1.0,
+    ) -> None:
         self._cache = cache
         self._clock = clock
+        self._patience = patience
         self._drawn: OrderedDict[str, tuple[float, bytes | None]] = OrderedDict()
-        self._drawing = asyncio.Lock()
+        self._line: dict[str, asyncio.Task[None]] = {}
+        self._pen = asyncio.Lock()
 
     async def of(self, stream: Stream) -> bytes | None:
-        """A JPEG of what is on air, or was last; ``None`` where there is nothing to see."""
+        """A JPEG of what is on air, or was last; ``None`` where there is nothing to see yet."""
+        if self._held(stream.slug) is None and (drawing := self._drawing(stream)):
+            await asyncio.wait({drawing}, timeout=self._patience)
         found = self._held(stream.slug)
-        if found is None:
-            async with self._drawing:
-                found = self._held(stream.slug)
-                if found is None:
-                    found = self._clock(), await self._draw(stream) or self._before(stream)
-                    self._drawn[stream.slug] = found
-                    self._drawn.move_to_end(stream.slug)
-                    if len(self._drawn) > _STREAMS:
-                        self._drawn.popitem(last=False)
-        return found[1]
+        return found[1] if found else self._before(stream)
+
+    def _drawing(self, stream: Stream) -> asyncio.Task[None] | None:
+        """What draws this stream, now or when it is its turn; ``None`` where the line is full."""
+        drawing = self._line.get(stream.slug)
+        if drawing is None and len(self._line) < _LINE:
+            drawing = self._line[stream.slug] = asyncio.create_task(self._redraw(stream))
+            drawing.add_done_callback(lambda _: self._line.pop(stream.slug))
+        return drawing
+
+    async def _redraw(self, stream: Stream) -> None:
+        async with self._pen:
+            began = self._clock()
+            self._drawn[stream.slug] = began, await self._draw(stream) or self._before(stream)
+        self._drawn.move_to_end(stream.slug)
+        if len(self._drawn) > _STREAMS:
+            self._drawn.popitem(last=False)
 
     def _before(self, stream: Stream) -> bytes | None:
         """The picture that stands until another one can be drawn."""

@@ -156,7 +156,8 @@ async def a_demo(folder: Path) -> AsyncIterator[Demo]:
 async def measure(starts: int, seconds: float) -> dict[str, Any]:
     """Everything, with prices set to nothing and back."""
     build()
-    modules = npm.install("player", json.loads((PLAYER / "package-lock.json").read_text()))
+    lock = json.loads((PLAYER / "package-lock.json").read_text())
+    modules = npm.install("player", lock, dev=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with a_demo(folder) as demo, a_browser() as browser, a_tab(browser) as tab:

@@ -30,7 +30,7 @@ DESKTOP = {"width": 1440, "height": 900}
 # Runs in every document before its own scripts: what went wrong, and how its media played.
 _OBSERVER = """
 (() => {
-  const seen = { violations: [], shift: 0, moved: [], waits: 0, playing: false };
+  const seen = { violations: [], shift: 0, moved: [], waits: [], playing: false };
   Object.defineProperty(window, '__seen', { value: seen });
   addEventListener('securitypolicyviolation', (e) =>
     seen.violations.push(`${e.violatedDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber}`));
@@ -45,7 +45,14 @@ _OBSERVER = """
   on('playing', () => { seen.playing = true; });
   on('pause', () => { seen.playing = false; });
   on('seeking', () => { seen.playing = false; });
-  for (const name of ['waiting', 'stalled']) on(name, () => { if (seen.playing) seen.waits += 1; });
+  const ahead = ({ buffered, currentTime }) => {
+    for (let i = 0; i < buffered.length; i += 1)
+      if (buffered.start(i) - 0.5 <= currentTime && currentTime <= buffered.end(i))
+        return buffered.end(i) - currentTime;
+    return 0;
+  };
+  for (const name of ['waiting', 'stalled'])
+    on(name, (e) => { if (seen.playing) seen.waits.push(ahead(e.target)); });
 })();
 """
 

@@ -1,9 +1,11 @@
-"""The library on a page of somebody else's, from another origin."""
+"""The README's lines, word for word, on a page of somebody else's: they play, and they pay."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
-from playwright.async_api import Browser
+from playwright.async_api import Browser, ConsoleMessage
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -11,59 +13,84 @@ from starlette.routing import Route
 
 from tests.browser.chrome import IN_A_BROWSER, a_tab
 from tests.browser.wallet import ScriptedWallet
-from tests.browser.watching import WatchPage, ledger_of
+from tests.browser.watching import WatchPage, at_rest, ledger_of
 from tests.support.chain import serving
-from tests.support.demo import Demo
+from tests.support.demo import ROOT, Demo
 from xbyte_live.devnet import npm
 from xbyte_live.devnet.chain import Chain
 from xbyte_live.player.bundle import PLAYER
 
 pytestmark = IN_A_BROWSER
 
-HTML = """<!doctype html><html lang="en"><title>Elsewhere</title>
-<video controls muted></video><output data-amount="0" id="paid"></output>
-<script type="module">
-import Hls from '/hls.mjs';
-import {{ Payer, injectedWallets, xbyteLoader }} from '{demo}/static/xbyte-hls.js';
-
-const [wallet] = await injectedWallets();
-const payer = new Payer({{ wallet, budget: {{ total: 50_000n }} }});
-payer.addEventListener('spend', ({{ detail }}) => {{
-  document.querySelector('output').dataset.amount = String(detail.total);
-}});
-const hls = new Hls({{ fLoader: xbyteLoader(payer) }});
-hls.loadSource('{demo}/hls/aurora/index.m3u8');
-hls.attachMedia(document.querySelector('video'));
-await document.querySelector('video').play();
-</script></html>"""
+HOST, ITEM, SLUG = "https://media.example", "/hls/film/", "aurora"
+PAGE = """<!doctype html><html lang="en"><title>Elsewhere</title>
+<script type="importmap">{"imports": {"hls.js": "/hls.mjs"}}</script>
+%s</html>"""
+READMES = (ROOT / "README.md", PLAYER / "README.md")
 
 
-def elsewhere(demo: Demo) -> Starlette:
-    """A site that has nothing but a page, and hls.js."""
+def snippet_of(readme: Path) -> str:
+    """What a README tells people to paste."""
+    (snippet,) = re.findall(r"```html\n(.*?)```", readme.read_text("utf-8"), re.DOTALL)
+    return str(snippet)
+
+
+def elsewhere(snippet: str, demo: Demo) -> Starlette:
+    """A site that has nothing but that page, and hls.js where its import map says."""
+    assert HOST in snippet and ITEM in snippet
+    html = PAGE % snippet.replace(HOST, demo.url).replace(ITEM, f"/hls/{SLUG}/")
     lock = json.loads((PLAYER / "package-lock.json").read_text())
-    player = npm.install("player", lock) / "hls.js" / "dist" / "hls.mjs"
+    player = npm.install("player", lock, dev=False) / "hls.js" / "dist" / "hls.mjs"
 
     async def page(_: Request) -> Response:
-        return HTMLResponse(HTML.format(demo=demo.url))
+        return HTMLResponse(html)
 
     async def script(_: Request) -> Response:
-        return PlainTextResponse(Path(player).read_text("utf-8"), media_type="text/javascript")
+        return PlainTextResponse(player.read_text("utf-8"), media_type="text/javascript")
 
     return Starlette(routes=[Route("/", page), Route("/hls.mjs", script)])
+
+
+async def test_both_readmes_tell_the_same_lines() -> None:
+    assert len({snippet_of(readme) for readme in READMES}) == 1
 
 
 async def test_a_page_of_another_origin_plays_and_pays(demo: Demo, browser: Browser) -> None:
     wallet = ScriptedWallet(demo.described["rpc_url"], demo.described["chain_id"])
     async with Chain(wallet.rpc_url) as chain, a_tab(browser) as tab:
-        await chain.fund(wallet.account.address, usdc=1_000_000)
+        await chain.fund(wallet.account.address, usdc=5_000_000)
         await wallet.join(tab.page)
-        with serving(elsewhere(demo)) as origin:
+        told = [0]
+
+        def heard(said: ConsoleMessage) -> None:
+            total = re.fullmatch(r"(\d+) spent", said.text)
+            told.extend([int(total[1])] if total else [])
+
+        async def last_told() -> int:
+            return told[-1]
+
+        tab.page.on("console", heard)
+        preflights: list[str] = []
+        wire = await tab.page.context.new_cdp_session(tab.page)
+
+        def asked_before(sent: dict[str, Any]) -> None:
+            if sent["request"]["method"] == "OPTIONS":
+                preflights.append(sent["request"]["url"])
+
+        wire.on("Network.requestWillBeSent", asked_before)
+        await wire.send("Network.enable")
+        with serving(elsewhere(snippet_of(READMES[0]), demo)) as origin:
             await tab.page.goto(origin)
-            watch = WatchPage(tab, demo, "aurora")
+            watch = WatchPage(tab, demo, SLUG)
+            await tab.page.mouse.click(5, 5)  # a page may play with sound after a click
+            await tab.page.evaluate("() => document.querySelector('#video').play()")
             await watch.playing(5)
-            await tab.page.evaluate("() => document.querySelector('video').pause()")
-            paid = await watch.settled()
+            await tab.page.evaluate("() => document.querySelector('#video').pause()")
+            paid = await at_rest(last_told)
             assert paid == await watch.cost() > 0
+            assert wallet.asked.count("eth_signTypedData_v4") == 1
+            bought = [f"{demo.url}/{one.path}" for one in watch.bought()]
+            assert set(bought) <= set(preflights)
             rows = await ledger_of(demo, wallet.account.address)
             assert paid == sum(row["amount"] for row in rows)
             await tab.check(expected=("favicon",))

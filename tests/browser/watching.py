@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,11 @@ from xbyte_live.money import Price
 
 TICK_S = 0.25
 CAPS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 500_000, 1_000_000)
+
+NO_CAP = 0
+MINUTE_CAPS = (
+    100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, NO_CAP,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +97,7 @@ class WatchPage:
 
     async def settled(self) -> int:
         """What the meter says once nothing moves any more: what is on its way has arrived."""
-        before, since = -1, time.monotonic()
-        async with asyncio.timeout(30):
-            while (now := await self.paid()) != before or time.monotonic() - since < 2:
-                if now != before:
-                    before, since = now, time.monotonic()
-                await asyncio.sleep(TICK_S)
-        return now
+        return await at_rest(self.paid)
 
     def bought(self) -> list[Bought]:
         """What the tab has paid for, by the headers of requests and answers."""
@@ -111,9 +110,31 @@ class WatchPage:
         return sum(price.amount_for(one.size) for one in self.bought())
 
 
-async def slide(slider: Locator, cap: int) -> None:
+async def paid_in_full(watch: WatchPage) -> int:
+    """What was paid, by the meter, the answers on the wire and the server's books alike."""
+    paid = await watch.settled()
+    bought = watch.bought()
+    assert paid == await watch.cost() > 0
+    rows = await ledger_of(watch.demo, bought[0].payer)
+    assert paid == sum(row["amount"] for row in rows)
+    assert sorted(row["resource"] for row in rows) == sorted(f"/{one.path}" for one in bought)
+    return paid
+
+
+async def at_rest(figure: Callable[[], Awaitable[int]]) -> int:
+    """A figure once it has not moved for a while."""
+    before, since = -1, time.monotonic()
+    async with asyncio.timeout(30):
+        while (now := await figure()) != before or time.monotonic() - since < 2:
+            if now != before:
+                before, since = now, time.monotonic()
+            await asyncio.sleep(TICK_S)
+    return now
+
+
+async def slide(slider: Locator, cap: int, caps: tuple[int, ...] = CAPS) -> None:
     """Move a slider of caps to one of its steps."""
-    await slider.fill(str(CAPS.index(cap)))
+    await slider.fill(str(caps.index(cap)))
 
 
 @asynccontextmanager

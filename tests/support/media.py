@@ -31,6 +31,8 @@ class Video:
     bit_rate: int = 0
     options: dict[str, str] = field(default_factory=dict)
     times: Sequence[int] = ()
+    width: int = WIDTH
+    height: int = HEIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _pictures(
     base = Fraction(1, 1000) if video.times else 1 / video.rate
     stream = output.add_stream(video.codec, rate=video.rate, options=_STEADY | video.options)
     context = stream.codec_context
-    stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"  # type: ignore[attr-defined]
+    stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"  # type: ignore[attr-defined]
     context.time_base, context.gop_size = base, video.group  # type: ignore[attr-defined]
     context.max_b_frames = video.b_frames  # type: ignore[attr-defined]
     if video.bit_rate:
@@ -137,22 +139,23 @@ def _pictures(
 def _encoded_pictures(
     stream: Any, video: Video, base: Fraction, seconds: int
 ) -> "Iterator[tuple[float, list[Packet[Any]]]]":
-    noise = random.Random(1).randbytes(4 * WIDTH * HEIGHT) if video.bit_rate else b""
+    area = video.width * video.height
+    noise = random.Random(1).randbytes(4 * area) if video.bit_rate else b""
     times = video.times or range(round(seconds * video.rate))
     for number, at in enumerate(times):
-        frame = _picture(number, noise)
+        frame = _picture(number, noise, video)
         frame.pts, frame.time_base = at, base
         yield float(at * base), stream.encode(frame)
     yield float(seconds), stream.encode(None)
 
 
-def _picture(number: int, noise: bytes) -> VideoFrame:
+def _picture(number: int, noise: bytes, video: Video) -> VideoFrame:
     """A gradient that moves, or a new part of the noise."""
-    frame = VideoFrame(WIDTH, HEIGHT, "yuv420p")
-    ramp = bytes(range(256)) * 3
+    frame = VideoFrame(video.width, video.height, "yuv420p")
+    ramp = bytes(range(256)) * (2 + -(-video.width // 256))
     for index, plane in enumerate(frame.planes):
         if noise and index == 0:
-            start = number * 7919 % (3 * WIDTH * HEIGHT)
+            start = number * 7919 % (3 * video.width * video.height)
             plane.update(noise[start : start + plane.buffer_size].ljust(plane.buffer_size, b"\x80"))
             continue
         lines = (

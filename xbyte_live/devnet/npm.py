@@ -52,42 +52,45 @@ def node_tools() -> NodeTools:
     )
 
 
-def install(name: str, lock: Mapping[str, Any], cache_dir: Path | None = None) -> Path:
+def install(
+    name: str, lock: Mapping[str, Any], cache_dir: Path | None = None, *, dev: bool = True
+) -> Path:
     """Install what ``lock`` (a ``package-lock.json``) pins and return its ``node_modules``.
 
-    Content is checked against the lock's digests by npm; install scripts do not run. It is done
-    once per ``name`` and lock: other processes wait, and one that was killed leaves nothing that
-    counts. Blocking. Raises ``DevnetError`` when npm cannot deliver.
+    Without ``dev`` what only its development needs is left out, in a folder of its own. Content
+    is checked against the lock's digests by npm; install scripts do not run. It is done once per
+    ``name`` and lock: other processes wait, and one that was killed leaves nothing that counts.
+    Blocking. Raises ``DevnetError`` when npm cannot deliver.
     """
     text = json.dumps(lock, sort_keys=True)
-    label = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    label = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}{'' if dev else '-lean'}"
     cache = cache_dir or default_cache_dir()
     done = cache / label
     if not done.exists():
         with _locked(cache / f"{label}.lock"):
             if not done.exists():
-                _install_into(done, lock, text)
+                _install_into(done, lock, text, () if dev else ("--omit=dev",))
     return done / "node_modules"
 
 
-def _install_into(done: Path, lock: Mapping[str, Any], text: str) -> None:
+def _install_into(done: Path, lock: Mapping[str, Any], text: str, options: tuple[str, ...]) -> None:
     partial = done.with_name(f"{done.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     root = {"private": True, **lock["packages"][""]}
     (partial / "package.json").write_text(json.dumps(root))
     (partial / "package-lock.json").write_text(text)
-    _run_npm(partial, ", ".join(f"{n}@{v}" for n, v in root["dependencies"].items()))
+    _run_npm(partial, ", ".join(f"{n}@{v}" for n, v in root["dependencies"].items()), options)
     partial.rename(done)
 
 
-def _run_npm(directory: Path, wanted: str) -> None:
+def _run_npm(directory: Path, wanted: str, options: tuple[str, ...]) -> None:
     tools = node_tools()
     quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
     path = os.pathsep.join((str(Path(tools.node).parent), os.environ.get("PATH", os.defpath)))
     try:
         subprocess.run(
-            (*tools.npm, "ci", *quiet),
+            (*tools.npm, "ci", *options, *quiet),
             cwd=directory,
             env={**os.environ, "PATH": path},
             stdin=subprocess.DEVNULL,

@@ -31,7 +31,9 @@ WIDTH, HEIGHT, FPS = 640, 360, 30
 RATE, CHUNK = 48_000, 1024
 _GROUP = 2 * FPS
 _LOOP = 100  # pictures until the background repeats
-_BEHIND_S = 1.0  # later than this, pictures are left out instead of hurried after
+_BEHIND_S = 0.5  # later than this, it is hurried after with every third picture
+_HURRIED = 2  # pictures left out before each of these: no gap that anybody would call one
+_LOST_S = 10.0  # later than this, as after a sleep, all that was missed is left out
 _STALLED_S = 20
 _DOT = 8
 _CLOCK_WIDTH = (6 * len("00:00:00.0") + 1) * _DOT
@@ -48,6 +50,7 @@ _X264 = {
     "g": str(_GROUP),
     "keyint_min": str(_GROUP),
     "sc_threshold": "0",
+    "forced-idr": "1",
 }
 
 
@@ -84,14 +87,16 @@ def _broadcast(output: OutputContainer, picture: VideoStream, sound: AudioStream
     start, began_at = time.monotonic(), time.time()
     chunks = _sound(began_at)
     heard = next(chunks)
-    number = 0
+    number, group = 0, -1
     while True:
         signal.alarm(_STALLED_S)  # ends the process, for FFmpeg waits for a silent server for ever
         number += _wait_for(start, number)
         seen = next(background)
         _draw(seen, time.time())
         seen.pts, seen.time_base = number, Fraction(1, FPS)
-        seen.pict_type = PictureType.NONE
+        # by the clock: the encoder counts pictures, and those left out are time all the same
+        seen.pict_type = PictureType.NONE if number // _GROUP == group else PictureType.I
+        group = number // _GROUP
         output.mux(picture.encode(seen))
         number += 1
         while heard.pts is not None and heard.pts * FPS < number * RATE:
@@ -100,11 +105,13 @@ def _broadcast(output: OutputContainer, picture: VideoStream, sound: AudioStream
 
 
 def _wait_for(start: float, number: int) -> int:
-    """Wait until picture ``number`` is due; how many to leave out because it is long past."""
+    """Wait until picture ``number`` is due; how many to leave out because it is past."""
     late = time.monotonic() - start - number / FPS
     if late < 0:
         time.sleep(-late)
-    return int(late * FPS) if late > _BEHIND_S else 0
+    if late > _LOST_S:
+        return int(late * FPS)
+    return _HURRIED if late > _BEHIND_S else 0
 
 
 def _background() -> Iterator[VideoFrame]:

@@ -1,8 +1,9 @@
-// Bundles the library and the pages: node build.mjs [--out DIR] [--sourcemap]
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+// Bundles the library, its types and the pages: node build.mjs [--out DIR] [--sourcemap]
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import { generateDtsBundle } from 'dts-bundle-generator';
 import { build } from 'esbuild';
 
 const root = dirname(fileURLToPath(import.meta.url));
@@ -47,6 +48,12 @@ const results = await Promise.all([
     ? [build({ ...shared, entryPoints: pages, format: 'esm', outdir: out, outbase: 'src/pages' })]
     : []),
 ]);
+
+const [types] = generateDtsBundle(
+  [{ filePath: join(root, library), libraries: { importedLibraries: ['hls.js'] }, output: { noBanner: true } }],
+  { preferredConfigPath: join(root, 'tsconfig.types.json') },
+);
+writeFileSync(join(out, 'xbyte-hls.d.ts'), types);
 
 for (const { metafile } of results) {
   for (const path of Object.keys(metafile.outputs)) {

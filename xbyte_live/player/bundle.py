@@ -1,12 +1,15 @@
 """Adapter: builds the scripts of the pages from their sources, when these have changed."""
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from xbyte_live.devnet import npm
@@ -14,31 +17,57 @@ from xbyte_live.errors import DevnetError
 
 PLAYER = Path(__file__).parent
 STATIC = PLAYER.parent / "web" / "static"
-SOURCES = ("package.json", "package-lock.json", "tsconfig.json", "build.mjs", "src")
+SOURCES = (
+    "package.json", "package-lock.json", "tsconfig.json", "tsconfig.types.json", "build.mjs", "src",
+)  # fmt: skip
 STAMP = ".sources"  # in the built folder: the digest of what it was built from
+DRAFT = ".static-"  # how the names of folders begin in which it is built
+BEFORE = "before"  # in there: what is being replaced
 BUILD_TIMEOUT_S = 300
 
 
 def build(player: Path = PLAYER, static: Path = STATIC, cache_dir: Path | None = None) -> bool:
     """Build ``player`` into ``static``; whether there was anything to do.
 
-    What was there before is replaced as a whole, or stays when the build fails. Blocking.
+    What was there before is replaced as a whole, or stays when the build fails; where a build was
+    killed in between, the next one puts it back. One builds at a time, others wait. Blocking.
     Raises ``DevnetError`` when Node.js or npm packages cannot be had, or the sources do not build.
     """
     digest = _digest(player)
-    stamp = static / STAMP
-    if stamp.is_file() and stamp.read_text() == digest:
-        return False
-    modules = npm.install(
-        "player", json.loads((player / "package-lock.json").read_text()), cache_dir
-    )
     static.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=static.parent, prefix=".static-") as draft:
-        made = _build_in(Path(draft), player, modules)
-        (made / STAMP).write_text(digest)
-        shutil.rmtree(static, ignore_errors=True)
-        made.rename(static)
+    with _alone_in(static.parent):
+        _put_back(static)
+        stamp = static / STAMP
+        if stamp.is_file() and stamp.read_text() == digest:
+            return False
+        lock = json.loads((player / "package-lock.json").read_text())
+        modules = npm.install("player", lock, cache_dir, dev=False)
+        with tempfile.TemporaryDirectory(dir=static.parent, prefix=DRAFT) as draft:
+            made = _build_in(Path(draft), player, modules)
+            (made / STAMP).write_text(digest)
+            if static.exists():
+                static.rename(Path(draft) / BEFORE)
+            made.rename(static)
     return True
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Shut out other builds into a folder, of this process and of others."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _put_back(static: Path) -> None:
+    """Undo what a killed build left half done."""
+    for draft in static.parent.glob(f"{DRAFT}*"):
+        if not static.exists() and (draft / BEFORE).is_dir():
+            (draft / BEFORE).rename(static)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _digest(player: Path) -> str:

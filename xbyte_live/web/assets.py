@@ -15,10 +15,13 @@ from xbyte_live.web.replies import not_modified, problem
 
 BUILT = Path(__file__).with_name("static")
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}(?:\.[a-z0-9]{2,8}){1,2}")
+NEEDED = ("home.js", "watch.js", "studio.js", "pages.css", "xbyte-hls.js")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}(?:\.[a-z0-9]{1,8}){1,2}")
 _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
+    ".ts": "text/plain; charset=utf-8",  # declarations, to be read by people and compilers
     ".svg": "image/svg+xml",
     ".png": "image/png",
     ".woff2": "font/woff2",
@@ -68,6 +71,10 @@ class Assets:
         """Where a file is, or ``None`` if it was not built."""
         asset = await self._find(name)
         return f"/static/{name}?v={asset.tag}" if asset else None
+
+    async def missing(self) -> list[str]:
+        """Which files the pages need that were not built."""
+        return [name for name in NEEDED if await self._find(name) is None]
 
     async def _find(self, name: str) -> _Asset | None:
         if _NAME.fullmatch(name) is None or Path(name).suffix not in _TYPES:

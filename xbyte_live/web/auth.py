@@ -13,9 +13,9 @@ from starlette.routing import Route
 
 from xbyte_live.attempts import Attempts, network_of
 from xbyte_live.errors import BadRequest
-from xbyte_live.ledger.leases import LeaseLedger
+from xbyte_live.ledger.logins import Logins
 from xbyte_live.web.bodies import read_fields
-from xbyte_live.web.passes import COOKIE_LASTS, Passes
+from xbyte_live.web.passes import COOKIE_LASTS, Pass, Passes
 from xbyte_live.web.replies import NO_STORE, json_reply, problem
 
 COOKIE = "xbyte_studio"
@@ -38,14 +38,14 @@ class Guard:
     def __init__(
         self,
         passes: Passes,
-        leases: LeaseLedger,
+        logins: Logins,
         *,
         public_url: str,
         failures: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._passes = passes
-        self._leases = leases
+        self._logins = logins
         self._public = _origin_of(public_url)
         self._attempts = Attempts(failures)
         self._clock = clock
@@ -54,19 +54,17 @@ class Guard:
         """A route that nothing answers before it is known who asks."""
 
         async def guarded(request: Request) -> Response:
-            return self.refusal(request) or await endpoint(request)
+            return await self.refusal(request) or await endpoint(request)
 
         return Route(path, guarded, methods=list(methods))
 
-    def refusal(self, request: Request) -> Response | None:
+    async def refusal(self, request: Request) -> Response | None:
         """What to answer instead, unless the request may pass."""
-        shown = request.headers.get("authorization")
-        if shown is not None:
-            scheme, _, token = shown.partition(" ")
-            if scheme.lower() == "bearer" and self._passes.is_token(token.strip()):
-                return None
-            return self._wrong(request, "token")
-        if not self._has_cookie(request):
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":  # any other is for a proxy in front of us
+            fine = self._passes.is_token(token.strip())
+            return None if fine else self._wrong(request, "token")
+        if await self._login(request) is None:
             return _unauthorized("this needs the admin token, or a login to /studio")
         if request.method not in SAFE and not self._is_own_page(request):
             return problem(403, "foreign_origin", "only the studio's own page may do that")
@@ -74,7 +72,7 @@ class Guard:
 
     async def is_inside(self, request: Request) -> Response:
         """``GET /studio/login``: whether the browser is logged in."""
-        return json_reply({"logged_in": self._has_cookie(request)}, NO_STORE)
+        return json_reply({"logged_in": await self._login(request) is not None}, NO_STORE)
 
     async def log_in(self, request: Request) -> Response:
         """``POST /studio/login``: a cookie for a login code or the token, given as JSON."""
@@ -89,13 +87,17 @@ class Guard:
         elif not await self._is_first_use(fields["code"]):
             return self._wrong(request, "login code")
         reply = json_reply({"logged_in": True, "seconds": COOKIE_LASTS}, NO_STORE)
-        self._set(reply, request, self._passes.cookie(self._clock()), COOKIE_LASTS)
+        cookie = self._passes.cookie(secrets.token_hex(12), self._clock())
+        self._set(reply, request, cookie, COOKIE_LASTS)
         return reply
 
     async def log_out(self, request: Request) -> Response:
-        """``POST /studio/logout``: the browser forgets its cookie."""
+        """``POST /studio/logout``: the browser forgets its cookie, which opens nothing any more."""
         if not self._is_own_page(request):
             return problem(403, "foreign_origin", "only the studio's own page may log out")
+        login = self._read_cookie(request)
+        if login is not None:
+            await self._logins.end(login.nonce, seconds=self._rest_of(login))
         reply = json_reply({"logged_in": False}, NO_STORE)
         self._set(reply, request, "", 0)
         return reply
@@ -108,18 +110,23 @@ class Guard:
             Route("/studio/logout", self.log_out, methods=["POST"]),
         ]
 
-    def _has_cookie(self, request: Request) -> bool:
+    async def _login(self, request: Request) -> Pass | None:
+        """The login a request shows a cookie of, unless it has ended."""
+        login = self._read_cookie(request)
+        return None if login is None or await self._logins.has_ended(login.nonce) else login
+
+    def _read_cookie(self, request: Request) -> Pass | None:
         cookie = request.cookies.get(_cookie_name(self._is_secure(request)), "")
-        return self._passes.is_cookie(cookie, self._clock())
+        return self._passes.read_cookie(cookie, self._clock())
+
+    def _rest_of(self, shown: Pass) -> float:
+        """Seconds until nobody takes it any more, whatever their clock says."""
+        return shown.until - self._clock() + _MARGIN
 
     async def _is_first_use(self, text: str) -> bool:
-        """Whether a code is good and nobody, on any node, has used it: a lease on its name."""
+        """Whether a code is good and nobody, on any node, has used it."""
         code = self._passes.read_code(text, self._clock())
-        if code is None:
-            return False
-        lasts = code.until - self._clock() + _MARGIN
-        user = secrets.token_hex(16)
-        return await self._leases.take(f"login {code.nonce}", user, seconds=lasts)
+        return code is not None and await self._logins.use(code.nonce, seconds=self._rest_of(code))
 
     def _wrong(self, request: Request, what: str) -> Response:
         address = request.client.host if request.client else ""

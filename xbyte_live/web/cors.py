@@ -7,6 +7,7 @@ from xbyte_live.web.replies import Header
 _OPEN = (
     "/hls/",
     "/objects/",
+    "/channels/",
     "/debts/",
     "/s/",
     "/api/v1/catalog",

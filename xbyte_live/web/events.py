@@ -57,29 +57,35 @@ class Events:
         self.subscribers = 0
 
     def routes(self, guard: Guard) -> list[Route]:
-        """Its route, guarded."""
-        return [guard.route("/api/v1/events", self.stream)]
+        """Its route, guarded: also for as long as it lasts."""
 
-    async def stream(self, request: Request) -> Response:
-        """Figures whenever they change, from the first moment on."""
+        async def stream(request: Request) -> Response:
+            return await self.stream(request, guard)
+
+        return [guard.route("/api/v1/events", stream)]
+
+    async def stream(self, request: Request, guard: Guard) -> Response:
+        """Figures whenever they change, from the first moment on, while who asks is let in."""
         headers = {**NO_STORE, "x-accel-buffering": "no"}
         if request.method == "HEAD":
             return Response(None, 200, headers, _MEDIA_TYPE)
         if self.subscribers >= self._limit:
             raise Overloaded("too many pages follow the live figures; close one")
         self.subscribers += 1
-        return _Subscription(self._told(), headers, self._leave)
+        return _Subscription(self._told(request, guard), headers, self._leave)
 
     def _leave(self) -> None:
         self.subscribers -= 1
 
-    async def _told(self) -> AsyncIterator[bytes]:
+    async def _told(self, request: Request, guard: Guard) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         begun = heard = loop.time()
         last = b""
         yield f"retry: {int(self._every * 1000)}\n\n".encode()
         while not self._leaving.is_set() and loop.time() - begun < LASTS:
             with suppress(XByteError):  # the database is away: the page hears of it elsewhere
+                if await guard.refusal(request) is not None:
+                    return  # logged out in the meantime
                 figures = await self._read()
                 if figures != last:
                     yield b"event: figures\ndata: " + figures + b"\n\n"

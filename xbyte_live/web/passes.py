@@ -10,12 +10,11 @@ TOKEN_LETTERS = 24  # an admin token has at least so many: nobody may guess one
 CODE_LASTS = 600  # seconds from a login link to its use
 COOKIE_LASTS = 43_200  # seconds until a browser has to log in again
 
-_CODE = re.compile(r"(?P<until>[0-9]{1,12})\.(?P<nonce>[0-9a-f]{24})\.(?P<seal>[A-Za-z0-9_-]{43})")
-_COOKIE = re.compile(r"(?P<until>[0-9]{1,12})\.(?P<seal>[A-Za-z0-9_-]{43})")
+_PASS = re.compile(r"(?P<until>[0-9]{1,12})\.(?P<nonce>[0-9a-f]{24})\.(?P<seal>[A-Za-z0-9_-]{43})")
 
 
-class Code(NamedTuple):
-    """A login code that was made by who has the token; good once and before ``until``."""
+class Pass(NamedTuple):
+    """A code or cookie that was made by who has the token; good before ``until``."""
 
     nonce: str
     until: int
@@ -24,8 +23,8 @@ class Code(NamedTuple):
 class Passes:
     """Makes and checks what stands for one admin token; with another, none of it is good.
 
-    Nothing is kept: any process that knows the token knows its codes and cookies, also after a
-    restart. Times are Unix seconds.
+    Nothing is kept here: any process that knows the token knows its codes and cookies, also after
+    a restart; which were used or ended, others keep. Times are Unix seconds.
     """
 
     def __init__(self, token: str) -> None:
@@ -41,27 +40,26 @@ class Passes:
         until = int(now) + CODE_LASTS
         return f"{until}.{nonce}.{self._seal('code', until, nonce)}"
 
-    def read_code(self, text: str, now: float) -> Code | None:
+    def read_code(self, text: str, now: float) -> Pass | None:
         """What a code says, or ``None`` for one that is not ours or too old."""
-        match = _CODE.fullmatch(text)
+        return self._read("code", text, now)
+
+    def cookie(self, nonce: str, now: float) -> str:
+        """What a browser that logged in shows from then on; ``nonce`` as in ``code``."""
+        until = int(now) + COOKIE_LASTS
+        return f"{until}.{nonce}.{self._seal('cookie', until, nonce)}"
+
+    def read_cookie(self, text: str, now: float) -> Pass | None:
+        """What a cookie says, or ``None`` for one that is not ours or too old."""
+        return self._read("cookie", text, now)
+
+    def _read(self, kind: str, text: str, now: float) -> Pass | None:
+        match = _PASS.fullmatch(text)
         if match is None:
             return None
         until, nonce = int(match["until"]), match["nonce"]
-        ours = hmac.compare_digest(match["seal"], self._seal("code", until, nonce))
-        return Code(nonce, until) if ours and now < until else None
-
-    def cookie(self, now: float) -> str:
-        """What a browser that logged in shows from then on."""
-        until = int(now) + COOKIE_LASTS
-        return f"{until}.{self._seal('cookie', until)}"
-
-    def is_cookie(self, text: str, now: float) -> bool:
-        """Whether a cookie is one of ours and not too old."""
-        match = _COOKIE.fullmatch(text)
-        if match is None:
-            return False
-        until = int(match["until"])
-        return hmac.compare_digest(match["seal"], self._seal("cookie", until)) and now < until
+        ours = hmac.compare_digest(match["seal"], self._seal(kind, until, nonce))
+        return Pass(nonce, until) if ours and now < until else None
 
     def _seal(self, *what: object) -> str:
         said = " ".join(map(str, what)).encode()

@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { recoverTypedDataAddress } from 'viem/utils';
 import { BurnerWallet } from '../src/lib/burner';
 import { newChannel } from '../src/lib/channel';
@@ -86,6 +86,21 @@ describe.each(stores)('a store in %s', (_, make) => {
   });
 });
 
+it('keeps no more receipts than it may, the newest', async () => {
+  const memory = new MemoryStore(5);
+  for (let n = 0; n < 9; n += 1) await memory.keepToken(`r${n}`, `t${n}`);
+  expect(await memory.token('r3')).toBeUndefined();
+  expect(await memory.token('r4')).toBe('t4');
+  const name = `pruned-${Math.random()}`;
+  const first = new IndexedDbStore(name, 5);
+  await first.keep(CHANNEL);
+  for (let n = 0; n < 9; n += 1) await first.keepToken(`r${n}`, `t${n}`);
+  const since = new IndexedDbStore(name, 5);
+  await vi.waitFor(async () => expect(await since.token('r3')).toBeUndefined());
+  for (const n of [4, 5, 6, 7, 8]) expect(await since.token(`r${n}`)).toBe(`t${n}`);
+  expect(await since.channel(ID)).toEqual(CHANNEL);
+});
+
 it('finds the same burner again', async () => {
   const store = new IndexedDbStore('burner');
   const first = await (await BurnerWallet.load(store)).address();
@@ -132,6 +147,23 @@ describe('an injected wallet', () => {
   it('may end a signature in 0 or 1', async () => {
     answers = { eth_accounts: [OWNER], eth_signTypedData_v4: `0x${'ab'.repeat(64)}01` };
     expect((await new InjectedWallet(provider).signTypedData(data)).slice(-2)).toBe('1c');
+  });
+
+  it('tells of another account, and not of being locked', () => {
+    const listeners = new Map<string, (value: unknown) => void>();
+    const wallet = new InjectedWallet({
+      ...provider,
+      on: (event, listener) => listeners.set(event, listener),
+      removeListener: (event) => listeners.delete(event),
+    });
+    const heard: string[] = [];
+    const stop = wallet.onAccount((address) => heard.push(address));
+    for (const accounts of [[OWNER.toUpperCase().replace('0X', '0x')], [], 'x', [5]]) {
+      listeners.get('accountsChanged')?.(accounts);
+    }
+    expect(heard).toEqual([OWNER]);
+    stop();
+    expect(listeners.size).toBe(0);
   });
 
   it('says no in plain words', async () => {

@@ -1,6 +1,12 @@
 import type { FragmentLoaderContext, LoaderConfiguration, LoaderStats } from 'hls.js';
 import { describe, expect, it } from 'vitest';
-import { aheadOf, capLevels, xbyteLoader, type LevelSource } from '../src/lib/loader';
+import {
+  aheadOf,
+  capLevels,
+  xbyteLoader,
+  type LevelSource,
+  type LoaderOptions,
+} from '../src/lib/loader';
 import type { Payer } from '../src/lib/payer';
 import { setUp, until } from './payers';
 
@@ -14,9 +20,21 @@ interface Ended {
 function load(
   payer: Payer,
   url: string,
-  { value = '', highWaterMark = 0, maxLoadTimeMs = 20_000, progress = false } = {},
+  {
+    value = '',
+    highWaterMark = 0,
+    maxLoadTimeMs = 20_000,
+    progress = false,
+    options,
+  }: {
+    value?: string;
+    highWaterMark?: number;
+    maxLoadTimeMs?: number;
+    progress?: boolean;
+    options?: LoaderOptions;
+  } = {},
 ) {
-  const loader = new (xbyteLoader(payer))({} as never);
+  const loader = new (xbyteLoader(payer, options))({} as never);
   const chunks: ArrayBuffer[] = [];
   const tagList = value ? [['INF', '2'], ['EXT-X-XBYTE-SEGMENT', value]] : [];
   const context = { url, frag: { tagList } } as unknown as FragmentLoaderContext;
@@ -67,6 +85,18 @@ describe('the loader', () => {
     expect(stats.loading.start).toBeGreaterThanOrEqual(raised);
   });
 
+  it('does not count it either where the price came with a 402', async () => {
+    const { shop, payer } = setUp({ budget: { total: 0n } });
+    const { loader, ended } = load(payer, shop.add('/hls/a/source/0.ts', 3000));
+    await until(() => payer.waiting === 'total');
+    expect(shop.seen).toHaveLength(1);
+    const later = performance.now() + 5;
+    await until(() => performance.now() > later);
+    expect(loader.stats.loading.start).toBeGreaterThanOrEqual(later);
+    payer.budget = { total: 10_000n };
+    expect(await ended).toMatchObject({ how: 'success' });
+  });
+
   it('aborts without losing what was paid', async () => {
     const { shop, payer } = setUp();
     const url = shop.add('/hls/a/source/0.ts', 3000);
@@ -80,7 +110,7 @@ describe('the loader', () => {
     expect(payer.spent).toBe(3000n);
   });
 
-  it('tells hls.js to try again, or not to', async () => {
+  it('tells hls.js by its status what may come of trying again', async () => {
     const { shop, payer } = setUp();
     const url = shop.add('/hls/a/source/0.ts', 3000);
     shop.faults.push('drop', 'drop', 'drop', 'drop');
@@ -93,6 +123,17 @@ describe('the loader', () => {
       value: 'BYTES=10,AMOUNT=10',
     }).ended;
     expect(cheap).toMatchObject({ how: 'error', code: 402 });
+  });
+
+  it('asks for no more than its own price', async () => {
+    const { shop, payer } = setUp();
+    const url = shop.add('/hls/a/source/0.ts', 3000);
+    const value = 'BYTES=3000,AMOUNT=3000';
+    const dear = load(payer, url, { value, options: { maxPerMb: 1_000_000n } });
+    expect(await dear.ended).toMatchObject({ how: 'error', code: 402 });
+    const fair = load(payer, url, { value, options: { maxPerMb: 1_048_576n } });
+    expect(await fair.ended).toMatchObject({ how: 'success' });
+    expect(shop.charged).toBe(3000n);
   });
 
   it('hands bytes on as they come, each once', async () => {

@@ -1,9 +1,10 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { DEPOSIT_BELOW_MINIMUM } from '../src/lib/codes';
 import { PaymentError } from '../src/lib/errors';
 import { Payer } from '../src/lib/payer';
 import { AskingWallet, setUp, until } from './payers';
-import { PAYEE, Shop } from './shop';
+import { channelIdOf } from '../src/lib/typed';
+import { CHAIN, PAYEE, Shop } from './shop';
 
 const ahead = (bytes: number): { ahead: { bytes: number; amount: bigint }; pricing: string } => ({
   ahead: { bytes, amount: BigInt(bytes) },
@@ -110,6 +111,62 @@ describe('prices', () => {
     expect(payer.spent).toBe(0n);
   });
 
+  it('never signs above the price that was agreed to', async () => {
+    const { shop, payer, of } = setUp({ maxPerMb: 1_048_576n });
+    const [first, second] = [0, 1].map((n) => shop.add(`/hls/a/source/${n}.ts`, 1000));
+    if (!first || !second) throw new Error('nothing is sold');
+    await payer.fetchPaid(first, ahead(1000));
+    shop.price *= 2n;
+    const raised = { ahead: { bytes: 1000, amount: 2000n } };
+    await expect(payer.fetchPaid(second, raised)).rejects.toMatchObject({ code: 'price-raised' });
+    for (const request of [{}, { range: 'bytes=0-99' }, { range: 'bytes=0-' }]) {
+      await expect(payer.fetchPaid(second, request)).rejects.toMatchObject({
+        code: 'price-raised',
+      });
+    }
+    expect(of('error')).toHaveLength(4);
+    expect(payer.spent).toBe(1000n);
+    payer.maxPerMb = shop.price;
+    expect((await payer.fetchPaid(second, raised)).amount).toBe(2000n);
+    expect((await payer.fetchPaid(second, { range: 'bytes=0-99' })).amount).toBe(200n);
+    payer.maxPerMb = undefined;
+    expect((await payer.fetchPaid(first)).amount).toBe(2000n);
+  });
+
+  it('holds to the least that anyone agreed to', async () => {
+    const { shop, payer } = setUp({ maxPerMb: 1_048_576n });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    for (const request of [
+      { ...ahead(1000), atMost: 999n },
+      { ...ahead(1000), maxPerMb: 1_048_575n / 2n },
+      { ...ahead(1000), maxPerMb: 0n },
+    ]) {
+      await expect(payer.fetchPaid(url, request)).rejects.toMatchObject({ code: 'price-raised' });
+    }
+    expect(shop.paid).toBe(0);
+    await payer.fetchPaid(url, { maxPerMb: 2_000_000n, atMost: 1000n });
+    expect(shop.charged).toBe(1000n);
+  });
+
+  it('takes a rounded unit for next to nothing', async () => {
+    const { shop, payer } = setUp({ maxPerMb: 1n });
+    shop.price = 1n;
+    const url = shop.add('/hls/a/source/0.ts', 10);
+    await payer.fetchPaid(url, { ahead: { bytes: 10, amount: 1n } });
+    expect(shop.charged).toBe(1n);
+  });
+
+  it('still gets for its voucher what was paid for before the price went up', async () => {
+    const { shop, payer } = setUp({ maxPerMb: 1_048_576n });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'unreachable' });
+    payer.maxPerMb = 1n;
+    await payer.fetchPaid(url, ahead(1000));
+    expect(shop.vouchers).toBe(1);
+    expect(payer.spent).toBe(1000n);
+  });
+
   it('pays less where the server asks for less', async () => {
     const { shop, payer } = setUp();
     const url = shop.add('/hls/a/source/0.ts', 1000);
@@ -131,6 +188,26 @@ describe('prices', () => {
     const url = shop.add('/hls/a/source/0.ts', 1000);
     const quoted = { ahead: { bytes: 1001, amount: 1001n } };
     await expect(payer.fetchPaid(url, quoted)).rejects.toMatchObject({ code: 'bad-delivery' });
+  });
+
+  it('stops reading where more comes than was quoted', async () => {
+    const { shop, payer } = setUp();
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('long', 'long');
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'bad-delivery' });
+    expect(shop.sent).toBe(2);
+    const range = { range: 'bytes=0-99' };
+    await expect(payer.fetchPaid(url, range)).rejects.toMatchObject({ code: 'bad-delivery' });
+    expect(shop.sent).toBe(4);
+  });
+
+  it('buys nothing that is too large to hold', async () => {
+    const { shop, payer } = setUp({ budget: { total: 2n ** 40n } });
+    const url = shop.add('/objects/a', 1000);
+    for (const request of [ahead(2 ** 30 + 1), { range: `bytes=5-${2 ** 30 + 5}` }]) {
+      await expect(payer.fetchPaid(url, request)).rejects.toMatchObject({ code: 'too-large' });
+    }
+    expect(shop.seen).toHaveLength(0);
   });
 
   it('refuses a token that is not allowed', async () => {
@@ -323,6 +400,53 @@ describe('the budget', () => {
     expect(payer.waiting).toBeUndefined();
   });
 
+  it('does not hold up what is free, or paid for already', async () => {
+    const { shop, payer } = setUp({ budget: { total: 1500n } });
+    const bought = shop.add('/hls/a/source/0.ts', 1000);
+    shop.faults.push('charge+drop', 'drop', 'drop', 'drop');
+    await expect(payer.fetchPaid(bought, ahead(1000))).rejects.toMatchObject({
+      code: 'unreachable',
+    });
+    shop.rewatchFree = true;
+    const again = shop.add('/hls/a/source/1.ts', 400);
+    await payer.fetchPaid(again, ahead(400));
+    const waits = payer.fetchPaid(shop.add('/hls/a/source/2.ts', 1000), ahead(1000));
+    await until(() => payer.waiting === 'total');
+    expect((await payer.fetchPaid(bought, ahead(1000))).amount).toBe(0n);
+    expect((await payer.fetchPaid(again, ahead(400))).amount).toBe(0n);
+    const dear = shop.price;
+    shop.price = 0n;
+    const free = { ahead: { bytes: 300, amount: 0n } };
+    expect((await payer.fetchPaid(shop.add('/hls/a/source/3.ts', 300), free)).amount).toBe(0n);
+    expect((await payer.fetchPaid(shop.add('/hls/a/source/4.ts', 300))).amount).toBe(0n);
+    shop.price = dear;
+    expect(payer.waiting).toBe('total');
+    expect(shop.charged).toBe(1400n);
+    payer.budget = { total: 3000n };
+    await waits;
+    expect(payer.spent).toBe(2400n);
+  });
+
+  it('that is used up asks nobody again and again', async () => {
+    const { shop, payer, of } = setUp({ budget: { total: 0n } });
+    let waits = 0;
+    const buying = [0, 1, 2].map(async (n) =>
+      payer.fetchPaid(shop.add(`/hls/a/source/${n}.ts`, 1000), { onWait: () => (waits += 1) }),
+    );
+    await until(() => waits === 3);
+    const asked = shop.seen.length;
+    await expect(
+      payer.fetchPaid(shop.add('/hls/a/source/9.ts', 1000), { wait: false }),
+    ).rejects.toMatchObject({ code: 'cap-total' });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(shop.seen).toHaveLength(asked + 1);
+    expect(waits).toBe(3);
+    expect(of('cap')).toHaveLength(1);
+    payer.budget = { total: 3000n };
+    await Promise.all(buying);
+    expect(shop.charged).toBe(3000n);
+  });
+
   it('pauses at the minute and goes on by itself', async () => {
     let now = 1_000_000;
     const budget = { total: 10_000n, perMinute: 1500n };
@@ -335,6 +459,71 @@ describe('the budget', () => {
     now += 11;
     await next;
     expect(payer.perMinute).toBe(1000n);
+  });
+
+  const shops = (count: number): { shop: Shop; fetch: typeof fetch }[] => {
+    const all = Array.from({ length: count }, (_, n) => {
+      const shop = new Shop();
+      shop.payTo = `0x${(n + 1).toString(16).padStart(40, '2')}`;
+      return shop;
+    });
+    const get: typeof fetch = async (input, init) => {
+      const url = input instanceof Request ? input.url : input.toString();
+      const at = Number(/\/hls\/(\d+)\//.exec(url)?.[1]);
+      const shop = all[at];
+      if (!shop) throw new TypeError('network');
+      return shop.fetch(input, init);
+    };
+    return all.map((shop) => ({ shop, fetch: get }));
+  };
+
+  for (const budget of [{ total: 1000n }, { total: 1_000_000n, perMinute: 1000n }]) {
+    it(`holds over channels that are paid at once (${Object.keys(budget).join()})`, async () => {
+      const all = shops(6);
+      const { payer, store } = setUp({ budget, ...(all[0] && { fetch: all[0].fetch }) });
+      const buying = all.map(async ({ shop }, n) =>
+        payer.fetchPaid(shop.add(`/hls/${n}/source/0.ts`, 1000), {
+          ahead: { bytes: 1000, amount: 1000n },
+          pricing: `http://127.0.0.1:8402/hls/${n}/pricing.json`,
+          wait: false,
+        }),
+      );
+      const ended = await Promise.allSettled(buying);
+      expect(ended.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+      expect(all.reduce((sum, { shop }) => sum + shop.charged, 0n)).toBe(1000n);
+      const signed = (await store.channels()).reduce((sum, channel) => sum + channel.signed, 0n);
+      expect(signed).toBe(1000n);
+      expect(payer.spent).toBe(1000n);
+    });
+  }
+
+  it('is not used up by what could not be kept, and so never left', async () => {
+    const { shop, payer, store } = setUp({ budget: { total: 1000n } });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    const keep = store.keep.bind(store);
+    store.keep = async (channel, payment) => {
+      if (payment) throw new PaymentError('storage', 'full');
+      return keep(channel);
+    };
+    await expect(payer.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'storage' });
+    store.keep = keep;
+    await payer.fetchPaid(url, { ...ahead(1000), wait: false });
+    expect(shop.charged).toBe(1000n);
+  });
+
+  it('of each of two tabs holds, and both together sign no more than they may', async () => {
+    const shop = new Shop();
+    const one = setUp({ budget: { total: 300n } }, shop);
+    const other = setUp({ budget: { total: 200n }, store: one.store, wallet: one.wallet }, shop);
+    const urls = Array.from({ length: 20 }, (_, n) => shop.add(`/hls/a/source/${n}.ts`, 100));
+    const ended = await Promise.allSettled(
+      urls.map(async (url, n) =>
+        (n % 2 ? one : other).payer.fetchPaid(url, { ...ahead(100), wait: false }),
+      ),
+    );
+    expect(ended.filter(({ status }) => status === 'fulfilled')).toHaveLength(5);
+    expect([one.payer.spent, other.payer.spent]).toEqual([300n, 200n]);
+    expect((await one.store.channels())[0]?.signed).toBe(500n);
   });
 
   it('throws where nobody wants to wait, and can be aborted where one does', async () => {
@@ -432,6 +621,101 @@ describe('deposits', () => {
     expect([...shop.accounts.values()][0]?.balance).toBe(50n);
   });
 
+  for (const fails of ['rejects', 'throws']) {
+    it(`that were asked for and did not come about are told, and hold nothing up (${fails})`, async () => {
+      const wallet = new AskingWallet();
+      const { shop, payer, of } = setUp({ wallet });
+      await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+      if (fails === 'rejects') wallet.rejects = true;
+      else wallet.signTypedData = async () => Promise.reject(new Error('it fell over'));
+      payer.topUp(5000n);
+      await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+      const code = fails === 'rejects' ? 'wallet-rejected' : 'wallet-failed';
+      expect(of('error')).toMatchObject([{ code, retryable: true }]);
+      expect(payer.waiting).toBeUndefined();
+      expect(payer.spent).toBe(2000n);
+    });
+  }
+
+  it('are of no more than may lie in a channel', async () => {
+    const wallet = new AskingWallet();
+    const budget = { total: 100_000n, deposit: 3000n };
+    const { shop, payer, of } = setUp({ wallet, budget, deposit: () => 50_000n });
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    payer.topUp(50_000n);
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    expect(wallet.asked.map((data) => data.message.value)).toEqual([3000n, 1000n]);
+    const dear = shop.add('/hls/a/source/2.ts', 3001);
+    const request = { ...ahead(3001), wait: false };
+    await expect(payer.fetchPaid(dear, request)).rejects.toMatchObject({ code: 'cap-deposit' });
+    const waits = payer.fetchPaid(dear, ahead(3001));
+    await until(() => payer.waiting === 'deposit');
+    expect(of('cap')).toMatchObject([
+      { limit: 'deposit', needed: 1001n, spent: 2000n, cap: 3000n },
+    ]);
+    payer.budget = { ...budget, deposit: 10_000n };
+    await waits;
+    expect(payer.spent).toBe(5001n);
+    expect([...shop.accounts.values()][0]?.balance).toBeLessThanOrEqual(12_000n);
+  });
+
+  for (const budget of [{ total: 20_000n }, { total: 10n ** 12n, deposit: 20_000n }]) {
+    it(`are no larger for a server that wants all (${Object.keys(budget).join()})`, async () => {
+      const wallet = new AskingWallet();
+      const { shop, payer } = setUp({ wallet, budget });
+      shop.minDeposit = 10n ** 9n;
+      shop.faults.push(...Array.from({ length: 9 }, () => `refuse:${DEPOSIT_BELOW_MINIMUM}`));
+      const buying = payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), {
+        ...ahead(1000),
+        wait: false,
+      });
+      await expect(buying).rejects.toMatchObject({ code: 'cap-deposit' });
+      expect(wallet.asked.map((data) => data.message.value)).toEqual([20_000n]);
+    });
+  }
+
+  it('that stay too small for the server are not made again and again', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet });
+    shop.faults.push(...Array.from({ length: 9 }, () => `refuse:${DEPOSIT_BELOW_MINIMUM}`));
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    await expect(payer.fetchPaid(url, { ...ahead(1000), wait: false })).rejects.toMatchObject({
+      code: 'refused',
+    });
+    expect(wallet.asked).toHaveLength(2);
+  });
+
+  it('alone need the wallet to be unlocked', async () => {
+    const wallet = new AskingWallet();
+    const { shop, payer } = setUp({ wallet });
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    wallet.locked = true;
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    expect(payer.spent).toBe(2000n);
+    expect(await payer.close()).toHaveLength(1);
+  });
+
+  for (const tells of [true, false]) {
+    it(`are made from another account only after its owner said so (told: ${tells})`, async () => {
+      const wallet = new AskingWallet();
+      const { shop, payer, of } = setUp({ wallet, deposit: () => 1000n });
+      await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+      const address = await wallet.change(tells);
+      const next = payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+      await until(() => payer.waiting === 'wallet');
+      expect(of('error')).toMatchObject([{ code: 'wallet-changed', retryable: true }]);
+      expect(wallet.asked).toHaveLength(1);
+      expect(shop.accounts.size).toBe(1);
+      payer.resume();
+      await next;
+      expect(shop.accounts.size).toBe(2);
+      expect(wallet.asked[1]?.message.from).toBe(address);
+      payer.wallet = undefined;
+      await wallet.change();
+      expect(payer.waiting).toBeUndefined();
+    });
+  }
+
   it('that were signed are handed over again, not signed again', async () => {
     const wallet = new AskingWallet();
     const { shop, payer } = setUp({ wallet });
@@ -474,7 +758,7 @@ describe('deposits', () => {
 
   it('that are too small for the server are made larger once', async () => {
     const wallet = new AskingWallet();
-    const { shop, payer } = setUp({ wallet, budget: { total: 2000n } });
+    const { shop, payer } = setUp({ wallet, budget: { total: 2000n, deposit: 10_000n } });
     shop.faults.push(`refuse:${DEPOSIT_BELOW_MINIMUM}`);
     await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
     expect(wallet.asked.map((data) => data.message.value)).toEqual([2000n, 10_000n]);
@@ -506,6 +790,57 @@ describe('closing', () => {
     expect(payer.spent).toBe(1010n);
   });
 
+  it('has it refunded where nothing is sold any more', async () => {
+    const { shop, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    shop.closed = true;
+    const [channel] = await payer.channels();
+    expect(await payer.close()).toMatchObject([{ amount: 9000n, channelId: channel?.channelId }]);
+    expect(shop.seen.at(-1)?.path).toBe(`/channels/${channel?.channelId}`);
+    expect((await payer.channels())[0]?.refundable).toBe(0n);
+  });
+
+  it('has it refunded where one of its servers is down', async () => {
+    const { shop, payer, store } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const [channel] = await store.channels();
+    if (!channel) throw new Error('there is no channel');
+    const urls = ['http://127.0.0.1:1/hls/a/source/9.ts', ...channel.urls];
+    await store.keep({ ...channel, urls });
+    const { payer: other } = setUp({
+      store,
+      wallet: payer.wallet,
+      fetch: async (input, init) => {
+        const url = input instanceof Request ? input.url : input.toString();
+        if (url.includes(':1/')) throw new TypeError('network');
+        return shop.fetch(input, init);
+      },
+    });
+    expect(await other.close()).toMatchObject([{ amount: 9000n }]);
+  });
+
+  it('needs no wallet: the key that signed for it asks', async () => {
+    const { shop, payer, store } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const since = setUp({ store, wallet: undefined }, shop).payer;
+    const [channel] = await since.channels();
+    expect(channel).toMatchObject({ refundable: 9000n });
+    expect(await since.close()).toMatchObject([{ amount: 9000n }]);
+    await payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    const another = setUp({ store }, shop).payer;
+    expect(await another.close()).toEqual([]);
+    expect(await another.close({ channelId: channel?.channelId ?? '0x' })).toHaveLength(1);
+  });
+
+  it('tells what a withdrawal on chain needs', async () => {
+    const { shop, payer } = setUp();
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    const [channel] = await payer.channels();
+    if (!channel) throw new Error('there is no channel');
+    expect(channelIdOf(channel.config, CHAIN)).toBe(channel.channelId);
+    expect(channel.config).toMatchObject({ receiver: PAYEE, token: channel.asset });
+  });
+
   it('counts what was charged and never heard of', async () => {
     const { shop, payer } = setUp();
     await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
@@ -518,8 +853,16 @@ describe('closing', () => {
 });
 
 it('pays nothing on a page that has no store', async () => {
-  const { shop } = setUp();
-  const broken = new Payer({ budget: { total: 1n }, fetch: shop.fetch });
-  expect(broken.waiting).toBeUndefined();
-  expect(await broken.close()).toEqual([]);
+  const { shop, wallet } = setUp();
+  const url = shop.add('/hls/a/source/0.ts', 1000);
+  vi.stubGlobal('indexedDB', undefined);
+  try {
+    const broken = new Payer({ wallet, budget: { total: 10_000n }, fetch: shop.fetch });
+    await expect(broken.fetchPaid(url, ahead(1000))).rejects.toMatchObject({ code: 'storage' });
+    await expect(broken.close()).rejects.toMatchObject({ code: 'storage' });
+    expect(broken.spent).toBe(0n);
+  } finally {
+    vi.unstubAllGlobals();
+  }
+  expect(shop.paid).toBe(0);
 });

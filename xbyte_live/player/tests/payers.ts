@@ -16,10 +16,26 @@ export class AskingWallet implements Wallet {
   holds = 10_000_000n;
   chain = CHAIN;
   refusesChain = false;
-  readonly #inner = new BurnerWallet(new Key(generatePrivateKey()));
+  locked = false;
+  #inner = burner();
+  readonly #listeners = new Set<(address: Hex) => void>();
 
   async address(): Promise<Hex> {
+    if (this.locked) throw new PaymentError('no-wallet', 'locked', true);
     return this.#inner.address();
+  }
+
+  onAccount(changed: (address: Hex) => void): () => void {
+    this.#listeners.add(changed);
+    return () => this.#listeners.delete(changed);
+  }
+
+  /** Its owner chooses another account. */
+  async change(tells = true): Promise<Hex> {
+    this.#inner = burner();
+    const address = await this.#inner.address();
+    if (tells) for (const listener of this.#listeners) listener(address);
+    return address;
   }
 
   async signTypedData(data: TypedData): Promise<Hex> {

@@ -184,7 +184,14 @@ describe.skipIf(!world)('a real server', () => {
   });
 
   it('is topped up when a channel runs out, and stops at the cap', async () => {
-    const one = payer();
+    // What was bought has left the window of a live stream: channels are refunded all the same.
+    const one = payer({
+      fetch: async (input, init) => {
+        const { pathname } = new URL(input instanceof Request ? input.url : input);
+        const sold = !pathname.startsWith('/channels/');
+        return sold ? new Response(null, { status: 410 }) : fetch(input, init);
+      },
+    });
     await one.close().then((refunds) => {
       refunded += refunds.reduce((sum, refund) => sum + refund.amount, 0n);
     });

@@ -1,10 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import { recoverAddress } from 'viem/utils';
-import type { ChannelConfig } from '../src/lib/channel';
 import { AMOUNT_MISMATCH, BUSY, CHANNEL_NOT_FOUND, EXCEEDS_BALANCE } from '../src/lib/codes';
 import { amountFor } from '../src/lib/money';
 import { channelIdOf, depositData, hashOf, voucherDigest } from '../src/lib/typed';
-import type { Hex, Terms } from '../src/lib/types';
+import type { ChannelConfig, Hex, Terms } from '../src/lib/types';
 import { decodeHeader, encodeHeader } from '../src/lib/wire';
 
 export const CHAIN = 84532;
@@ -36,7 +35,7 @@ interface Payload {
 
 /**
  * What may go wrong, one for each request with a payment: `drop` (no answer, not charged),
- * `charge+drop`, `503`, `charge+503`, `hang` and `charge+hang` (until aborted), `busy`, `break`
+ * `charge+drop`, `long` (charged, and the body is much longer), `short` (charged, a byte is missing), `503`, `charge+503`, `hang` and `charge+hang` (until aborted), `busy`, `break`
  * (charged, and the body breaks off), `overcharge`, `steal` (charged, and the 402 claims more than
  * was signed), `refuse:CODE`.
  */
@@ -46,13 +45,18 @@ export type Fault = string;
 export class Shop {
   price = 1_048_576n; // a unit a byte
   minDeposit = 10_000n;
+  payTo: Hex = PAYEE;
   readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
   readonly accounts = new Map<Hex, Account>();
   readonly faults: Fault[] = [];
   readonly seen: { path: string; payment: boolean; identity: string }[] = [];
   readonly charges: { path: string; amount: bigint }[] = [];
   retryAfter = '0';
+  /** How many pieces of bodies were asked for. */
+  sent = 0;
   rewatchFree = false;
+  /** Nothing is sold any more, but channels are still known at `/channels/{id}`. */
+  closed = false;
   /** Called when a request with a payment has come, before it is judged. */
   arrived: () => void = () => undefined;
 
@@ -96,6 +100,13 @@ export class Shop {
     if (url.pathname.endsWith('pricing.json')) {
       return new Response(JSON.stringify({ accepts: [this.terms(1n)] }));
     }
+    const channel = /^\/channels\/(0x[0-9a-f]{64})$/.exec(url.pathname)?.[1] as Hex | undefined;
+    if (channel && this.accounts.has(channel)) {
+      if (payload?.type !== 'refund') return this.#ask(1n, 'payment_required');
+      const answer = await this.#take(path, 1n, payment?.accepted as Terms, payload);
+      return typeof answer === 'string' ? this.#ask(1n, answer, payload) : answer.response;
+    }
+    if (this.closed) return new Response(null, { status: 410 });
     if (!file) return new Response(null, { status: 404 });
     const amount = amountFor(file.byteLength, this.price);
     if (amount === 0n) return this.#bytes(file, range);
@@ -116,7 +127,7 @@ export class Shop {
     if (fault === 'charge+503') return this.#pending();
     if (typeof answer === 'string') return this.#ask(amount, answer, payload);
     if (payload.type === 'refund') return answer.response;
-    return this.#bytes(file, range, answer.header(fault, path), fault === 'break');
+    return this.#bytes(file, range, answer.header(fault, path), fault);
   };
 
   terms(amount: bigint): Terms {
@@ -125,7 +136,7 @@ export class Shop {
       network: NETWORK,
       asset: ASSET,
       amount: amount.toString(),
-      payTo: PAYEE,
+      payTo: this.payTo,
       maxTimeoutSeconds: 300,
       extra: {
         name: 'USDC',
@@ -248,17 +259,22 @@ export class Shop {
     file: Uint8Array<ArrayBuffer>,
     range: string | null,
     paid?: string,
-    broken = false,
+    fault: Fault = '',
   ): Response {
-    const headers = new Headers({ 'content-length': `${file.byteLength}` });
+    const broken = fault === 'break';
+    if (fault === 'short') file = file.subarray(1);
+    const headers = new Headers();
+    if (fault !== 'long') headers.set('content-length', `${file.byteLength}`);
     if (paid) headers.set('payment-response', paid);
     const half = file.subarray(0, file.byteLength >> 1);
+    const count = (): void => void (this.sent += 1);
     let pulls = 0;
     const body = new ReadableStream<Uint8Array>(
       {
         pull(controller) {
           pulls += 1;
-          if (pulls === 1) controller.enqueue(broken ? half : file);
+          count();
+          if (pulls === 1 || (fault === 'long' && pulls < 50)) controller.enqueue(broken ? half : file);
           else if (broken) controller.error(new TypeError('network'));
           else controller.close();
         },

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
+import { Backoff } from '../src/pages/studio/backoff';
 import { everyStep } from '../src/pages/studio/chart';
 import { ago, periodOf, plural, volume } from '../src/pages/studio/periods';
 
@@ -46,4 +47,12 @@ test('steps in which nothing was earned are there too', () => {
     other_items: none,
   });
   expect(steps).toEqual([none, none, sold, none]);
+});
+
+test('a server that does not answer is asked less and less often', () => {
+  const backoff = new Backoff(1000);
+  const waits = Array.from({ length: 8 }, () => backoff.wait());
+  expect(waits).toEqual([1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+  backoff.reset();
+  expect(backoff.wait()).toBe(1000);
 });

@@ -1,11 +1,11 @@
 import { computeChannelId, signVoucher } from '@x402/evm/batch-settlement/client';
 import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
 import { describe, expect, it } from 'vitest';
-import type { ChannelConfig } from '../src/lib/channel';
 import { amountFor, costPerMinute, formatAmount, parseAmount } from '../src/lib/money';
 import { itemOf } from '../src/lib/offers';
 import { Key } from '../src/lib/keys';
 import { channelIdOf, chainIdOf, voucherDigest } from '../src/lib/typed';
+import type { ChannelConfig } from '../src/lib/types';
 import { decodeHeader, encodeHeader, readChallenge, readPricing, readTaken } from '../src/lib/wire';
 import { ASSET, NETWORK, PAYEE, Shop } from './shop';
 
@@ -73,6 +73,11 @@ describe('headers', () => {
       [{}, { receiverAuthorizer: zero }],
       [{}, { assetTransferMethod: 'permit2' }],
       [{}, { name: 5 }],
+      [{}, { minDeposit: 'lots' }],
+      [{}, { minDeposit: '-1' }],
+      [{}, { minDeposit: '1e9' }],
+      [{}, { minDeposit: null }],
+      [{}, { minDeposit: `${2n ** 63n}` }],
     ];
     for (const [change, extra] of bad) expect(challenge(change, extra).offers).toEqual([]);
   });

@@ -1,22 +1,11 @@
 import { PaymentError } from './errors';
 import { least, most } from './money';
 import type { Report, Taken } from './wire';
-import type { ChannelView, Hex } from './types';
+import type { ChannelConfig, ChannelView, Hex } from './types';
 
 const MOST_REMEMBERED = 32;
+const MOST_WRONG = 2; // deliveries in a row that are not what was paid for
 const LOW_WATER = 5n; // a channel is low when less than this part of a deposit is left in it
-
-/** What a channel is for good; addresses are lower-case. */
-export interface ChannelConfig {
-  payer: Hex;
-  payerAuthorizer: Hex;
-  receiver: Hex;
-  receiverAuthorizer: Hex;
-  token: Hex;
-  /** Seconds. */
-  withdrawDelay: number;
-  salt: Hex;
-}
 
 /** A voucher that was handed over and whose outcome is not known; `deposit` came with it. */
 export interface OpenVoucher {
@@ -44,7 +33,7 @@ export interface DepositOrder {
  * which is what it may claim; `balance` what deposits brought in, less what went back. `open` are
  * vouchers of unknown outcome, `gone` the identities of those that were certainly not charged.
  * `deposit` was signed, handed over `shown` times, and not seen to arrive; `unsure` says that an
- * expired one may have. `known` is false until the server has said how it stands. `urls` are of
+ * expired one may have. `wrong` counts deliveries in a row that were not what was paid for. `known` is false until the server has said how it stands. `urls` are of
  * what was bought last, newest first.
  */
 export interface Channel {
@@ -62,6 +51,7 @@ export interface Channel {
   deposit?: DepositOrder | undefined;
   shown: number;
   unsure: boolean;
+  wrong?: number;
   fault: string;
 }
 
@@ -203,6 +193,13 @@ export function refunded(channel: Channel, amount: bigint): Channel {
   return { ...channel, balance: most(channel.charged, channel.balance - amount) };
 }
 
+/** The channel after what was paid for did not come: its server is given one more chance. */
+export function misdelivered(channel: Channel, what: string): Channel {
+  const wrong = (channel.wrong ?? 0) + 1;
+  const fault = wrong < MOST_WRONG ? channel.fault : `${what}, once more; nothing more is paid to it`;
+  return { ...channel, wrong, fault };
+}
+
 export function gone(channel: Channel, ended: readonly OpenVoucher[]): string[] {
   return [...channel.gone, ...ended.map((open) => open.identity)].slice(-MOST_REMEMBERED);
 }
@@ -222,6 +219,7 @@ export function viewOf(channel: Channel): ChannelView {
     asset: channel.config.token,
     payTo: channel.config.receiver,
     payer: channel.config.payer,
+    config: channel.config,
     charged: channel.charged,
     balance: channel.balance,
     refundable: refundable(channel),

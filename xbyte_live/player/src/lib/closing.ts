@@ -31,7 +31,7 @@ export class Closing {
     const channels = (await store.channels()).filter(
       (channel) =>
         (only.channelId === undefined || channel.channelId === only.channelId) &&
-        channel.config.payer === payer?.toLowerCase() &&
+        isOf(channel, only.channelId === undefined ? payer : undefined) &&
         refundable(channel) > 0n,
     );
     const refunds: Refund[] = [];
@@ -39,7 +39,7 @@ export class Closing {
     for (const channel of channels) {
       const turn = await Turn.take(store, channel);
       try {
-        const refund = await this.#refund(turn, only.url ? [only.url] : turn.channel.urls);
+        const refund = await this.#refund(turn, placesOf(turn.channel, only.url));
         if (refund) refunds.push(refund);
       } catch (error) {
         failures.push(error);
@@ -52,15 +52,17 @@ export class Closing {
   }
 
   async #refund(turn: Turn, urls: readonly string[]): Promise<Refund | undefined> {
+    let silent = false;
     for (const url of urls) {
       const response = await this.#means.fetch(url, { cache: 'no-store' }).catch(() => undefined);
-      if (!response) throw unreachable();
-      await discard(response);
-      if (response.status !== 402) continue;
+      silent ||= !response;
+      if (response) await discard(response);
+      if (response?.status !== 402) continue;
       const challenge = readChallenge(response.headers);
       const terms = challenge.offers.find((offer) => pays(offer, turn.channel));
       if (terms) return this.#ask(turn, url, terms, challenge);
     }
+    if (silent) throw unreachable();
     throw new PaymentError('refused', 'nothing this channel pays for is on sale here any more');
   }
 
@@ -145,6 +147,18 @@ export class Closing {
       this.#means.charged(receipt, outcome.charged.deposit);
     }
   }
+}
+
+/** Where to ask: by what was bought last, then where a server still knows its channels. */
+function placesOf({ channelId, urls }: Channel, url: string | undefined): string[] {
+  const bought = url === undefined ? urls : [url];
+  const origins = new Set([...bought, ...urls].map((each) => new URL(each).origin));
+  return [...bought, ...[...origins].map((origin) => `${origin}/channels/${channelId}`)];
+}
+
+/** Whether a channel is of that payer, where one is named. */
+function isOf({ config }: Channel, payer: Hex | undefined): boolean {
+  return payer === undefined || config.payer === payer.toLowerCase();
 }
 
 function pays(terms: Terms, { config, network }: Channel): boolean {

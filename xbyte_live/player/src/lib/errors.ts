@@ -2,11 +2,13 @@ export type PaymentErrorCode =
   | 'no-wallet'
   | 'wallet-rejected'
   | 'wallet-failed'
+  | 'wallet-changed'
   | 'wrong-network'
   | 'insufficient-funds'
   | 'topup-needed'
   | 'cap-total'
   | 'cap-minute'
+  | 'cap-deposit'
   | 'overcharged'
   | 'price-raised'
   | 'no-way-to-pay'
@@ -15,6 +17,7 @@ export type PaymentErrorCode =
   | 'unreachable'
   | 'charged-before'
   | 'bad-delivery'
+  | 'too-large'
   | 'storage'
   | 'http';
 

@@ -30,6 +30,17 @@ export function unreachable(): PaymentError {
   return new PaymentError('unreachable', 'the server does not answer, or breaks off', true);
 }
 
+export function badDelivery(got: number | 'more', quoted: number): PaymentError {
+  return new PaymentError(
+    'bad-delivery',
+    `the server handed over ${got} bytes where ${quoted} were quoted`,
+  );
+}
+
+export function tooLarge(): PaymentError {
+  return new PaymentError('too-large', 'that is more than a page can hold; buy it by ranges');
+}
+
 export function lost(): PaymentError {
   return new PaymentError(
     'charged-before',

@@ -18,6 +18,7 @@ export type {
   Ahead,
   Asset,
   Budget,
+  ChannelConfig,
   ChannelView,
   Hex,
   PaidRequest,

@@ -15,6 +15,8 @@ const DOMAIN = [
 /** A wallet's provider (EIP-1193). */
 export interface Eip1193Provider {
   request(call: { method: string; params?: unknown }): Promise<unknown>;
+  on?(event: string, listener: (value: unknown) => void): unknown;
+  removeListener?(event: string, listener: (value: unknown) => void): unknown;
 }
 
 interface Announcement {
@@ -39,11 +41,21 @@ export class InjectedWallet implements Wallet {
   async address(): Promise<Hex> {
     const known = await this.#ask('eth_accounts');
     const accounts = isList(known) ? known : await this.#ask('eth_requestAccounts');
-    const address = isList(accounts) ? accounts[0] : undefined;
-    if (typeof address !== 'string' || !/^0x[0-9a-fA-F]{40}$/.test(address)) {
+    const address = firstOf(accounts);
+    if (!address) {
       throw new PaymentError('no-wallet', 'the wallet shows no account to this page', true);
     }
-    return address.toLowerCase() as Hex;
+    return address;
+  }
+
+  /** A wallet that is only locked does not count as changed. */
+  onAccount(changed: (address: Hex) => void): () => void {
+    const heard = (accounts: unknown): void => {
+      const address = firstOf(accounts);
+      if (address) changed(address);
+    };
+    this.#provider.on?.('accountsChanged', heard);
+    return () => void this.#provider.removeListener?.('accountsChanged', heard);
   }
 
   async signTypedData(data: TypedData): Promise<Hex> {
@@ -125,6 +137,12 @@ function recoverable(signature: Hex): Hex {
   if (signature.length !== 132) return signature;
   const last = Number.parseInt(signature.slice(130), 16);
   return last < 2 ? `${signature.slice(0, 130) as Hex}${(last + 27).toString(16)}` : signature;
+}
+
+function firstOf(accounts: unknown): Hex | undefined {
+  const address = isList(accounts) ? accounts[0] : undefined;
+  if (typeof address !== 'string' || !/^0x[0-9a-fA-F]{40}$/.test(address)) return undefined;
+  return address.toLowerCase() as Hex;
 }
 
 function isList(value: unknown): value is unknown[] {

@@ -14,11 +14,14 @@ import type { Payer } from './payer';
 import type { Ahead, PaidRequest } from './types';
 
 const TAG = 'EXT-X-XBYTE-SEGMENT';
+const PARSED = 'hlsManifestParsed' as unknown as Events.MANIFEST_PARSED; // the library brings no hls.js
 const TRY_AGAIN = 503; // what hls.js tries again after a while
 
 export interface LoaderOptions {
   /** URL of the item's `pricing.json` (default: beside the multivariant playlist). */
   pricing?: string;
+  /** The highest price to pay, in atomic units per MB, if the payer has no lower one. */
+  maxPerMb?: bigint;
 }
 
 type Context = FragmentLoaderContext;
@@ -28,7 +31,7 @@ export class XByteLoader implements Loader<Context> {
   context: Context | null = null;
   stats: LoaderStats = new Stats();
   readonly #payer: Payer;
-  readonly #pricing: string | undefined;
+  readonly #options: LoaderOptions;
   #callbacks: LoaderCallbacks<Context> | null = null;
   #aborting = new AbortController();
   #response: Response | null = null;
@@ -36,7 +39,7 @@ export class XByteLoader implements Loader<Context> {
 
   constructor(payer: Payer, options: LoaderOptions = {}) {
     this.#payer = payer;
-    this.#pricing = options.pricing;
+    this.#options = options;
   }
 
   load(context: Context, config: LoaderConfiguration, callbacks: LoaderCallbacks<Context>): void {
@@ -102,18 +105,20 @@ export class XByteLoader implements Loader<Context> {
     const { url, frag, part, rangeStart, rangeEnd } = context;
     const range = rangeEnd ? `bytes=${rangeStart ?? 0}-${rangeEnd - 1}` : undefined;
     const ahead = range || part ? undefined : aheadOf(frag.tagList);
-    const pricing = this.#pricing ?? pricingOf(url);
+    const { pricing = pricingOf(url), maxPerMb } = this.#options;
     return {
       signal: this.#aborting.signal,
       ...(range && { range }),
       ...(ahead && { ahead }),
       ...(pricing && { pricing }),
+      ...(maxPerMb !== undefined && { maxPerMb }),
       onStart: () => {
         clearTimeout(this.#timer);
         stats.loading.start = performance.now();
         stats.loading.first = stats.loaded = 0;
         live?.restart();
       },
+      onWait: () => (stats.loading.start = 0),
       onHeaders: (response, total) => {
         this.#response = response;
         stats.loading.first = Math.max(performance.now(), stats.loading.start);
@@ -154,28 +159,37 @@ export function xbyteLoader(
 export interface LevelSource {
   readonly levels: readonly Rate[];
   autoLevelCapping: number;
-  on(event: `${Events.MANIFEST_PARSED}`, listener: () => void): void;
-  off(event: `${Events.MANIFEST_PARSED}`, listener: () => void): void;
+  on(event: Events.MANIFEST_PARSED, listener: () => void): void;
+  off(event: Events.MANIFEST_PARSED, listener: () => void): void;
+}
+
+/** The dearest of `levels`, cheapest first, that fits a budget for a minute; else the cheapest. */
+export function affordableLevel(
+  levels: readonly Rate[],
+  perMinute: bigint | undefined,
+  perMb: bigint,
+): number {
+  const fits = (level: Rate): boolean =>
+    perMinute === undefined || costPerMinute(level, perMb) <= perMinute;
+  return Math.max(0, levels.map(fits).lastIndexOf(true));
 }
 
 /**
  * Let hls.js choose by itself only levels whose cost fits the payer's budget for a minute.
  *
- * `perMb` is the price in atomic units. It follows the budget until the returned call.
+ * `perMb` is the price in atomic units. It follows the budget until the returned call. With
+ * `capLevelToPlayerSize` hls.js sets the same limit itself, by the size of the picture.
  */
 export function capLevels(hls: LevelSource, payer: Payer, perMb: bigint): () => void {
   const cap = (): void => {
-    const { perMinute } = payer.budget;
-    const fits = hls.levels.map(
-      (level) => perMinute === undefined || costPerMinute(level, perMb) <= perMinute,
-    );
-    hls.autoLevelCapping = fits.every(Boolean) ? -1 : Math.max(0, fits.lastIndexOf(true));
+    const level = affordableLevel(hls.levels, payer.budget.perMinute, perMb);
+    hls.autoLevelCapping = level === hls.levels.length - 1 ? -1 : level;
   };
-  hls.on('hlsManifestParsed', cap);
+  hls.on(PARSED, cap);
   payer.addEventListener('budget', cap);
   cap();
   return () => {
-    hls.off('hlsManifestParsed', cap);
+    hls.off(PARSED, cap);
     payer.removeEventListener('budget', cap);
     hls.autoLevelCapping = -1;
   };

@@ -1,4 +1,5 @@
 import { assetOf } from './assets';
+import { priceRaised } from './bounds';
 import { PaymentError } from './errors';
 import { loadPricing } from './pricing';
 import type { Asset, Terms } from './types';
@@ -63,13 +64,7 @@ export class Offers {
     }
     const cheap = usable.filter((offer) => ceiling === undefined || BigInt(offer.amount) <= ceiling);
     if (cheap.length === 0) {
-      const asked = usable[0]?.amount ?? '';
-      throw new PaymentError(
-        'price-raised',
-        `the server asks ${asked} for what was quoted at ${ceiling}; load the playlist again`,
-        false,
-        402,
-      );
+      throw priceRaised(usable[0]?.amount ?? '', ceiling);
     }
     return cheap.map(withoutState);
   }

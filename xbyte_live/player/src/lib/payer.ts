@@ -1,3 +1,4 @@
+import { Account } from './account';
 import { KNOWN_ASSETS } from './assets';
 import { viewOf } from './channel';
 import { Closing } from './closing';
@@ -26,6 +27,7 @@ const FOR_THE_OWNER: ReadonlySet<PaymentErrorCode> = new Set([
   'no-wallet',
   'wallet-rejected',
   'wallet-failed',
+  'wallet-changed',
   'wrong-network',
   'insufficient-funds',
   'topup-needed',
@@ -35,6 +37,8 @@ export interface PayerOptions {
   /** Who deposits; it may come later. */
   wallet?: Wallet | undefined;
   budget: Budget;
+  /** The highest price to pay, in atomic units per MB; it may be set later. */
+  maxPerMb?: bigint | undefined;
   /** How much to deposit, given what the server and the budget suggest. */
   deposit?: (suggested: bigint) => bigint;
   store?: ChannelStore;
@@ -65,11 +69,17 @@ interface Pause {
  */
 export class Payer extends EventTarget {
   readonly #spending: Spending;
+  readonly #account = new Account();
   readonly #till: Till;
   readonly #means: Means;
   readonly #store: ChannelStore;
   readonly #deposit: (suggested: bigint) => bigint;
   readonly #receipts: Receipt[] = [];
+  /**
+   * The highest price that its owner agreed to, in atomic units per MB. Above it nothing is signed
+   * and purchases fail with `price-raised`; set it anew once they agreed to another.
+   */
+  maxPerMb: bigint | undefined;
   #wallet: Wallet | undefined;
   #pause: Pause | undefined;
   #wanted: { amount: bigint | undefined } | undefined;
@@ -79,6 +89,7 @@ export class Payer extends EventTarget {
     const now = options.now ?? Date.now;
     const get = options.fetch ?? globalThis.fetch.bind(globalThis);
     const assets = options.assets ?? KNOWN_ASSETS;
+    this.maxPerMb = options.maxPerMb;
     this.#wallet = options.wallet;
     this.#deposit = options.deposit ?? ((suggested) => suggested);
     this.#store = options.store ?? new IndexedDbStore();
@@ -89,9 +100,10 @@ export class Payer extends EventTarget {
       mayDeposit: (need) => this.#tell('topup-needed', need),
       depositSize: (suggested) => this.#deposit(suggested),
       depositing: (detail) => this.#tell('deposit', detail),
+      failed: (error) => this.#report(error),
       rpcUrl: (network) => options.rpcUrls?.[network],
     };
-    this.#till = new Till(this.#store, this.#spending, assets, teller, now);
+    this.#till = new Till(this.#store, this.#spending, this.#account, assets, teller, now);
     this.#means = {
       store: this.#store,
       till: this.#till,
@@ -101,6 +113,7 @@ export class Payer extends EventTarget {
       patience: { ...PATIENCE, ...options.patience },
       resources: new Map(),
       charged: (receipt, deposit) => this.#charged(receipt, deposit),
+      agreed: () => this.maxPerMb,
       paused: () => this.#pause !== undefined,
       deposited: (amount) => this.#tell('deposit', { amount, state: 'sent' }),
     };
@@ -149,7 +162,7 @@ export class Payer extends EventTarget {
   set budget(budget: Budget) {
     this.#spending.budget = { ...budget };
     this.#tell('budget', { ...budget });
-    if (this.waiting === 'total' || this.waiting === 'minute') this.resume();
+    if (this.waiting !== 'topup' && this.waiting !== 'wallet') this.resume();
   }
 
   get wallet(): Wallet | undefined {
@@ -158,6 +171,7 @@ export class Payer extends EventTarget {
 
   /** Another wallet has channels of its own. */
   set wallet(wallet: Wallet | undefined) {
+    if (wallet !== this.#wallet) this.#account.leave();
     this.#wallet = wallet;
     if (wallet && (this.waiting === 'wallet' || this.waiting === 'topup')) this.resume();
   }
@@ -181,11 +195,14 @@ export class Payer extends EventTarget {
   /**
    * Have servers give back what they did not charge, of all channels of this wallet or of one.
    *
+   * The key of this browser asks for it, and it goes to whoever deposited: without a wallet it is
+   * of all channels of this browser.
    * `url` is of something a server sells, where what was bought last is not on sale any more.
    */
   async close(only?: { channelId?: Hex; url?: string }): Promise<Refund[]> {
     try {
-      return await new Closing(this.#means).refundAll(await this.#wallet?.address(), only);
+      const payer = this.#wallet && (await this.#account.of(this.#wallet));
+      return await new Closing(this.#means).refundAll(payer, only);
     } catch (error) {
       this.#report(error);
       throw error;
@@ -212,19 +229,23 @@ export class Payer extends EventTarget {
 
   async #run(url: string, request: PaidRequest): Promise<Delivery> {
     for (;;) {
-      if (this.#pause && request.wait === false) throw this.#pause.error;
       try {
-        await unlessAborted(this.#pause?.until ?? Promise.resolve(), request.signal);
         return await new Purchase(this.#means, url, request).run();
       } catch (error) {
         this.#stopped(error, request);
       }
+      if (!this.#pause) continue;
+      request.onWait?.();
+      await unlessAborted(this.#pause.until, request.signal);
     }
   }
 
   /** Wait for what stopped a purchase, or throw it. */
   #stopped(error: unknown, { wait, signal }: PaidRequest): void {
-    if (error instanceof Paused && !signal?.aborted) return;
+    if (error instanceof Paused && !signal?.aborted) {
+      if (this.#pause && wait === false) throw this.#pause.error;
+      return;
+    }
     if (error instanceof LimitReached && wait !== false) this.#cap(error.limit);
     else if (forTheOwner(error) && wait !== false) this.#ask(error);
     else {
@@ -301,7 +322,7 @@ function baseUrl(): string | undefined {
 
 function capError({ limit, needed, spent, cap }: Limit): PaymentError {
   return new PaymentError(
-    limit === 'total' ? 'cap-total' : 'cap-minute',
+    `cap-${limit}`,
     `${needed} more does not fit the budget: ${spent} of ${cap} is used`,
     true,
   );

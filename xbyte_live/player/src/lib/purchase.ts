@@ -1,4 +1,6 @@
-import { confirmed, isOpen, refused, type Channel, type OpenVoucher } from './channel';
+import { Body } from './body';
+import { bytesOf, ceilingOf, MOST_BYTES, priceRaised } from './bounds';
+import { confirmed, isOpen, misdelivered, refused, type Channel, type OpenVoucher } from './channel';
 import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from './codes';
 import { PaymentError } from './errors';
 import { itemOf, stillOffered, type Offers } from './offers';
@@ -7,7 +9,7 @@ import { after } from './recovery';
 import { unlessAborted, type ChannelStore, type KeptPayment } from './store';
 import { LimitReached, type Context, type Till } from './till';
 import { Turn } from './turns';
-import { discard, httpError, joined, lengthOf, lost, unreachable } from './http';
+import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable } from './http';
 import { proves } from './proof';
 import type { PaidRequest, PaidResponse, Receipt, Terms } from './types';
 import { chainIdOf } from './typed';
@@ -60,13 +62,15 @@ export interface Means {
   resources: Map<string, Promise<void>>;
   /** A voucher was charged; `receipt` is what for. */
   charged(receipt: Receipt, deposit: bigint): void;
-  /** Whether purchases are to wait. */
+  /** The highest price that the owner agreed to, in atomic units per MB. */
+  agreed(): bigint | undefined;
+  /** Whether nothing may be signed for the moment. */
   paused(): boolean;
   /** A deposit left with a voucher. */
   deposited(amount: bigint): void;
 }
 
-/** Purchases wait since this one began. */
+/** Nothing may be signed since another purchase came to a limit. */
 export class Paused extends Error {}
 
 /** A delivery; `forget` says that its caller has it. */
@@ -121,6 +125,7 @@ export class Purchase {
 
   async #buy(): Promise<Delivery> {
     const { ahead } = this.#request;
+    if ((bytesOf(this.#request) ?? 0) > MOST_BYTES) throw tooLarge();
     const reopened = await this.#reopen();
     if (reopened) return { paid: reopened, forget: async () => Promise.resolve() };
     await this.#inherit();
@@ -183,6 +188,8 @@ export class Purchase {
 
   async #payAhead(amount: bigint): Promise<void> {
     const { offers } = this.#means;
+    const ceiling = this.#ceiling();
+    if (ceiling !== undefined && amount > ceiling) throw priceRaised(`${amount}`, ceiling);
     const { ahead, pricing } = this.#request;
     const item = itemOf(this.#url);
     if (ahead?.terms) offers.learn(item, [ahead.terms]);
@@ -199,6 +206,7 @@ export class Purchase {
     const { till, store } = this.#means;
     const { signal, range } = this.#request;
     signal?.throwIfAborted();
+    if (this.#means.paused()) throw new Paused();
     const { terms, channel } = await till.choose(offers);
     const limit = till.limit(terms, channel);
     if (limit) throw new LimitReached(limit);
@@ -232,8 +240,7 @@ export class Purchase {
       }
       await this.#refused(refusal, challenge);
     }
-    const ceiling = this.#request.ahead?.amount ?? this.#request.atMost;
-    const usable = offers.usable(challenge, ceiling);
+    const usable = offers.usable(challenge, this.#ceiling());
     offers.learn(itemOf(this.#url), challenge.offers);
     const { resource, extensions } = challenge;
     this.#context = { ...(resource && { resource }), ...(extensions && { extensions }) };
@@ -247,7 +254,7 @@ export class Purchase {
     this.#payment = undefined;
     if (!isOpen(turn.channel, payment.identity)) {
       await store.dropPayment(payment);
-      if (payment.charged) throw lost();
+      if (payment.charged) await this.#misdelivered(payment, lost());
       return;
     }
     const correction = readCorrection(challenge, payment.channelId);
@@ -265,7 +272,7 @@ export class Purchase {
     if (outcome.charged) this.#count(turn, outcome.charged, { charged: outcome.charged.amount });
     if (outcome.verdict === 'charged') {
       await store.dropPayment(payment);
-      throw lost();
+      await this.#misdelivered(payment, lost());
     }
     const again = outcome.verdict === 'again' || (await this.#mended(turn, payment, challenge));
     const hopeless = presentedBefore || stillOffered(challenge, payment.terms);
@@ -286,8 +293,10 @@ export class Purchase {
   /** Whether a deposit was refused for a reason that another one would not have. */
   async #mended(turn: Turn, payment: KeptPayment, challenge: Challenge): Promise<boolean> {
     if (!payment.deposit) return false;
-    if (challenge.error === DEPOSIT_BELOW_MINIMUM) this.#means.till.raiseFloor(payment.channelId);
-    else if (challenge.error !== DEPOSIT_EXPIRED) return false;
+    const { till } = this.#means;
+    if (challenge.error === DEPOSIT_BELOW_MINIMUM) {
+      if (!till.raiseFloor(payment.channelId)) return false;
+    } else if (challenge.error !== DEPOSIT_EXPIRED) return false;
     await turn.keep({ ...turn.channel, deposit: undefined, shown: 0 });
     return true;
   }
@@ -325,12 +334,11 @@ export class Purchase {
       if (payment) await store.dropPayment(payment);
     };
     const quoted = this.#request.ahead?.bytes;
-    if (quoted !== undefined && quoted !== bytes.byteLength) {
-      await forget();
-      throw new PaymentError(
-        'bad-delivery',
-        `the server handed over ${bytes.byteLength} bytes where ${quoted} were quoted`,
-      );
+    if (quoted !== undefined) {
+      if (quoted !== bytes.byteLength) {
+        await this.#misdelivered(payment, badDelivery(bytes.byteLength, quoted));
+      }
+      if (payment) await this.#asQuoted(payment);
     }
     const paid: PaidResponse = {
       bytes,
@@ -340,6 +348,28 @@ export class Purchase {
       ...(this.#receipt && { receipt: this.#receipt }),
     };
     return { paid, forget };
+  }
+
+  /**
+   * What was paid for did not come. The payment stays good for it, and nothing is signed to a
+   * server that does so twice in a row, however often its caller tries again.
+   */
+  async #misdelivered(payment: KeptPayment | undefined, error: PaymentError): Promise<never> {
+    if (payment) {
+      const turn = await this.#ownTurn(payment);
+      const channel = misdelivered(turn.channel, error.message);
+      await turn.keep(channel, undefined, channel.fault !== '');
+    }
+    throw error;
+  }
+
+  /** What was paid for came. */
+  async #asQuoted(payment: KeptPayment): Promise<void> {
+    const channel = await this.#means.store.channel(payment.channelId);
+    if (!channel?.wrong) return;
+    const turn = await this.#ownTurn(payment);
+    await turn.keep({ ...turn.channel, wrong: 0 });
+    this.#endTurn();
   }
 
   /** Count a charge, once. */
@@ -393,24 +423,29 @@ export class Purchase {
     const { onHeaders, onProgress, signal } = this.#request;
     const total = lengthOf(response);
     onHeaders?.(response, total);
-    const chunks: Uint8Array<ArrayBuffer>[] = [];
-    let loaded = 0;
+    const size = bytesOf(this.#request, response.status);
+    const body = new Body(size ?? total, size ?? MOST_BYTES);
+    let held = true;
     const reader = response.body?.getReader();
     try {
       while (reader) {
         const { done, value } = await unlessAborted(reader.read(), signal);
         if (done) break;
-        chunks.push(value);
-        loaded += value.byteLength;
-        onProgress?.(loaded, total, value);
+        held = body.add(value);
+        if (!held) break;
+        onProgress?.(body.length, total, value);
       }
     } catch {
       reader?.cancel().catch(() => undefined);
       signal?.throwIfAborted();
       return undefined;
     }
-    if (loaded < total) return undefined;
-    return joined(chunks, loaded);
+    if (!held) {
+      reader?.cancel().catch(() => undefined);
+      if (size === undefined) throw tooLarge();
+      await this.#misdelivered(this.#payment, badDelivery('more', size));
+    }
+    return body.length < total ? undefined : body.bytes();
   }
 
   async #wait(response: Response | undefined, what: string): Promise<void> {
@@ -476,6 +511,10 @@ export class Purchase {
       resources.delete(this.#resource);
       free();
     };
+  }
+
+  #ceiling(): bigint | undefined {
+    return ceilingOf(this.#request, this.#means.agreed());
   }
 
   #endTurn(): void {

@@ -4,7 +4,7 @@ const MINUTE = 60_000; // milliseconds
 
 /** Why no more may be signed now; `resumesAt` (ms) is when it may by itself. */
 export interface Limit {
-  limit: 'total' | 'minute';
+  limit: 'total' | 'minute' | 'deposit';
   needed: bigint;
   spent: bigint;
   cap: bigint;
@@ -57,11 +57,16 @@ export class Spending {
     return limit;
   }
 
-  /** Count `stake` as signed. */
-  take(stake: bigint, now: number): void {
+  /** Count `stake` as signed; the returned call takes that back, where it never left. */
+  take(stake: bigint, now: number): () => void {
+    const moment = { at: now, amount: stake };
     this.#signed += stake;
-    if (stake > 0n) this.#stakes.push({ at: now, amount: stake });
+    if (stake > 0n) this.#stakes.push(moment);
     if (this.#stakes.length > 4096) this.#stakes = this.#stakes.slice(-2048);
+    return () => {
+      this.#signed -= stake;
+      this.#stakes = this.#stakes.filter((other) => other !== moment);
+    };
   }
 
   /** Count a charge. */

@@ -46,13 +46,20 @@ export interface ChannelStore {
   lock(name: string, signal?: AbortSignal): Promise<() => void>;
 }
 
+const MOST_TOKENS = 20_000; // receipts: some 11 hours of segments
+
 /** Keeps for as long as the page lives: for tests, and for money one can lose. */
 export class MemoryStore implements ChannelStore {
+  readonly #mostTokens: number;
   readonly #channels = new Map<Hex, Channel>();
   readonly #payments = new Map<string, KeptPayment>();
   readonly #tokens = new Map<string, string>();
   readonly #keys = new Map<string, SealedKey>();
   readonly #locks = new Map<string, Promise<void>>();
+
+  constructor(mostTokens = MOST_TOKENS) {
+    this.#mostTokens = mostTokens;
+  }
 
   async channel(id: Hex): Promise<Channel | undefined> {
     return Promise.resolve(this.#channels.get(id));
@@ -84,8 +91,12 @@ export class MemoryStore implements ChannelStore {
   }
 
   async keepToken(resource: string, token: string | undefined): Promise<void> {
-    if (token === undefined) this.#tokens.delete(resource);
-    else this.#tokens.set(resource, token);
+    this.#tokens.delete(resource);
+    if (token !== undefined) this.#tokens.set(resource, token);
+    for (const oldest of this.#tokens.keys()) {
+      if (this.#tokens.size <= this.#mostTokens) break;
+      this.#tokens.delete(oldest);
+    }
     return Promise.resolve();
   }
 
@@ -124,10 +135,12 @@ type StoreName = (typeof STORES)[number];
 /** Keeps in IndexedDB; tabs of one origin take turns by the Web Locks API. */
 export class IndexedDbStore implements ChannelStore {
   readonly #name: string;
+  readonly #mostTokens: number;
   #database: Promise<IDBDatabase> | undefined;
 
-  constructor(name = 'xbyte-hls') {
+  constructor(name = 'xbyte-hls', mostTokens = MOST_TOKENS) {
     this.#name = name;
+    this.#mostTokens = mostTokens;
   }
 
   async channel(id: Hex): Promise<Channel | undefined> {
@@ -167,14 +180,15 @@ export class IndexedDbStore implements ChannelStore {
   }
 
   async token(resource: string): Promise<string | undefined> {
-    return this.#get<string>('tokens', resource);
+    const kept = await this.#get<KeptToken>('tokens', resource);
+    return typeof kept === 'string' ? kept : kept?.token;
   }
 
   async keepToken(resource: string, token: string | undefined): Promise<void> {
     await this.#write(['tokens'], (transaction) => {
       const tokens = transaction.objectStore('tokens');
       if (token === undefined) tokens.delete(resource);
-      else tokens.put(token, resource);
+      else tokens.put({ token, at: Date.now() }, resource);
     });
   }
 
@@ -231,6 +245,7 @@ export class IndexedDbStore implements ChannelStore {
           this.#database = undefined;
         };
         forgetOld(opening.result);
+        prune(opening.result, this.#mostTokens);
         resolve(opening.result);
       };
       opening.onerror = () => reject(unusable(opening.error));
@@ -266,6 +281,31 @@ function forgetOld(database: IDBDatabase): void {
     if (!cursor) return;
     if ((cursor.value as KeptPayment).at < Date.now() - KEPT_FOR) cursor.delete();
     cursor.continue();
+  };
+}
+
+/** A receipt as it is kept; the first of them were kept without their time. */
+type KeptToken = string | { token: string; at: number };
+
+/** Forget the oldest receipts where there are more than may be. */
+function prune(database: IDBDatabase, most: number): void {
+  const tokens = database.transaction('tokens', 'readwrite').objectStore('tokens');
+  const counting = tokens.count();
+  counting.onsuccess = () => {
+    if (counting.result <= most) return;
+    const found: { key: IDBValidKey; at: number }[] = [];
+    const walking = tokens.openCursor();
+    walking.onsuccess = () => {
+      const cursor = walking.result;
+      if (cursor) {
+        const kept = cursor.value as KeptToken;
+        found.push({ key: cursor.key, at: typeof kept === 'string' ? 0 : kept.at });
+        cursor.continue();
+        return;
+      }
+      found.sort((a, b) => a.at - b.at);
+      for (const { key } of found.slice(0, found.length - most)) tokens.delete(key);
+    };
   };
 }
 

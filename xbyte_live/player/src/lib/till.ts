@@ -1,23 +1,24 @@
+import type { Account } from './account';
 import { assetOf } from './assets';
 import {
   atStake,
   depositNeed,
   newChannel,
-  overcharged,
   presented,
+  refundable,
   withoutExpired,
   type Channel,
-  type ChannelConfig,
   type DepositOrder,
 } from './channel';
 import { PaymentError } from './errors';
+import { walletError } from './injected';
 import { type Key, loadKey } from './keys';
 import { least, most } from './money';
 import type { Limit, Spending } from './spending';
 import type { ChannelStore, KeptPayment } from './store';
 import type { Turn } from './turns';
 import { chainIdOf, channelIdOf, depositData, voucherDigest } from './typed';
-import type { Asset, Hex, PayerEvents, Terms, Wallet } from './types';
+import type { Asset, ChannelConfig, Hex, PayerEvents, Terms, Wallet } from './types';
 import { encodeHeader } from './wire';
 
 const DEPOSIT_PIECES = 10n; // what a deposit lasts for where the server does not say what it wants
@@ -33,7 +34,7 @@ const SALT: Hex = `0x${'xbyte-hls'
 /** A limit of the budget was reached. */
 export class LimitReached extends Error {
   constructor(readonly limit: Limit) {
-    super(`the budget ${limit.limit === 'total' ? 'in all' : 'for a minute'} is used up`);
+    super(`the limit of the budget (${limit.limit}) is reached`);
   }
 }
 
@@ -60,6 +61,8 @@ export interface Teller {
   mayDeposit(need: PayerEvents['topup-needed']): boolean;
   depositSize(suggested: bigint): bigint;
   depositing(detail: PayerEvents['deposit']): void;
+  /** A deposit that its owner wanted did not come about. */
+  failed(error: PaymentError): void;
   rpcUrl(network: string): string | undefined;
 }
 
@@ -73,16 +76,19 @@ export class Till {
   readonly #keys = new Map<Hex, Promise<Key>>();
   readonly #noticed = new Set<Hex>();
   readonly #floors = new Set<Hex>();
+  readonly #account: Account;
 
   constructor(
     store: ChannelStore,
     spending: Spending,
+    account: Account,
     assets: readonly Asset[],
     teller: Teller,
     now: () => number,
   ) {
     this.#store = store;
     this.#spending = spending;
+    this.#account = account;
     this.#assets = assets;
     this.#teller = teller;
     this.#now = now;
@@ -91,7 +97,7 @@ export class Till {
   /** The best of these offers and the channel that pays it, as it is before a turn is taken. */
   async choose(offers: readonly Terms[]): Promise<{ terms: Terms; channel: Channel }> {
     const wallet = this.#wallet();
-    const payer = (await wallet.address()).toLowerCase() as Hex;
+    const payer = await this.#account.of(wallet);
     const key = await this.#key(payer);
     const chain = offers.length > 1 ? await wallet.chainId().catch(() => 0) : 0;
     const ways = await Promise.all(
@@ -126,55 +132,33 @@ export class Till {
     signal?: AbortSignal,
   ): Promise<KeptPayment> {
     const channel = withoutExpired(turn.channel, this.#seconds());
-    if (channel.fault) throw overcharged(channel.fault);
-    const amount = BigInt(terms.amount);
+    if (channel.fault) throw new PaymentError('overcharged', channel.fault);
     this.#require(terms, channel);
     const deposit = await this.#deposit(channel, terms, turn);
     signal?.throwIfAborted();
     this.#require(terms, channel); // the wallet may have taken its time
-    const ceiling = channel.charged + amount;
-    const key = await this.#key(channel.config.payer);
-    const digest = voucherDigest(channel.channelId, ceiling, chainIdOf(terms.network));
-    const voucher = {
-      channelId: channel.channelId,
-      maxClaimableAmount: ceiling.toString(),
-      signature: await key.sign(digest),
-    };
-    const payment: KeptPayment = {
-      resource: wanted.resource,
-      channelId: channel.channelId,
-      identity: `${channel.channelId}:${channel.serial}`,
-      header: encodeHeader({
-        x402Version: 2,
-        accepted: terms,
-        payload: {
-          type: deposit ? 'deposit' : 'voucher',
-          channelConfig: channel.config,
-          voucher,
-          ...(deposit && { deposit: depositWire(deposit) }),
-        },
-        ...context,
-      }),
-      terms,
-      amount,
-      ceiling,
-      deposit: deposit?.amount ?? 0n,
-      at: this.#now(),
-      charged: false,
-    };
-    const open = {
-      identity: payment.identity,
-      ceiling,
-      amount,
-      deposit: payment.deposit,
-      url: wanted.url,
-      bytes: wanted.bytes,
-      ...(wanted.range !== undefined && { range: wanted.range }),
-    };
-    this.#spending.take(atStake(channel, amount), this.#now());
-    const withDeposit = { ...channel, ...(deposit && { deposit }) };
-    await turn.keep(presented(withDeposit, open, deposit), payment, deposit !== undefined);
-    return payment;
+    // At once: a purchase through another channel shall find that this one has taken its part.
+    const giveBack = this.#spending.take(atStake(channel, BigInt(terms.amount)), this.#now());
+    try {
+      const payment = await this.#payment(channel, terms, wanted, context, deposit);
+      const { identity, ceiling, amount } = payment;
+      const { url, bytes, range } = wanted;
+      const open = {
+        identity,
+        ceiling,
+        amount,
+        deposit: payment.deposit,
+        url,
+        bytes,
+        ...(range !== undefined && { range }),
+      };
+      const withDeposit = { ...channel, ...(deposit && { deposit }) };
+      await turn.keep(presented(withDeposit, open, deposit), payment, deposit !== undefined);
+      return payment;
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
   }
 
   /** The header of a refund of all that was not charged. */
@@ -197,15 +181,51 @@ export class Till {
     });
   }
 
-  /** The channel that pays an offer, if the wallet is there. */
-  async channelOf(terms: Terms): Promise<Channel> {
-    const payer = (await this.#wallet().address()).toLowerCase() as Hex;
-    return channelFor(terms, payer, (await this.#key(payer)).address);
+  /** The server wants larger deposits than the budget would have it; false if that was known. */
+  raiseFloor(channelId: Hex): boolean {
+    if (this.#floors.has(channelId)) return false;
+    this.#floors.add(channelId);
+    return true;
   }
 
-  /** The server wants larger deposits than the budget would have it. */
-  raiseFloor(channelId: Hex): void {
-    this.#floors.add(channelId);
+  async #payment(
+    channel: Channel,
+    terms: Terms,
+    { resource }: Wanted,
+    context: Context,
+    deposit: DepositOrder | undefined,
+  ): Promise<KeptPayment> {
+    const amount = BigInt(terms.amount);
+    const ceiling = channel.charged + amount;
+    const key = await this.#key(channel.config.payer);
+    const digest = voucherDigest(channel.channelId, ceiling, chainIdOf(terms.network));
+    const voucher = {
+      channelId: channel.channelId,
+      maxClaimableAmount: ceiling.toString(),
+      signature: await key.sign(digest),
+    };
+    return {
+      resource,
+      channelId: channel.channelId,
+      identity: `${channel.channelId}:${channel.serial}`,
+      header: encodeHeader({
+        x402Version: 2,
+        accepted: terms,
+        payload: {
+          type: deposit ? 'deposit' : 'voucher',
+          channelConfig: channel.config,
+          voucher,
+          ...(deposit && { deposit: depositWire(deposit) }),
+        },
+        ...context,
+      }),
+      terms,
+      amount,
+      ceiling,
+      deposit: deposit?.amount ?? 0n,
+      at: this.#now(),
+      charged: false,
+    };
   }
 
   async #deposit(channel: Channel, terms: Terms, turn: Turn): Promise<DepositOrder | undefined> {
@@ -231,7 +251,9 @@ export class Till {
       throw new PaymentError('topup-needed', 'the channel is empty and must be topped up', true);
     }
     const chosen = wanted !== undefined && wanted > 0n;
-    const size = most(missing, chosen ? wanted : this.#teller.depositSize(suggested));
+    const asked = most(missing, chosen ? wanted : this.#teller.depositSize(suggested));
+    const room = this.#room(channel, this.#spending.budget.deposit);
+    const size = room === undefined ? asked : least(asked, room);
     if (size <= 0n) return undefined;
     try {
       const order = await this.#order(wallet, channel, terms, { size, missing });
@@ -239,15 +261,33 @@ export class Till {
       this.#noticed.delete(channel.channelId);
       return order;
     } catch (error) {
-      if (missing > 0n) throw error;
+      const told = walletError(error);
+      if (missing > 0n) throw told;
+      if (wanted !== undefined) this.#teller.failed(told);
       return undefined; // there is enough for now
     }
   }
 
-  /** What to deposit: what the server finds worth its gas, as far as the budget goes. */
+  /**
+   * What to deposit: what the server finds worth its gas, as far as the budget goes. Throws
+   * `LimitReached` where what is missing goes beyond what may lie in the channel.
+   */
   #suggested(channel: Channel, missing: bigint, target: bigint): bigint {
-    if (this.#floors.has(channel.channelId)) return most(target, missing);
-    return most(missing, least(target, this.#spending.left));
+    const { total, deposit } = this.#spending.budget;
+    const floor = this.#floors.has(channel.channelId);
+    const cap = floor ? (deposit ?? total) : deposit;
+    const room = this.#room(channel, cap);
+    const needed = floor ? most(missing, target) : missing;
+    if (cap !== undefined && room !== undefined && missing > 0n && needed > room) {
+      throw new LimitReached({ limit: 'deposit', needed, spent: refundable(channel), cap });
+    }
+    const suggested = floor ? needed : most(missing, least(target, this.#spending.left));
+    return room === undefined ? suggested : least(suggested, room);
+  }
+
+  /** How much more may lie in a channel, if there is an end to it. */
+  #room(channel: Channel, cap: bigint | undefined): bigint | undefined {
+    return cap === undefined ? undefined : most(0n, cap - refundable(channel));
   }
 
   async #order(
@@ -257,6 +297,7 @@ export class Till {
     { size, missing }: { size: bigint; missing: bigint },
   ): Promise<DepositOrder> {
     const chainId = chainIdOf(terms.network);
+    await this.#account.check(wallet);
     if ((await wallet.chainId()) !== chainId) await wallet.switchChain(chainId);
     const held = await this.#held(wallet, terms);
     if (held !== undefined && (held < missing || held === 0n)) {

@@ -1,6 +1,5 @@
 import { encodeAbiParameters, hashTypedData, keccak256 } from 'viem/utils';
-import type { ChannelConfig } from './channel';
-import type { Hex, TypedData } from './types';
+import type { ChannelConfig, Hex, TypedData } from './types';
 
 /** Where the contracts are on every chain (x402 `scheme_batch_settlement_evm`). */
 export const CONTRACT: Hex = '0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003';

@@ -51,6 +51,8 @@ export interface Wallet {
   /** What its owner knows it by. */
   readonly name: string;
   address(): Promise<Hex>;
+  /** Hear when its owner chooses another account, until the returned call. */
+  onAccount?(changed: (address: Hex) => void): () => void;
   signTypedData(data: TypedData): Promise<Hex>;
   chainId(): Promise<number>;
   switchChain(id: number): Promise<void>;
@@ -62,6 +64,11 @@ export interface Wallet {
 export interface Budget {
   total: bigint;
   perMinute?: bigint;
+  /**
+   * The most that may lie in a channel, whatever its server wants. Where it is left out, a server
+   * gets no larger deposit for its wish than `total`.
+   */
+  deposit?: bigint;
 }
 
 /** What a playlist said a delivery costs: it is paid ahead, and nothing above is ever signed. */
@@ -77,14 +84,18 @@ export interface PaidRequest {
   range?: string;
   signal?: AbortSignal;
   ahead?: Ahead;
-  /** The most that may be signed for it where the exact amount is not known. */
+  /** The most that may be signed for it, where not less was quoted or agreed to. */
   atMost?: bigint;
+  /** The highest price that was agreed to, in atomic units per MB; `price-raised` above it. */
+  maxPerMb?: bigint;
   /** URL of the `pricing.json` of what is bought, asked once. */
   pricing?: string;
   /** False: throw at a cap or where the wallet is needed, instead of waiting (default true). */
   wait?: boolean;
   /** The request leaves; called again for each time it is repeated. */
   onStart?: () => void;
+  /** It waits for money or for its owner, and begins anew after that. */
+  onWait?: () => void;
   /** The headers are here; `total` is 0 where it is not known. */
   onHeaders?: (response: Response, total: number) => void;
   onProgress?: (loaded: number, total: number, chunk: Uint8Array<ArrayBuffer>) => void;
@@ -118,12 +129,26 @@ export interface Receipt {
   transaction?: Hex;
 }
 
+/** What a channel is for good; addresses are lower-case. */
+export interface ChannelConfig {
+  payer: Hex;
+  payerAuthorizer: Hex;
+  receiver: Hex;
+  receiverAuthorizer: Hex;
+  token: Hex;
+  /** Seconds. */
+  withdrawDelay: number;
+  salt: Hex;
+}
+
 export interface ChannelView {
   channelId: Hex;
   network: string;
   asset: Hex;
   payTo: Hex;
   payer: Hex;
+  /** What the contract knows it by: a withdrawal on chain needs it. */
+  config: ChannelConfig;
   /** All that was ever charged, all that lies in it, and what can be had back. */
   charged: bigint;
   balance: bigint;
@@ -141,13 +166,22 @@ export interface Refund {
 }
 
 /** Why nothing is bought at the moment. */
-export type Waiting = 'total' | 'minute' | 'topup' | 'wallet';
+export type Waiting = 'total' | 'minute' | 'deposit' | 'topup' | 'wallet';
 
 export interface PayerEvents {
   /** Bytes were charged for; `bytes` is what was bought, `perMinute` the last 60 seconds. */
   spend: { amount: bigint; total: bigint; bytes: number; url: string; perMinute: bigint };
-  /** A limit is reached: it goes on when the budget is raised, or at `resumesAt` (ms). */
-  cap: { limit: 'total' | 'minute'; needed: bigint; spent: bigint; cap: bigint; resumesAt?: number };
+  /**
+   * A limit is reached: it goes on when the budget is raised, or at `resumesAt` (ms). For
+   * `deposit`, `needed` more would lie in a channel where `spent` do and no more than `cap` may.
+   */
+  cap: {
+    limit: 'total' | 'minute' | 'deposit';
+    needed: bigint;
+    spent: bigint;
+    cap: bigint;
+    resumesAt?: number;
+  };
   /**
    * The channel needs money. Unless the page calls `preventDefault()`, the wallet is asked next;
    * if it does, the payer waits for `topUp()`. With `missing` 0 it is a notice in advance.

@@ -179,6 +179,9 @@ function faultOf(offer: unknown): string | undefined {
     return 'it wants another way of transfer than EIP-3009';
   }
   if (!isPayee(extra.receiverAuthorizer)) return 'it names nobody who authorizes refunds';
+  if (extra.minDeposit !== undefined && number(extra.minDeposit) === undefined) {
+    return 'its least deposit is no number';
+  }
   if (!within(extra.withdrawDelay, LEAST_DELAY, LONGEST_DELAY)) {
     return 'it wants withdrawals to take shorter or longer than may be';
   }

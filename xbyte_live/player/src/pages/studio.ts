@@ -9,6 +9,7 @@ import {
   type Payee,
   type Payers,
 } from './studio/api';
+import { Backoff } from './studio/backoff';
 import { TimeChart, type Measure } from './studio/chart';
 import { HeatMap } from './studio/heat';
 import { showFigures, showItems, showMoments, showPayers, showSeries, showSettlement, showTotals } from './studio/money';
@@ -37,6 +38,8 @@ class Studio {
   #measure: Measure = 'amount';
   #earnings: Earnings | null = null;
   #events: EventSource | null = null;
+  readonly #asks = new Backoff(SOON);
+  readonly #follows = new Backoff(SOON);
   #due: ReturnType<typeof setTimeout> | undefined;
   #asking = false;
 
@@ -112,6 +115,7 @@ class Studio {
       this.#prices.show(items);
       this.#draw();
       await this.#moments();
+      this.#asks.reset();
       problem('');
     } catch (error) {
       this.#refused(error);
@@ -172,6 +176,7 @@ class Studio {
     events.addEventListener('open', () => live('on', 'Live'));
     events.addEventListener('figures', (event: MessageEvent<string>) => {
       live('on', 'Live');
+      this.#follows.reset();
       const figures = JSON.parse(event.data) as Figures;
       showFigures(figures);
       this.#streams.show(figures);
@@ -179,14 +184,20 @@ class Studio {
     });
     events.addEventListener('error', () => {
       live('off', 'Not connected');
-      if (events.readyState !== EventSource.CLOSED) return;
+      if (this.#events !== events) return;
+      events.close(); // it would ask again at the same pace for ever
       this.#events = null;
-      setTimeout(() => void this.refresh(), SOON);
+      this.#in(this.#follows.wait());
     });
   }
 
   #soon(): void {
-    this.#due ??= setTimeout(() => void this.refresh(), SOON);
+    if (this.#due === undefined) this.#in(SOON);
+  }
+
+  #in(wait: number): void {
+    clearTimeout(this.#due);
+    this.#due = setTimeout(() => void this.refresh(), wait);
   }
 
   #inside(): void {
@@ -230,7 +241,7 @@ class Studio {
     if (!(error instanceof Refusal)) throw error;
     byId('studio').hidden = false;
     problem(error.message);
-    this.#soon();
+    this.#in(this.#asks.wait());
   }
 }
 

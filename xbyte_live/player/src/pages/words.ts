@@ -55,6 +55,12 @@ export function lasting(amount: bigint, perMinute: bigint): string {
   return `about ${(seconds / 3600).toFixed(seconds < 36_000 ? 1 : 0)} hours`;
 }
 
+/** When something comes by itself: `in 12 s`. */
+export function inSeconds(milliseconds: number): string {
+  const seconds = Math.ceil(milliseconds / 1000);
+  return seconds > 0 ? `in ${seconds} s` : 'now';
+}
+
 /** `0x3C44…93BC` */
 export function short(address: string): string {
   return `${address.slice(0, 6)}…${address.slice(-4)}`;

@@ -128,6 +128,7 @@ export async function ask<T>(
     answer = await fetch(url, {
       method,
       credentials: 'same-origin',
+      cache: 'no-cache', // prices may be cached for viewers, not for who changes them
       ...(body ? { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } } : {}),
     });
   } catch {

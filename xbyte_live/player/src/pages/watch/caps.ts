@@ -1,5 +1,5 @@
 import { byId, elementOf, fill, say } from '../dom';
-import { lasting, round } from '../words';
+import { lasting, price, round } from '../words';
 import { most } from '../../lib/money';
 
 /** Caps one may choose, in atomic units. */
@@ -10,9 +10,24 @@ const STEPS = [
 const MINUTES = 30n; // that the cap should last if nobody says otherwise
 const USUAL = 250_000n;
 
+/** Caps of a minute one may choose; after them, none. */
+const MINUTE_STEPS = [
+  100n, 200n, 500n, 1_000n, 2_000n, 5_000n, 10_000n, 20_000n, 50_000n, 100_000n, 200_000n, 500_000n,
+];
+
+/** The steps, and after the last as many as it takes to come to `amount`: 100, 200, 500 dollars. */
+function stepsTo(amount: bigint): bigint[] {
+  const steps = [...STEPS];
+  for (let last = most(0n, ...STEPS); last < amount; ) {
+    last = last.toString().startsWith('2') ? (last * 5n) / 2n : last * 2n;
+    steps.push(last);
+  }
+  return steps;
+}
+
 /** The smallest step that is at least `amount`. */
 export function stepAt(amount: bigint): bigint {
-  return STEPS.find((step) => step >= amount) ?? most(amount, ...STEPS);
+  return stepAfter(amount - 1n);
 }
 
 /** The cap a page begins with. */
@@ -22,7 +37,61 @@ export function usualCap(perMinute: bigint): bigint {
 
 /** The step after the one in force. */
 export function stepAfter(cap: bigint): bigint {
-  return STEPS.find((step) => step > cap) ?? cap;
+  return stepsTo(cap + 1n).find((step) => step > cap) ?? cap;
+}
+
+/** The steps to choose from where `cap` is one of them, whatever it is. */
+export function stepsWith(cap: bigint): bigint[] {
+  const steps = stepsTo(cap);
+  return steps.includes(cap) ? steps : [...steps, cap].sort((a, b) => (a < b ? -1 : 1));
+}
+
+/** The cap of a minute after the one in force, none after the last. */
+export function minuteStepAfter(cap: bigint): bigint | undefined {
+  return MINUTE_STEPS.find((step) => step > cap);
+}
+
+/** A slider of caps of a minute, with whether what plays fits; at its end there is none. */
+export class MinuteSlider {
+  readonly #slider = elementOf(HTMLInputElement, 'minute-cap');
+  readonly #text = byId('minute-cap-text');
+  readonly #fits = byId('minute-cap-fits');
+  #perMinute = 0n;
+
+  constructor(changed: () => void) {
+    this.#slider.max = String(MINUTE_STEPS.length);
+    this.cap = undefined;
+    this.#slider.addEventListener('input', () => this.#show());
+    this.#slider.addEventListener('change', changed);
+  }
+
+  get cap(): bigint | undefined {
+    return MINUTE_STEPS[Number(this.#slider.value)];
+  }
+
+  set cap(cap: bigint | undefined) {
+    const at = MINUTE_STEPS.findIndex((step) => cap !== undefined && step >= cap);
+    this.#slider.value = String(at < 0 ? MINUTE_STEPS.length : at);
+    this.#show();
+  }
+
+  /** What a minute of what is bought now costs. */
+  set rate(perMinute: bigint) {
+    this.#perMinute = perMinute;
+    this.#show();
+  }
+
+  #show(): void {
+    const { cap } = this;
+    const text = cap === undefined ? 'no limit' : round(cap);
+    const pauses = cap !== undefined && cap < this.#perMinute;
+    const plays = `it plays at ${price(this.#perMinute)} a minute`;
+    const about = pauses ? `${plays}, so it will pause` : this.#perMinute > 0n ? plays : '';
+    fill(this.#slider);
+    say(this.#text, text);
+    say(this.#fits, about || '\u00a0');
+    this.#slider.setAttribute('aria-valuetext', about ? `${text}; ${about}` : text);
+  }
 }
 
 /** A slider of caps with what it comes to. */
@@ -30,6 +99,7 @@ export class CapSlider {
   readonly #slider: HTMLInputElement;
   readonly #text: HTMLElement;
   readonly #time: HTMLElement;
+  #steps = stepsWith(USUAL);
   #perMinute = 0n;
   #spent = 0n;
 
@@ -37,17 +107,18 @@ export class CapSlider {
     this.#slider = elementOf(HTMLInputElement, slider);
     this.#text = byId(text);
     this.#time = byId(time);
-    this.#slider.max = String(STEPS.length - 1);
     this.#slider.addEventListener('input', () => this.#show());
     this.#slider.addEventListener('change', () => changed(this.cap));
   }
 
   get cap(): bigint {
-    return STEPS[Number(this.#slider.value)] ?? USUAL;
+    return this.#steps[Number(this.#slider.value)] ?? USUAL;
   }
 
   set cap(cap: bigint) {
-    this.#slider.value = String(Math.max(0, STEPS.indexOf(stepAt(cap))));
+    this.#steps = stepsWith(cap);
+    this.#slider.max = String(this.#steps.length - 1);
+    this.#slider.value = String(this.#steps.indexOf(cap));
     this.#show();
   }
 

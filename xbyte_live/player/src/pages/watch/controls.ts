@@ -44,7 +44,9 @@ export class Controls {
       media.addEventListener(event, () => this.#show());
     }
     document.addEventListener('fullscreenchange', () => this.#show());
-    document.addEventListener('keydown', (event) => this.#key(event));
+    document.addEventListener('keydown', (event) => {
+      if (this.#isHere(event.target) && !isForAnother(event)) this.#key(event);
+    });
     for (const event of ['pointermove', 'pointerdown', 'keydown', 'focusin']) {
       this.#stage.addEventListener(event, () => this.#wake());
     }
@@ -85,8 +87,14 @@ export class Controls {
     }
   }
 
+  /** Whether a key is pressed in the player; elsewhere it scrolls the page, as it does anywhere. */
+  #isHere(target: EventTarget | null): boolean {
+    const inside = target instanceof Node && this.#stage.contains(target);
+    return inside || document.fullscreenElement === this.#stage;
+  }
+
   #key(event: KeyboardEvent): void {
-    if (event.ctrlKey || event.metaKey || event.altKey || isForAnother(event)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const deed = this.#deedOf(event.key);
     if (!deed) return;
     event.preventDefault();

@@ -1,7 +1,7 @@
 import type { Payer } from '../../lib/payer';
 import { byId, made, say } from '../dom';
 import { exact, price, round, size } from '../words';
-import { CapSlider } from './caps';
+import { CapSlider, MinuteSlider } from './caps';
 import { Receipts } from './receipts';
 
 const MINUTE = 60_000; // milliseconds
@@ -10,10 +10,12 @@ const SPOKEN_EVERY = 15_000;
 /** Shows what was paid, how fast, and how much of the cap is used. */
 export class Meter {
   readonly cap: CapSlider;
+  readonly minuteCap: MinuteSlider;
   readonly #box = byId('meter');
   readonly #paid = byId('paid');
   readonly #receipts: Receipts;
   #bytes = 0;
+  #count = 0;
   #expected = 0n;
   #spokenAt = 0;
   #spoken = 0n;
@@ -21,20 +23,23 @@ export class Meter {
   constructor(
     slug: string,
     private readonly payer: Payer,
-    capChanged: (cap: bigint) => void,
+    capsChanged: () => void,
   ) {
-    this.cap = new CapSlider('cap', 'cap-text', 'cap-time', capChanged);
+    this.cap = new CapSlider('cap', 'cap-text', 'cap-time', capsChanged);
+    this.minuteCap = new MinuteSlider(capsChanged);
     this.#receipts = new Receipts(slug, () => payer.receipts);
     payer.addEventListener('spend', ({ detail }) => {
       this.#bytes += detail.bytes;
+      this.#count += 1;
       this.show();
     });
     setInterval(() => this.#tick(), 1_000);
   }
 
-  /** What a minute of what plays now should cost. */
+  /** What a minute of what is bought now should cost. */
   set expected(perMinute: bigint) {
     this.#expected = perMinute;
+    this.minuteCap.rate = perMinute;
     this.show();
   }
 
@@ -52,7 +57,7 @@ export class Meter {
     const bytes = byId('bytes');
     say(bytes, size(this.#bytes));
     bytes.dataset.bytes = String(this.#bytes);
-    say(byId('count'), String(this.payer.receipts.length));
+    say(byId('count'), this.#count.toLocaleString('en'));
     this.cap.rate(this.#expected, spent);
     this.#gauge(spent);
     this.#receipts.show();

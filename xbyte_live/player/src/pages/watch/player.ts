@@ -1,13 +1,17 @@
 import Hls, { ErrorTypes, Events, type ErrorData, type Fragment } from 'hls.js';
 
-import { xbyteLoader } from '../../lib/loader';
+import { capLevels, xbyteLoader } from '../../lib/loader';
+import { parseAmount } from '../../lib/money';
 import type { Payer } from '../../lib/payer';
 import { byId, elementOf, say } from '../dom';
 import { clock } from '../words';
+import { mayPlay } from './autoplay';
 import { Controls } from './controls';
+import { levelCap } from './level-cap';
 import { Qualities } from './qualities';
+import { Recent } from './recent';
 import type { Pricing, Server } from './server';
-import { Timeline, type Span } from './timeline';
+import { PIECES, Timeline, type Span } from './timeline';
 import { Wave } from './wave';
 
 const AHEAD = 12; // seconds that are bought before they are played
@@ -21,6 +25,8 @@ export interface Heard {
   dry(): void;
   playing(): void;
   ended(): void;
+  /** The browser wants a click first. */
+  refused(): void;
   failed(code: 'unreachable' | 'unplayable' | 'gone'): void;
   rate(perMinute: bigint): void;
 }
@@ -33,8 +39,9 @@ export class Player {
   readonly #qualities: Qualities;
   readonly #wave: Wave | undefined;
   readonly #live: boolean;
-  #paidFor = new Set<string>();
+  readonly #paidFor = new Recent<string>(PIECES);
   #mended = false;
+  #halted = false;
   #started = false;
 
   constructor(
@@ -44,6 +51,7 @@ export class Player {
     private readonly heard: Heard,
   ) {
     this.#live = server.kind === 'stream';
+    const perMb = parseAmount(pricing.price_per_mb);
     this.#hls = new Hls({
       fLoader: xbyteLoader(payer),
       autoStartLoad: false,
@@ -51,12 +59,14 @@ export class Player {
       maxMaxBufferLength: AHEAD,
       backBufferLength: KEPT,
       startLevel: -1,
-      capLevelToPlayerSize: true,
+      capLevelToPlayerSize: true, // of pictures alone
+      capLevelController: levelCap(payer, perMb),
       maxLiveSyncPlaybackRate: 1.05,
     });
     this.#timeline = new Timeline(this.#live, (time) => this.seek(time));
     this.#qualities = new Qualities(this.#hls, pricing.renditions, (rate) => heard.rate(rate));
     const hasVideo = byId('watch').dataset.video === 'true';
+    if (!hasVideo) capLevels(this.#hls, payer, perMb);
     if (!hasVideo && !this.#live && pricing.duration_seconds) {
       this.#wave = new Wave(this.#hls, pricing.duration_seconds, (time) => this.seek(time));
     }
@@ -84,6 +94,11 @@ export class Player {
     return 0;
   }
 
+  /** Whether it may begin by itself. */
+  async mayStart(): Promise<boolean> {
+    return mayPlay(this.media);
+  }
+
   /** Begin: to be called while a click is handled, so that sound may play. */
   start(): void {
     if (!this.#started) {
@@ -92,7 +107,10 @@ export class Player {
       this.#hls.attachMedia(this.media);
       this.#hls.once(Events.MANIFEST_PARSED, () => this.#hls.startLoad(-1));
     }
-    void this.media.play().catch(() => undefined); // it plays as soon as there is something
+    this.media.play().catch((error: unknown) => {
+      // it plays as soon as there is something, or where it needs a click first, not at all
+      if (error instanceof DOMException && error.name === 'NotAllowedError') this.heard.refused();
+    });
   }
 
   toggle(): void {
@@ -114,6 +132,25 @@ export class Player {
     void this.media.play().catch(() => undefined);
   }
 
+  /** Buy nothing more; what was bought plays on. */
+  halt(): void {
+    this.#halted = true;
+    this.#hls.stopLoad();
+  }
+
+  /** Go on after `halt()`, by playlists that are read anew: the old ones hold the old prices. */
+  goOn(): void {
+    if (!this.#halted) return;
+    this.#halted = false;
+    for (const level of this.#hls.levels) level.details = undefined;
+    this.#hls.startLoad(this.media.currentTime);
+  }
+
+  /** What it costs has changed. */
+  reprice({ renditions }: Pricing): void {
+    this.#qualities.reprice(renditions);
+  }
+
   /** Look again for what could not be had. */
   retry(): void {
     this.#mended = false;
@@ -126,7 +163,9 @@ export class Player {
     const { media } = this;
     const hls = this.#hls;
     hls.on(Events.MANIFEST_PARSED, () => this.#qualities.offer());
-    hls.on(Events.LEVEL_SWITCHED, () => this.#qualities.show());
+    for (const event of [Events.LEVEL_SWITCHING, Events.LEVEL_SWITCHED] as const) {
+      hls.on(event, () => this.#qualities.show());
+    }
     hls.on(Events.FRAG_BUFFERED, (_, { frag }) => this.#arrived(frag));
     hls.on(Events.ERROR, (_, data) => this.#failed(data));
     for (const event of ['timeupdate', 'seeking', 'durationchange', 'progress']) {
@@ -183,7 +222,7 @@ export class Player {
     const ended = this.#hls.levels[this.#hls.currentLevel]?.details?.live === false;
     button.hidden = ended;
     const late = byId('latency');
-    late.hidden = ended || sync === null;
+    late.hidden = ended || sync === null || this.media.played.length === 0;
     if (sync === null || ended) return;
     const atEdge = this.media.currentTime >= sync - AT_EDGE;
     button.toggleAttribute('data-edge', atEdge);

@@ -8,20 +8,30 @@ import type { Rendition } from './server';
 
 const AUTO = -1;
 
-/** The choice of qualities, in the player and beside the meter, each with its price. */
+/**
+ * The choice of qualities, in the player and beside the meter, each with its price.
+ *
+ * Another one is for what is bought next; what was bought is played, not thrown away.
+ */
 export class Qualities {
   readonly #select = elementOf(HTMLSelectElement, 'quality');
   readonly #list = byId('quality-list');
 
   constructor(
     private readonly hls: Hls,
-    private readonly renditions: Rendition[],
-    private readonly played: (perMinute: bigint) => void,
+    private renditions: Rendition[],
+    private readonly buying: (perMinute: bigint) => void,
   ) {
     this.#select.addEventListener('change', () => this.#choose(Number(this.#select.value)));
     this.#list.addEventListener('change', (event) => {
       this.#choose(Number((event.target as HTMLInputElement).value));
     });
+  }
+
+  /** They cost something else now. */
+  reprice(renditions: Rendition[]): void {
+    this.renditions = renditions;
+    if (this.hls.levels.length > 0) this.offer();
   }
 
   /** The playlist is read: these are what there is. */
@@ -36,10 +46,11 @@ export class Qualities {
     this.show();
   }
 
-  /** Another one plays now. */
+  /** Another one is bought or plays now. */
   show(): void {
     const { hls } = this;
-    const chosen = hls.autoLevelEnabled && hls.levels.length > 1 ? AUTO : Math.max(0, hls.currentLevel);
+    const bought = Math.max(0, hls.loadLevel);
+    const chosen = hls.autoLevelEnabled && hls.levels.length > 1 ? AUTO : bought;
     this.#select.value = String(chosen);
     for (const row of this.#list.querySelectorAll<HTMLElement>('.quality-row')) {
       const index = Number(row.dataset.level);
@@ -47,16 +58,15 @@ export class Qualities {
       const radio = row.querySelector('input');
       if (radio) radio.checked = index === chosen;
     }
-    const playing = hls.levels[hls.currentLevel];
-    if (playing) this.played(this.#perMinute(playing));
+    const next = hls.levels[bought];
+    if (next) this.buying(this.#perMinute(next));
     const auto = this.#select.querySelector<HTMLOptionElement>(`option[value="${AUTO}"]`);
-    if (auto) auto.textContent = playing ? `Auto (${this.#name(playing)})` : 'Auto';
+    if (auto) auto.textContent = next ? `Auto (${this.#name(next)})` : 'Auto';
   }
 
   #choose(index: number): void {
-    if (index === AUTO) this.hls.currentLevel = AUTO;
-    else this.hls.nextLevel = index;
-    this.#select.value = String(index);
+    this.hls.loadLevel = index;
+    this.show();
   }
 
   #row(index: number, several: boolean): HTMLElement {

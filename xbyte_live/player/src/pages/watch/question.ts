@@ -91,7 +91,7 @@ export class Question {
       this.#deposit,
       asked.deposit > 0n
         ? `One signature deposits ${price(asked.deposit)} into a payment channel with this ` +
-            'server. It can take only what you play; the rest goes back to you when you stop.'
+            'server. It can take only what you play; “Stop and refund” gives you back the rest.'
         : '',
     );
     this.#problem.hidden = true;

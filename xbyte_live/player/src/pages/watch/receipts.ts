@@ -10,7 +10,7 @@ export class Receipts {
   readonly #count = byId('receipt-count');
   readonly #csv = elementOf(HTMLButtonElement, 'export-csv');
   readonly #json = elementOf(HTMLButtonElement, 'export-json');
-  #shown = 0;
+  #newest: Receipt | undefined;
 
   constructor(
     private readonly slug: string,
@@ -25,8 +25,8 @@ export class Receipts {
   /** Show what has been added. */
   show(): void {
     const all = this.all();
-    for (const receipt of all.slice(this.#shown)) this.#rows.prepend(row(receipt));
-    this.#shown = all.length;
+    for (const receipt of after(this.#newest, all).slice(-ROWS)) this.#rows.prepend(row(receipt));
+    this.#newest = all.at(-1);
     while (this.#rows.childElementCount > ROWS) this.#rows.lastElementChild?.remove();
     say(this.#count, String(all.length));
     this.#csv.disabled = this.#json.disabled = all.length === 0;
@@ -35,6 +35,11 @@ export class Receipts {
   #save(ending: string, type: string, text: string): void {
     save(new Blob([text], { type }), `${this.slug}-receipts.${ending}`);
   }
+}
+
+/** What came after one of them: all, where that is forgotten by now. */
+export function after<T>(known: T | undefined, all: readonly T[]): readonly T[] {
+  return known === undefined ? all : all.slice(all.lastIndexOf(known) + 1);
 }
 
 /** Hand a file to whoever reads the page. */
@@ -56,7 +61,7 @@ function row(receipt: Receipt): HTMLTableRowElement {
   const line = made('tr', '', { 'data-amount': receipt.amount.toString() });
   const at = new Date(receipt.at);
   line.append(
-    made('td', at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' })),
+    made('td', at.toLocaleTimeString([], { timeStyle: 'medium', hourCycle: 'h23' })),
     made('td', nameOf(receipt)),
     made('td', size(receipt.bytes), { class: 'number' }),
     made('td', exact(receipt.amount), { class: 'number' }),

@@ -13,7 +13,7 @@ interface Piece extends Span {
 
 const BOUGHT = '#3ccb95';
 const FREE = '#fff';
-const PIECES = 5_000; // remembered at most
+export const PIECES = 5_000; // remembered at most
 
 /** The bar one seeks with; it shows which parts were bought. */
 export class Timeline {

@@ -1,3 +1,4 @@
+import type { PaymentErrorCode } from '../../lib/errors';
 import { byId, made, say } from '../dom';
 
 /** A way out of trouble. */
@@ -41,13 +42,29 @@ const TOLD: Record<string, Told> = {
     title: 'Your cap is reached.',
     text: 'Nothing more is bought until you raise it.',
   },
+  'cap-minute': {
+    title: 'Your cap for a minute is reached.',
+    text: 'It goes on by itself when the minute is over, or at once if you raise it.',
+  },
+  'cap-deposit': {
+    title: 'The server wants a larger deposit than you agreed to.',
+    text: 'Nothing was deposited, and nothing is until you agree to it.',
+  },
+  'wallet-changed': {
+    title: 'The wallet shows another account.',
+    text: 'Nothing is paid from that one unless you say so.',
+  },
+  'too-large': {
+    title: 'It is too large for a page.',
+    text: 'Nothing was charged. Buy it with xbyte-live pay, which writes it to a file.',
+  },
   overcharged: {
     title: 'Stopped: the server claims more than you agreed to.',
     text: 'Nothing more is signed. Your receipts below say what you did agree to; keep a copy.',
   },
   'price-raised': {
-    title: 'The price went up while you were watching.',
-    text: 'Nothing was charged at the new price. Load the page again to see it.',
+    title: 'The price went up.',
+    text: 'Nothing was charged at the new price, and nothing is until you agree to it.',
   },
   'no-way-to-pay': {
     title: 'This page cannot pay this server.',
@@ -73,6 +90,14 @@ const TOLD: Record<string, Told> = {
     title: 'The bytes did not arrive whole.',
     text: 'They are asked for again with the same payment, which is not charged twice.',
   },
+  'no-refund': {
+    title: 'The server did not give the rest back.',
+    text: 'It is still yours, in the channel. Try again; if it stays like this, tell whoever runs the server.',
+  },
+  replaced: {
+    title: 'The file was replaced while you were buying it.',
+    text: 'What you have of the old one is of no use any more. Load the page again to see the new one.',
+  },
   facilitator: {
     title: 'The server cannot reach its payment service.',
     text: 'No money has moved. It is tried again by itself; you can also wait and try later.',
@@ -95,6 +120,37 @@ const TOLD: Record<string, Told> = {
     text: 'It may be restarting: try again in a moment.',
   },
 };
+
+/** What helps where the payer is in trouble. */
+export type Remedy = 'deposit' | 'again' | 'new-price' | 'none';
+
+const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
+  'topup-needed',
+  'insufficient-funds',
+  'wallet-rejected',
+  'wallet-failed',
+  'wrong-network',
+  'refused', // where it can be tried again, it was a deposit
+]);
+const FOR_GOOD: ReadonlySet<PaymentErrorCode> = new Set([
+  'price-raised',
+  'overcharged',
+  'no-way-to-pay',
+  'refused',
+  'storage',
+]);
+
+/** A deposit is ordered again only where it was one that failed. */
+export function remedyOf(code: PaymentErrorCode, retryable: boolean): Remedy {
+  if (code === 'price-raised') return 'new-price';
+  if (!retryable) return 'none';
+  return DEPOSITS.has(code) ? 'deposit' : 'again';
+}
+
+/** Whether each further purchase would fail alike, until something has changed. */
+export function isForGood(code: PaymentErrorCode, retryable: boolean): boolean {
+  return !retryable && FOR_GOOD.has(code);
+}
 
 /** What to say of a code; of an unknown one, what came with it. */
 export function told(code: string, message = ''): Told {

@@ -1,18 +1,19 @@
 import { KNOWN_ASSETS } from '../../lib/assets';
-import { PaymentError } from '../../lib/errors';
-import { parseAmount } from '../../lib/money';
+import { PaymentError, type PaymentErrorCode } from '../../lib/errors';
+import { most, parseAmount } from '../../lib/money';
 import { Payer } from '../../lib/payer';
-import type { Asset, PayerEvents, Wallet } from '../../lib/types';
+import type { Asset, Budget, PayerEvents, Wallet } from '../../lib/types';
 import { byId, elementOf, say } from '../dom';
-import { cents, exact, price, round, short, size } from '../words';
-import { stepAfter, usualCap } from './caps';
+import { cents, exact, inSeconds, price, round, short, size } from '../words';
+import { minuteStepAfter, stepAfter, usualCap } from './caps';
+import { Download, Replaced } from './download';
 import { Meter } from './meter';
 import { Player } from './player';
 import { balanceOf, choices, fill, ready } from './purse';
 import { Question, type Asked } from './question';
 import { save } from './receipts';
 import { depositOf, perMinute, Server, type Network, type Pricing } from './server';
-import { Notice, type WayOut } from './trouble';
+import { isForGood, Notice, remedyOf, type WayOut } from './trouble';
 
 const LOOK_EVERY = 4_000; // milliseconds
 const NOTHING = { total: 0n };
@@ -29,16 +30,22 @@ export class Watch {
   readonly #start = elementOf(HTMLButtonElement, 'start');
   readonly #topup = elementOf(HTMLButtonElement, 'topup');
   readonly #close = elementOf(HTMLButtonElement, 'close');
+  readonly #download: Download;
+  #file: Blob | undefined;
+  #buying = false;
+  #closing = false;
+  #payerSaid = ''; // the code of the notice, where it is the payer's
+  #agreedPrice: string | undefined; // dollars per MB
   #agreed = false;
   #wanted = false; // the question is due
   #declined = false;
-  #capped = false;
+  #capped: PayerEvents['cap'] | undefined;
   #walletName = '';
   #drySince = Infinity; // milliseconds
 
   private constructor(
     private readonly server: Server,
-    private readonly pricing: Pricing,
+    private pricing: Pricing,
     networks: Network[],
     notice: Notice,
   ) {
@@ -47,22 +54,26 @@ export class Watch {
       pricing.accepts.some((terms) => terms.scheme === 'batch-settlement' && terms.network === network),
     );
     const rpcUrls = networks.flatMap(({ network, rpc_url }) => (rpc_url ? [[network, rpc_url]] : []));
-    const least = depositOf(pricing);
     this.#payer = new Payer({
       budget: NOTHING,
       // What the question said: a cap below it would have the wallet asked twice.
-      deposit: (suggested) => (suggested > least ? suggested : least),
+      deposit: (suggested) => most(suggested, depositOf(this.pricing)),
       assets: assetsOf(pricing, networks),
       rpcUrls: Object.fromEntries(rpcUrls) as Record<string, string>,
     });
-    this.#meter = new Meter(server.slug, this.#payer, (cap) => this.#newCap(cap));
-    this.#meter.cap.cap = usualCap(this.#price);
+    this.#meter = new Meter(server.slug, this.#payer, () => this.#newCaps());
+    this.#meter.cap.cap = this.#usualCap;
+    this.#download = new Download(
+      async (url, request) => this.#payer.fetchPaid(url, request),
+      (loaded, whole) => say(byId('start-text'), `${Math.floor((loaded / whole) * 100)} %`),
+    );
     this.#meter.expected = perMinute(pricing);
     if (server.kind !== 'object') {
       this.#player = new Player(server, pricing, this.#payer, {
         dry: () => this.#dry(),
         playing: () => this.#playing(),
         ended: () => void this.#ended(),
+        refused: () => this.#unbegin(),
         failed: (code) => this.#failed(code),
         rate: (rate) => (this.#meter.expected = rate),
       });
@@ -77,7 +88,7 @@ export class Watch {
     const server = new Server(slug, kind);
     try {
       const [pricing, networks] = await Promise.all([server.pricing(), server.networks()]);
-      new Watch(server, pricing, networks, notice).#offer();
+      await new Watch(server, pricing, networks, notice).#offer();
     } catch {
       notice.show('setup', [{ label: 'Try again', act: () => location.reload() }]);
     }
@@ -89,16 +100,28 @@ export class Watch {
     return pricing.kind === 'object' ? parseAmount(pricing.price_whole ?? '0') : perMinute(pricing);
   }
 
+  /** Half an hour of it, or a file as a whole. */
+  get #usualCap(): bigint {
+    return this.pricing.kind === 'object' ? this.#price : usualCap(this.#price);
+  }
+
   get #isFree(): boolean {
     return parseAmount(this.pricing.price_per_mb) === 0n;
   }
 
-  #offer(): void {
+  async #offer(): Promise<void> {
     this.#start.disabled = false;
+    void this.#showRest();
     if (this.server.kind === 'stream') {
-      void this.#look();
       setInterval(() => void this.#look(), LOOK_EVERY);
+      await this.#look();
     }
+    if (await this.#player?.mayStart()) this.#beginUnasked();
+  }
+
+  /** Begin as if it had been clicked, where there is something to begin. */
+  #beginUnasked(): void {
+    if (!this.#start.disabled && !this.#start.hidden) this.#begin();
   }
 
   #listen(): void {
@@ -108,7 +131,9 @@ export class Watch {
     this.#close.addEventListener('click', () => void this.#refund());
     byId('halt-action').addEventListener('click', () => this.#goOn());
     payer.addEventListener('cap', ({ detail }) => this.#cap(detail));
-    payer.addEventListener('error', ({ detail }) => this.#trouble(detail));
+    payer.addEventListener('error', ({ detail }) => {
+      if (!this.#closing) this.#trouble(detail); // else it is the refund's, which says so itself
+    });
     payer.addEventListener('spend', () => this.#spent());
     payer.addEventListener('deposit', ({ detail }) => this.#deposit(detail));
     payer.addEventListener('resume', () => this.#resumed());
@@ -117,6 +142,7 @@ export class Watch {
   #begin(): void {
     this.#declined = false;
     if (this.#player) {
+      byId('stage').focus({ preventScroll: true }); // its keys are at hand
       this.#start.hidden = true;
       byId('controls').hidden = false;
       byId('spinner').hidden = false;
@@ -125,6 +151,13 @@ export class Watch {
     } else {
       void this.#buy();
     }
+  }
+
+  /** The browser does not let it begin by itself after all. */
+  #unbegin(): void {
+    if (this.#agreed) return;
+    byId('controls').hidden = byId('spinner').hidden = byId('free-badge').hidden = true;
+    this.#start.hidden = false;
   }
 
   // --- the question
@@ -160,7 +193,11 @@ export class Watch {
     const free = pricing.preview_seconds ?? 0;
     return {
       heading: isFile ? `Buy ${pricing.name}?` : free ? 'Go on watching?' : 'Pay as you play?',
-      free: free ? 'The free part ends here. Nothing has been charged so far.' : '',
+      free: this.#agreedPrice
+        ? `It was $${this.#agreedPrice} a MB when you agreed. Nothing was charged at the new price.`
+        : free
+          ? 'The free part ends here. Nothing has been charged so far.'
+          : '',
       figure: this.#price > 0n ? price(this.#price) : `$${pricing.price_per_mb}`,
       unit: isFile
         ? `for ${size(pricing.size ?? 0)}`
@@ -180,9 +217,11 @@ export class Watch {
   #agree(wallet: Wallet, name: string, cap: bigint): void {
     this.#agreed = true;
     this.#wanted = false;
+    this.#agreedPrice = this.pricing.price_per_mb;
+    this.#payer.maxPerMb = parseAmount(this.#agreedPrice);
     this.#meter.cap.cap = cap;
     this.#meter.state = 'paying';
-    this.#payer.budget = { total: cap };
+    this.#payer.budget = this.#budget;
     this.#payer.wallet = wallet;
     this.#payer.resume();
     this.#halt('');
@@ -192,8 +231,10 @@ export class Watch {
     this.#walletName = name;
     void this.#showPurse();
     this.#meter.show();
+    this.#player?.goOn();
     if (this.#player?.media.paused) this.#player.start();
     this.#player?.goLive();
+    if (!this.#player) void this.#buy();
   }
 
   #refuse(): void {
@@ -202,39 +243,82 @@ export class Watch {
     this.#halt('Nothing was charged. What follows costs money.', 'See the price');
   }
 
+  /** Ask again, at the price of now: it went up. */
+  async #askAnew(): Promise<void> {
+    try {
+      this.pricing = await this.server.pricing();
+    } catch {
+      this.#notice.show('setup', [{ label: 'Try again', act: () => void this.#askAnew() }]);
+      return;
+    }
+    this.#meter.expected = perMinute(this.pricing);
+    this.#meter.cap.cap = most(this.#meter.cap.cap, this.#payer.spent + this.#usualCap);
+    this.#player?.reprice(this.pricing);
+    this.#another();
+  }
+
   // --- caps
 
-  #newCap(cap: bigint): void {
+  get #budget(): Budget {
+    const perMinute = this.#meter.minuteCap.cap;
+    const total = this.#meter.cap.cap;
+    // No more lies in a channel than was spoken of, whatever its server wants.
+    const deposit = most(total, depositOf(this.pricing));
+    return { total, deposit, ...(perMinute !== undefined && { perMinute }) };
+  }
+
+  #newCaps(): void {
     if (!this.#agreed) return;
-    this.#payer.budget = { total: cap };
-    if (cap > this.#payer.spent) this.#uncap();
+    this.#uncap(); // before it is tried anew, which may end at a cap again
+    this.#payer.budget = this.#budget;
     this.#meter.show();
   }
 
-  #cap({ needed }: PayerEvents['cap']): void {
+  #cap(cap: PayerEvents['cap']): void {
     if (!this.#agreed) {
       this.#due();
       return;
     }
-    this.#capped = true;
+    if (cap.limit === 'deposit') {
+      const ask = { label: 'See what it wants', act: () => void this.#askAnew() };
+      this.#notice.show('cap-deposit', [ask, this.#wayToStop]);
+      return;
+    }
+    this.#capped = cap;
     this.#meter.state = 'capped';
     this.#meter.show();
-    const next = stepAfter(this.#payer.spent + needed);
-    this.#notice.show('cap', [
-      { label: `Raise it to ${round(next)}`, act: () => this.#raise(next) },
-      { label: 'Stop and refund', act: () => void this.#refund() },
+    this.#notice.show(cap.limit === 'total' ? 'cap' : 'cap-minute', [
+      { label: this.#raising(cap), act: () => this.#raise(cap) },
+      this.#wayToStop,
     ]);
   }
 
-  #raise(cap: bigint): void {
-    this.#meter.cap.cap = cap;
-    this.#newCap(cap);
+  get #wayToStop(): WayOut {
+    return { label: 'Stop and refund', act: () => void this.#refund() };
+  }
+
+  /** What `#raise` comes to. */
+  #raising(cap: PayerEvents['cap']): string {
+    if (cap.limit === 'total') return `Raise it to ${round(this.#above(cap))}`;
+    const next = minuteStepAfter(cap.cap);
+    return next === undefined ? 'Lift it' : `Raise it to ${round(next)}`;
+  }
+
+  #raise(cap: PayerEvents['cap']): void {
+    if (cap.limit === 'total') this.#meter.cap.cap = this.#above(cap);
+    else this.#meter.minuteCap.cap = minuteStepAfter(cap.cap);
+    this.#newCaps();
+  }
+
+  #above({ cap, spent, needed }: PayerEvents['cap']): bigint {
+    return stepAfter(most(cap, spent + needed));
   }
 
   #uncap(): void {
-    this.#capped = false;
+    if (!this.#capped) return;
+    this.#capped = undefined;
     this.#meter.state = 'paying';
-    this.#notice.clear('cap');
+    this.#notice.clear('cap', 'cap-minute');
     this.#halt('');
     if (this.#player?.started) void this.#player.media.play().catch(() => undefined);
   }
@@ -242,7 +326,7 @@ export class Watch {
   /** The way out that the picture offers. */
   #goOn(): void {
     if (this.#capped) {
-      this.#raise(stepAfter(this.#payer.budget.total));
+      this.#raise(this.#capped);
     } else {
       this.#declined = false;
       this.#halt('');
@@ -263,10 +347,7 @@ export class Watch {
   #dry(): void {
     this.#wonder();
     if (this.#wanted && !this.#agreed) void this.#ask();
-    if (this.#capped) {
-      const cap = this.#payer.budget.total;
-      this.#halt(`Paused: your cap of ${round(cap)} is reached.`, `Raise it to ${round(stepAfter(cap))}`);
-    }
+    if (this.#capped) this.#halt(paused(this.#capped), this.#raising(this.#capped));
   }
 
   #playing(): void {
@@ -277,7 +358,7 @@ export class Watch {
 
   /** Nothing has come for long, and no one was asked for anything: say why, if the server knows. */
   #wonder(): void {
-    const told = this.#capped || this.#payer.waiting !== undefined || this.#notice.code !== '';
+    const told = this.#capped !== undefined || this.#payer.waiting !== undefined || this.#notice.code !== '';
     const now = performance.now();
     if (told || !this.#agreed || this.#player?.media.paused) this.#drySince = Infinity;
     else if (this.#drySince === Infinity) this.#drySince = now;
@@ -303,6 +384,7 @@ export class Watch {
 
   #failed(code: 'unreachable' | 'unplayable' | 'gone'): void {
     byId('spinner').hidden = true;
+    if (this.#payerSaid && this.#payerSaid === this.#notice.code) return; // it knows better
     const again = { label: 'Try again', act: () => this.#retry() };
     this.#notice.show(code, code === 'unplayable' ? [] : [again]);
   }
@@ -310,7 +392,8 @@ export class Watch {
   #retry(): void {
     this.#notice.clear();
     this.#payer.resume();
-    this.#player?.retry();
+    if (this.#player) this.#player.retry();
+    else void this.#buy();
   }
 
   // --- what the payer tells
@@ -321,7 +404,9 @@ export class Watch {
   }
 
   #resumed(): void {
-    if (this.#payer.waiting === undefined) this.#notice.clear('cap', 'topup-needed');
+    if (this.#payer.waiting !== undefined) return;
+    this.#uncap();
+    this.#notice.clear('topup-needed');
   }
 
   #trouble({ code, message, retryable }: PayerEvents['error']): void {
@@ -329,38 +414,63 @@ export class Watch {
       this.#due();
       return;
     }
+    if (code === 'http' && this.#player) return; // the player tells what that means for it
     byId('spinner').hidden = true;
     say(byId('channel-line'), '\u00a0');
     void this.#showChannel();
+    if (isForGood(code, retryable)) this.#player?.halt();
+    const ways = this.#waysOut(code, retryable);
+    this.#tell(code, ways, message);
+    if (code === 'pending' || code === 'unreachable') {
+      void this.server.ailment().then((found) => {
+        if (found && this.#notice.code === code) this.#tell(found, ways);
+      });
+    }
+  }
+
+  #waysOut(code: PaymentErrorCode, retryable: boolean): WayOut[] {
     const ways: WayOut[] = [];
+    const remedy = remedyOf(code, retryable);
     const network = this.#network;
     const wallet = this.#payer.wallet;
     const again = (): void => {
       this.#notice.clear();
-      this.#payer.topUp();
-      this.#payer.resume();
-      this.#player?.retry();
+      if (remedy === 'deposit') this.#payer.topUp();
+      this.#retry();
     };
+    /** Try again once something is done, or say the same again. */
+    const after = (done: Promise<void>): void =>
+      void done.then(again, () => this.#tell(code, this.#waysOut(code, retryable)));
     if (code === 'insufficient-funds' && network?.faucet_url && wallet) {
-      ways.push({
-        label: 'Get test money',
-        act: () => void fill(wallet, network).then(again, () => this.#notice.show(code)),
-      });
+      ways.push({ label: 'Get test money', act: () => after(fill(wallet, network)) });
     }
     if (code === 'wrong-network' && network && wallet) {
       ways.push({
         label: `Switch to ${network.name}`,
-        act: () => void wallet.switchChain(network.chain_id).then(again, () => undefined),
+        act: () => after(wallet.switchChain(network.chain_id)),
       });
-    } else if (retryable) {
-      ways.push({ label: 'Try again', act: again });
+    } else if (remedy === 'new-price') {
+      ways.push({ label: 'See the new price', act: () => void this.#askAnew() });
+    } else if (remedy !== 'none') {
+      ways.push({ label: code === 'wallet-changed' ? 'Pay from that one' : 'Try again', act: again });
     }
     if (WALLETS.has(code)) ways.push({ label: 'Another wallet', act: () => this.#another() });
+    return ways;
+  }
+
+  /** Say what the payer has to say: nobody knows better. */
+  #tell(code: string, ways: WayOut[], message = ''): void {
+    this.#payerSaid = code;
     this.#notice.show(code, ways, message);
-    if (code === 'pending' || code === 'unreachable') {
-      void this.server.ailment().then((found) => {
-        if (found && this.#notice.code === code) this.#notice.show(found, ways);
-      });
+  }
+
+  /** Say what went wrong with something that was asked for, with a way to ask for it again. */
+  #failedTo(error: unknown, again: () => void): void {
+    const ways = [{ label: 'Try again', act: again }];
+    if (error instanceof PaymentError) {
+      this.#tell(error.code === 'refused' ? 'no-refund' : error.code, ways, error.message);
+    } else {
+      this.#tell('failed', ways, error instanceof Error ? error.message : String(error));
     }
   }
 
@@ -405,6 +515,19 @@ export class Watch {
     if (mine.length > 0) say(byId('channel-line'), `In your channel: ${exact(left)} left, yours until you play it.`);
   }
 
+  /** What an earlier visit left in channels can be had back before anything is agreed to. */
+  async #showRest(): Promise<void> {
+    const rest = await this.#rest().catch(() => 0n);
+    if (rest === 0n || this.#agreed) return;
+    this.#close.disabled = false;
+    say(byId('channel-line'), `In your channel: ${exact(rest)} left from before, yours until you play it.`);
+  }
+
+  async #rest(): Promise<bigint> {
+    const channels = await this.#payer.channels();
+    return channels.reduce((sum, { refundable }) => sum + refundable, 0n);
+  }
+
   async #topUp(): Promise<void> {
     const { wallet } = this.#payer;
     if (!wallet || !this.#network) {
@@ -418,6 +541,7 @@ export class Watch {
       say(byId('channel-line'), 'The next segment brings a new deposit along.');
     } catch (error) {
       if (error instanceof PaymentError) this.#trouble(error);
+      else this.#failedTo(error, () => void this.#topUp());
     } finally {
       this.#topup.removeAttribute('aria-busy');
     }
@@ -425,24 +549,34 @@ export class Watch {
 
   async #refund(): Promise<void> {
     this.#player?.media.pause();
-    this.#payer.budget = { total: this.#payer.spent };
+    this.#notice.clear();
+    if (this.#agreed) this.#payer.budget = { total: this.#payer.spent };
     this.#close.setAttribute('aria-busy', 'true');
+    this.#closing = true;
     try {
       const refunds = await this.#payer.close();
       const sum = refunds.reduce((total, { amount }) => total + amount, 0n);
       await this.#showPurse();
       say(byId('channel-line'), `${exact(sum)} went back to your wallet.`);
-      this.#agreed = false;
-      this.#declined = true;
-      this.#capped = false;
-      this.#notice.clear();
-      this.#meter.state = 'idle';
-      this.#halt('Stopped. What you did not use is back in your wallet.', 'Go on watching');
+      this.#close.disabled = (await this.#rest()) === 0n;
+      this.#stopped();
     } catch (error) {
-      if (error instanceof PaymentError) this.#trouble(error);
+      this.#failedTo(error, () => void this.#refund());
     } finally {
+      this.#closing = false;
       this.#close.removeAttribute('aria-busy');
     }
+  }
+
+  /** Nothing is paid any more, until it is agreed to anew. */
+  #stopped(): void {
+    if (!this.#agreed) return;
+    this.#agreed = false;
+    this.#declined = true;
+    this.#capped = undefined;
+    this.#notice.clear();
+    this.#meter.state = 'idle';
+    this.#halt('Stopped. What you did not use is back in your wallet.', 'Go on watching');
   }
 
   // --- live, files
@@ -459,31 +593,45 @@ export class Watch {
     say(viewers, `${status.viewers_paying} paying now`);
     if (!this.#player?.started) {
       this.#start.disabled = !onAir;
-      if (!onAir) this.#notice.show('offair');
-      else if (this.#notice.code === 'offair') location.reload();
+      if (!onAir && !this.#notice.code) this.#notice.show('offair');
+      if (onAir && this.#notice.code === 'offair') location.reload();
     }
   }
 
+  /** Buy the file and hand it over; what was bought is handed over again. */
   async #buy(): Promise<void> {
+    if (this.#buying) return;
+    const { pricing, server } = this;
+    this.#buying = true;
     this.#start.disabled = true;
     byId('spinner').hidden = false;
     try {
-      const { bytes, headers } = await this.#payer.fetchPaid(this.server.mediaUrl, {
-        pricing: this.server.pricingUrl,
-        onProgress: (loaded, total) => {
-          say(byId('start-text'), total > 0 ? `${Math.floor((loaded / total) * 100)} %` : size(loaded));
-        },
+      this.#file ??= await this.#download.all({
+        size: pricing.size ?? 0,
+        pricePerMb: pricing.price_per_mb,
+        priceWhole: pricing.price_whole ?? '0',
+        url: server.mediaUrl,
+        pricingUrl: server.pricingUrl,
       });
-      const type = headers.get('content-type') ?? 'application/octet-stream';
-      save(new Blob([bytes], { type }), this.pricing.name);
-      say(byId('start-text'), 'Saved');
-      this.#payer.resume();
+      save(this.#file, pricing.name);
+      say(byId('start-text'), 'Save again');
+      this.#notice.clear();
     } catch (error) {
-      if (error instanceof PaymentError) this.#trouble(error);
+      this.#unbought(error);
     } finally {
+      this.#buying = false;
       this.#start.disabled = false;
       byId('spinner').hidden = true;
     }
+  }
+
+  #unbought(error: unknown): void {
+    say(byId('start-text'), 'Buy');
+    if (error instanceof Replaced) {
+      this.#tell('replaced', [{ label: 'Load the page again', act: () => location.reload() }]);
+    } else if (!(error instanceof PaymentError)) {
+      this.#failedTo(error, () => void this.#buy());
+    } // else the payer has told of it
   }
 }
 
@@ -491,9 +639,19 @@ const WALLETS = new Set<string>([
   'no-wallet',
   'wallet-rejected',
   'wallet-failed',
+  'wallet-changed',
   'wrong-network',
   'insufficient-funds',
 ]);
+
+/** Which cap is reached, and when it goes on by itself if it does. */
+function paused({ limit, cap, resumesAt }: PayerEvents['cap']): string {
+  if (limit === 'total') return `Paused: your cap of ${round(cap)} is reached.`;
+  const told = `Paused: your cap of ${round(cap)} a minute is reached.`;
+  return resumesAt === undefined
+    ? `${told} The next part alone costs more.`
+    : `${told} It goes on ${inSeconds(resumesAt - Date.now())}.`;
+}
 
 /** What may be paid in: the well-known tokens, and those this server says it takes. */
 function assetsOf(pricing: Pricing, networks: Network[]): Asset[] {

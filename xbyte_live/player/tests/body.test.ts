@@ -1,0 +1,35 @@
+import { describe, expect, it } from 'vitest';
+import { Body } from '../src/lib/body';
+
+const chunk = (size: number, value: number): Uint8Array => new Uint8Array(size).fill(value);
+
+describe('a body', () => {
+  it('is held once where its length is known', () => {
+    const body = new Body(6, 6);
+    expect([body.add(chunk(4, 1)), body.add(chunk(2, 2))]).toEqual([true, true]);
+    const bytes = body.bytes();
+    expect([...new Uint8Array(bytes)]).toEqual([1, 1, 1, 1, 2, 2]);
+    expect(body.bytes()).toBe(bytes);
+  });
+
+  it('takes no more than it may', () => {
+    const body = new Body(2, 5);
+    expect([body.add(chunk(4, 1)), body.add(chunk(2, 2)), body.add(chunk(1, 3))]).toEqual([
+      true,
+      false,
+      true,
+    ]);
+    expect([...new Uint8Array(body.bytes())]).toEqual([1, 1, 1, 1, 3]);
+  });
+
+  for (const expected of [0, 10, 300_000]) {
+    it(`may be longer or shorter than the ${expected} that were said`, () => {
+      const body = new Body(expected, 1_000_000);
+      for (let n = 0; n < 200; n += 1) body.add(chunk(1000, n));
+      const bytes = new Uint8Array(body.bytes());
+      expect(body.length).toBe(200_000);
+      expect(bytes).toHaveLength(200_000);
+      for (let n = 0; n < 200; n += 1) expect(bytes[n * 1000 + 999]).toBe(n);
+    });
+  }
+});
