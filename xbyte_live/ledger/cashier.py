@@ -22,7 +22,7 @@ from typing import TypeAlias
 import orjson
 
 from xbyte_live.db.connect import parse_url, writer_engine
-from xbyte_live.db.transactions import Transactions
+from xbyte_live.db.transactions import Outcome, Transactions
 from xbyte_live.display import log_to_stderr
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.helping import AGAIN_AFTER, a_process
@@ -185,11 +185,13 @@ def _charged(
         )
         for (news, now), good in zip(batches, signed, strict=True)
     ]
+    some = any(map(any, signed))
+    outcomes = transactions.run(works) if some else [Outcome(())] * len(works)
     return [
         _encode_answer(in_their_order(good, outcome.value))
         if outcome.error is None
         else _encode_error(outcome.error)
-        for good, outcome in zip(signed, transactions.run(works), strict=True)
+        for good, outcome in zip(signed, outcomes, strict=True)
     ]
 
 

@@ -218,7 +218,9 @@ async def charge_checked(
     else:
         signed = await asyncio.to_thread(lambda: [new.is_signed for new in news])
     good = [new for new, is_good in zip(news, signed, strict=True) if is_good]
-    charged = await database.write(lambda db: charge_all(db, good, now, retry_window))
+    charged: Sequence[Charging] = ()
+    if good:
+        charged = await database.write(lambda db: charge_all(db, good, now, retry_window))
     return in_their_order(signed, charged)
 
 
