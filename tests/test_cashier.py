@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,6 +119,19 @@ async def test_it_answers_as_the_ledger_alone_does(
         assert kept is not None
         assert (kept.charged, kept.signature) == (AMOUNT, asked[0].signature)
     assert cashier.pid is not None
+
+
+async def test_it_charges_where_many_files_are_open(
+    ledger: ChannelLedger, cashier: Cashier
+) -> None:
+    await opened(ledger, 1)
+    with ExitStack() as stack:
+        for _ in range(1100):  # so that its socket's number is beyond what ``select`` takes
+            stack.callback(os.close, os.dup(0))
+        await a_crowd(ledger)
+        pid = await until_it_charges(cashier)
+        assert (await ledger.charge(signed(AMOUNT))).outcome == "charged"
+        assert cashier.pid == pid
 
 
 async def test_vouchers_are_charged_in_the_order_they_came(

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from xbyte_live.errors import DatabaseOverloaded
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -11,7 +13,8 @@ R = TypeVar("R")
 class Batched(Generic[T, R]):
     """Hands all that waits, ``most`` at a time, to ``work``, which answers each in its order.
 
-    So many batches are worked on ``at_once``. An error of ``work`` is everybody's.
+    So many batches are worked on ``at_once``, and ``limit`` may wait. An error of ``work`` is
+    everybody's.
     """
 
     def __init__(
@@ -20,15 +23,22 @@ class Batched(Generic[T, R]):
         *,
         most: int = 512,
         at_once: int = 1,
+        limit: int = 4096,
     ) -> None:
         self._work = work
         self._most = most
         self._at_once = at_once
+        self._limit = limit
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._working: set[asyncio.Task[None]] = set()
 
     async def do(self, one: T) -> R:
-        """Have one done with the others; it is done whole even if its caller goes."""
+        """Have one done with the others; it is done whole even if its caller goes.
+
+        Raises ``DatabaseOverloaded`` when too many wait.
+        """
+        if len(self._waiting) >= self._limit:
+            raise DatabaseOverloaded("too many payments are waiting; try again shortly")
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((one, answer))
         if len(self._working) < self._at_once and len(self._waiting) == 1:

@@ -11,6 +11,7 @@ from typing import Any
 from xbyte_live.tasks import background
 
 AGAIN_AFTER = 1.0  # seconds before a helper that died is started again
+_PARTING = 60.0  # seconds a process has to go by itself, with answers under way
 _SPAWN = multiprocessing.get_context("spawn")
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,25 @@ async def a_process(
 ) -> AsyncIterator[SpawnProcess]:
     """A process that runs ``target`` while the body runs, unless it ends before."""
     process = _SPAWN.Process(target=target, args=args, name=name)
-    await asyncio.to_thread(process.start)
+    starting = asyncio.create_task(asyncio.to_thread(process.start))
     try:
+        await asyncio.shield(starting)
         yield process
     finally:
-        process.terminate()
-        await asyncio.shield(ended(process))
+        await asyncio.shield(_end(process, starting))
+
+
+async def _end(process: SpawnProcess, starting: asyncio.Task[None]) -> None:
+    """End a process, by force if it does not go, also one that is still being started."""
+    await asyncio.wait([starting])
+    if starting.exception() is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(ended(process), _PARTING)
+    except TimeoutError:
+        process.kill()
+        await ended(process)
 
 
 async def ended(process: SpawnProcess) -> None:

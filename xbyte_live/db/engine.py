@@ -48,6 +48,11 @@ class Database:
         return self._url.get_backend_name()
 
     @property
+    def limit(self) -> int:
+        """Writes that may wait."""
+        return self._limit
+
+    @property
     def waiting(self) -> int:
         """Writes that wait for the next commit."""
         return self._writer.waiting if self._writer else 0

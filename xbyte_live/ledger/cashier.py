@@ -8,6 +8,7 @@ charges. One that dies takes no answer with it that a retry would not bring back
 import asyncio
 import logging
 import os
+import random
 import select
 import socket
 import struct
@@ -21,11 +22,12 @@ from typing import TypeAlias
 
 import orjson
 
+from xbyte_live.backoff import backoff
 from xbyte_live.db.connect import parse_url, writer_engine
 from xbyte_live.db.transactions import Outcome, Transactions
 from xbyte_live.display import log_to_stderr
 from xbyte_live.errors import DatabaseUnavailable
-from xbyte_live.helping import AGAIN_AFTER, a_process
+from xbyte_live.helping import a_process
 from xbyte_live.ledger.channels import (
     Charging,
     NewDelivery,
@@ -39,6 +41,7 @@ PATIENCE = 90.0  # seconds a batch may take; a database is waited for less long
 
 _SIZE = struct.Struct("!I")
 _READY = b"ready"
+_LONG_LIFE = 30.0  # seconds; one that ends sooner again and again is started less and less often
 
 _Batch: TypeAlias = tuple[list[NewDelivery], float]
 
@@ -82,13 +85,19 @@ class Cashier:
     async def run(self) -> None:
         """Keep the process running from the moment there is need for it."""
         await self._busy.wait()
+        loop, failures = asyncio.get_running_loop(), 0
         while True:
-            status = await self._live()
-            log.error("the process that charges ended with status %s and is started again", status)
-            await asyncio.sleep(AGAIN_AFTER)
+            began = loop.time()
+            try:
+                why = await self._live()
+            except OSError as error:
+                why = error.strerror or type(error).__name__
+            failures = 1 if loop.time() - began > _LONG_LIFE else failures + 1
+            log.error("the process that charges is gone (%s) and is started again", why)
+            await asyncio.sleep(backoff(failures, random.random(), least=1.0, most=_LONG_LIFE))  # noqa: S311
 
-    async def _live(self) -> int | None:
-        """Start a process and use it until it ends; its exit status."""
+    async def _live(self) -> str:
+        """Start a process and use it until it ends; what became of it."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             async with a_process(serve, (theirs, *self._args), "cashier") as process:
@@ -98,7 +107,7 @@ class Cashier:
                     await self._use(_Link(process, reader, writer))
                 finally:
                     writer.close()
-        return process.exitcode
+        return f"status {process.exitcode}"
 
     async def _use(self, link: "_Link") -> None:
         try:
@@ -198,7 +207,9 @@ def _charged(
 def _arrived(sock: socket.socket) -> list[bytes]:
     """What has come by now, at least one; waits for that. ``EOFError`` when no more will."""
     bodies = [_receive(sock)]
-    while select.select([sock], [], [], 0)[0]:
+    more = select.poll()  # ``select`` takes no descriptor above 1023
+    more.register(sock, select.POLLIN)
+    while more.poll(0):
         bodies.append(_receive(sock))
     return bodies
 
@@ -265,9 +276,10 @@ def _encode_answer(charged: Sequence[Charging]) -> bytes:
 
 
 def _encode_error(error: BaseException) -> bytes:
-    if not isinstance(error, DatabaseUnavailable):
-        raise error  # no fault of the database: the process ends, and says so
-    return orjson.dumps(str(error))
+    if isinstance(error, DatabaseUnavailable):
+        return orjson.dumps(str(error))
+    log.error("charging ended in an error", exc_info=error)
+    return orjson.dumps("charges are not answered; try again shortly")
 
 
 def _decode_answer(body: bytes) -> list[Charging]:

@@ -171,7 +171,7 @@ class ChannelLedger:
         self._retry_window = retry_window
         self._charger = charger
         self._clock = clock
-        self._charges = Batched(self._charge, at_once=2)
+        self._charges = Batched(self._charge, at_once=2, limit=database.limit)
         self._turn = asyncio.Lock()
 
     async def charge(self, new: NewDelivery) -> Charging:
@@ -198,8 +198,8 @@ class ChannelLedger:
         )
 
     async def _charge(self, news: Sequence[NewDelivery]) -> Sequence[Charging]:
-        now = self._clock()
         async with self._turn:  # what a payer sent first is charged first
+            now = self._clock()
             handed = self._charger.hand_over(news, now) if self._charger else None
             if handed is None:
                 return await charge_checked(self._database, news, now, self._retry_window)

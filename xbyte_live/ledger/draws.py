@@ -61,7 +61,7 @@ class DrawLedger:
         self._database = database
         self._retry_window = retry_window
         self._clock = clock
-        self._draws = Batched(self._draw)
+        self._draws = Batched(self._draw, limit=database.limit)
 
     async def draw(self, new: NewDraw) -> Drawn:
         """Draw what bytes cost, once within the retry window; durable on return (rule 2)."""

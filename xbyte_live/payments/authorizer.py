@@ -1,5 +1,6 @@
 """Adapter: the key that authorizes claims and refunds of our channels."""
 
+import logging
 from collections.abc import Sequence
 
 import coincurve
@@ -9,6 +10,8 @@ from xbyte_live.errors import ConfigError
 from xbyte_live.payments.eip712 import keccak
 from xbyte_live.payments.keys import gas_key, is_key
 from xbyte_live.payments.voucher import Claim, claim_digest, refund_digest
+
+log = logging.getLogger(__name__)
 
 
 class Authorizer:
@@ -47,12 +50,18 @@ def own_authorizer(settings: Settings) -> Authorizer | None:
 def earlier_authorizers(settings: Settings) -> list[Authorizer]:
     """Those that channels may have been opened with under other settings: named, or the gas key.
 
-    Raises as ``own_authorizer`` does.
+    A gas key that cannot be had is an error where it is in use, and else a warning. Raises
+    ``ConfigError``.
     """
     named = settings.earlier_authorizer_keys.reveal().split(",")
     keys = [_checked(key.strip(), "XBYTE_EARLIER_AUTHORIZER_KEYS") for key in named if key.strip()]
     if settings.gas_key or settings.gas_keystore:
-        keys.append(gas_key(settings))
+        try:
+            keys.append(gas_key(settings))
+        except ConfigError as error:
+            if not settings.facilitators:
+                raise
+            log.warning("channels opened under the gas key cannot be claimed: %s", error)
     return [Authorizer(key) for key in keys]
 
 

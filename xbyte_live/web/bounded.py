@@ -22,7 +22,12 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, with a head held back for its body."""
-        super().connection_made(_Corked(transport))  # type: ignore[arg-type]
+        self._corked = _Corked(transport)
+        super().connection_made(self._corked)  # type: ignore[arg-type]
+
+    def eof_received(self) -> None:
+        """The client sends no more: what is held goes out before the transport closes."""
+        self._corked.flush()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the head it belongs to is too long."""
@@ -65,14 +70,15 @@ class _Corked:
             self._transport.writelines((held, data))
         else:
             self._held = data
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
     def close(self) -> None:
         """Send what is held, then close."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what is held."""
         held, self._held = self._held, None
         if held is not None and not self._transport.is_closing():
             self._transport.write(held)
