@@ -6,7 +6,6 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import coincurve
 import pytest
@@ -16,6 +15,7 @@ from sqlalchemy import select
 from tests.support.channel_children import AMOUNT, CHAIN_ID, WINDOW, a_config, a_voucher, opened
 from tests.support.ledger_children import NOW
 from tests.support.paying import Clock
+from tests.support.server import is_there
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import deliveries
 from xbyte_live.errors import DatabaseUnavailable
@@ -75,14 +75,6 @@ async def ceilings(database: Database) -> list[tuple[int, int]]:
         deliveries.c.channel, deliveries.c.cumulative
     )
     return await database.read(lambda db: [(row[0], row[1]) for row in db.execute(query)])
-
-
-def is_there(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 async def test_it_answers_as_the_ledger_alone_does(

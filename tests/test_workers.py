@@ -17,7 +17,7 @@ from tests.support.chain import ETHER, SharedDevnet
 from tests.support.channel_parties import Payer
 from tests.support.channel_till import a_document
 from tests.support.paying import v2_header
-from tests.support.server import SIZE, Server, a_server
+from tests.support.server import SIZE, Server, a_server, is_there
 from xbyte_live.db.engine import Database
 
 PATIENCE = 30.0
@@ -59,14 +59,6 @@ def listeners(port: int) -> int:
     return sum(
         line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines
     )
-
-
-def is_there(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 async def until(holds: Any, what: str) -> None:

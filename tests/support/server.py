@@ -21,6 +21,15 @@ from xbyte_live.service import open_shelf
 SIZE = 300_000
 
 
+def is_there(pid: int) -> bool:
+    """Whether a process still runs."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
 def free_port() -> int:
     """A port nothing listens on right now."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
