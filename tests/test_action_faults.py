@@ -314,7 +314,7 @@ async def test_what_was_sent_by_a_process_that_was_killed_is_found_done(
             authorizer_key=a_key(),
             pay_to=house.pay_to,
         ) as dead:
-            dead.actions._authorizer = house.authorizer
+            dead.actions._authorizers = {house.authorizer.address: house.authorizer}
             with pytest.raises(FacilitatorUnavailable):
                 await dead.actions.claim([channel])
             with pytest.raises(FacilitatorUnavailable):
