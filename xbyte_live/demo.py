@@ -23,7 +23,7 @@ from xbyte_live.environment import worker_environment
 from xbyte_live.errors import ConfigError, DevnetError
 from xbyte_live.intake import Intake, Terms
 from xbyte_live.media.packager import PackageOptions
-from xbyte_live.models import NewStream, Offer, Stream, Title
+from xbyte_live.models import Item, NewStream, Offer, Stream, Title
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.service import HttpServer, listening, open_service, open_shelf, public_url
 from xbyte_live.streaming import rtmp_url
@@ -35,14 +35,16 @@ _LOOK_EVERY = 1.0  # seconds
 _FREE_LOOKS = (
     2  # in a row, before the demo's broadcast comes back: one publisher may follow another
 )
+_LOOKS = 120  # four a second: so long the demo waits to be on air
 PAYER_FUNDS = 100_000_000  # the demo wallet is filled up to $100 of test USDC
 
 
 async def run_demo(data_dir: Path, *, port: int, rpc_port: int, rtmp_port: int) -> None:
     """Start everything, say what to try, and serve until interrupted.
 
-    ``demo.json`` appears in ``data_dir`` once everything answers. A second start uses what the
-    first one made. Raises ``ConfigError`` for a bad folder or port, ``DevnetError``.
+    ``demo.json`` appears in ``data_dir`` once everything answers and the broadcast can be watched.
+    A second start uses what the first one made. Raises ``ConfigError`` for a bad folder or port,
+    ``DevnetError``.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -78,6 +80,8 @@ async def _show(
             server = HttpServer(app, settings)
             serving = asyncio.create_task(server.run(listener))
             await _first(serving, server.ready.wait())
+            if not serving.done():
+                await _first(serving, _on_air(settings))
             if not serving.done():
                 _describe(described, settings, devnet, titles, key)
                 _tell(settings, titles, key)
@@ -182,6 +186,20 @@ async def _broadcast(settings: Settings, key: str) -> None:
                 await _publish_in_a_child(url)
                 free = 0
             await asyncio.sleep(_LOOK_EVERY)
+
+
+async def _on_air(settings: Settings) -> None:
+    """Wait until the broadcast can be watched, for a while: the rest does not need it."""
+    click.echo("going on air …")
+    async with open_shelf(settings) as shelf:
+        for _ in range(_LOOKS):
+            if _watchable(await shelf.catalog.item(STREAM)):
+                break
+            await asyncio.sleep(_LOOK_EVERY / 4)
+
+
+def _watchable(item: Item | None) -> bool:
+    return isinstance(item, Stream) and item.state == "on_air" and item.renditions[0].segments != ()
 
 
 async def _publish_in_a_child(url: str) -> None:

@@ -13,7 +13,7 @@ import httpx
 from playwright.async_api import Browser, expect
 
 from tests.browser.chrome import IN_A_BROWSER, a_tab
-from tests.browser.watching import WatchPage, paid_in_full, watching
+from tests.browser.watching import WatchPage, paid_in_full, press_play, watching
 from tests.support.broadcaster import a_broadcaster
 from tests.support.demo import Demo
 from xbyte_live.devnet.publisher import URL_VARIABLE
@@ -93,7 +93,7 @@ async def test_the_end_of_a_broadcast_is_said_with_a_way_out(
         async with on_air(caster.rtmp(key)) as publisher:
             await caster.until(lambda status: status["state"] == "on_air", "show")
             await tab.page.goto(f"{caster.server.url}/watch/show")
-            await tab.page.get_by_role("button", name="Play").first.click()
+            await press_play(tab.page)
             await tab.page.wait_for_function(
                 "() => document.querySelector('video').currentTime > 2"
             )

@@ -7,6 +7,7 @@ from playwright.async_api import Browser, expect
 
 from tests.browser.chrome import IN_A_BROWSER, a_tab
 from tests.browser.wallet import NAME, ScriptedWallet
+from tests.browser.watching import press_play
 from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Audio, Recipe, h264
 from tests.support.rpc_proxy import rpc_proxy
@@ -39,7 +40,7 @@ async def test_a_server_without_its_payment_service_says_so_and_goes_on_when_it_
                 )
             await wallet.join(tab.page)
             await tab.page.goto(f"{server.url}/watch/film")
-            await tab.page.get_by_role("button", name="Play").first.click()
+            await press_play(tab.page)
             dialog, notice = tab.page.get_by_role("dialog"), tab.page.locator("#notice")
             await dialog.get_by_role("radio", name=NAME).check()
             node.fails = {"*"}

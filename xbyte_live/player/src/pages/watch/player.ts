@@ -5,7 +5,6 @@ import { parseAmount } from '../../lib/money';
 import type { Payer } from '../../lib/payer';
 import { byId, elementOf, say } from '../dom';
 import { clock } from '../words';
-import { mayPlay } from './autoplay';
 import { Controls } from './controls';
 import { levelCap } from './level-cap';
 import { Qualities } from './qualities';
@@ -92,11 +91,6 @@ export class Player {
       }
     }
     return 0;
-  }
-
-  /** Whether it may begin by itself. */
-  async mayStart(): Promise<boolean> {
-    return mayPlay(this.media);
   }
 
   /** Begin: to be called while a click is handled, so that sound may play. */

@@ -5,6 +5,7 @@ import { Payer } from '../../lib/payer';
 import type { Asset, Budget, PayerEvents, Wallet } from '../../lib/types';
 import { byId, elementOf, say } from '../dom';
 import { cents, exact, inSeconds, price, round, short, size } from '../words';
+import { mayPlay } from './autoplay';
 import { minuteStepAfter, stepAfter, usualCap } from './caps';
 import { Download, Replaced } from './download';
 import { Meter } from './meter';
@@ -87,8 +88,12 @@ export class Watch {
     const notice = new Notice();
     const server = new Server(slug, kind);
     try {
-      const [pricing, networks] = await Promise.all([server.pricing(), server.networks()]);
-      await new Watch(server, pricing, networks, notice).#offer();
+      const [pricing, networks, mayBegin] = await Promise.all([
+        server.pricing(),
+        server.networks(),
+        kind !== 'object' && mayPlay(elementOf(HTMLVideoElement, 'media')),
+      ]);
+      await new Watch(server, pricing, networks, notice).#offer(mayBegin);
     } catch {
       notice.show('setup', [{ label: 'Try again', act: () => location.reload() }]);
     }
@@ -109,19 +114,13 @@ export class Watch {
     return parseAmount(this.pricing.price_per_mb) === 0n;
   }
 
-  async #offer(): Promise<void> {
-    this.#start.disabled = false;
+  /** Let it be begun; as if it had been clicked, where it may and there is something to begin. */
+  async #offer(mayBegin: boolean): Promise<void> {
     void this.#showRest();
-    if (this.server.kind === 'stream') {
-      setInterval(() => void this.#look(), LOOK_EVERY);
-      await this.#look();
-    }
-    if (await this.#player?.mayStart()) this.#beginUnasked();
-  }
-
-  /** Begin as if it had been clicked, where there is something to begin. */
-  #beginUnasked(): void {
-    if (!this.#start.disabled && !this.#start.hidden) this.#begin();
+    const isLive = this.server.kind === 'stream';
+    if (isLive) setInterval(() => void this.#look(), LOOK_EVERY);
+    if (!isLive || !(await this.#look())) this.#start.disabled = false;
+    if (mayBegin && !this.#start.disabled) this.#begin();
   }
 
   #listen(): void {
@@ -581,10 +580,11 @@ export class Watch {
 
   // --- live, files
 
-  async #look(): Promise<void> {
-    if (document.hidden) return;
+  /** Show whether it is on air; false where that is not known. */
+  async #look(): Promise<boolean> {
+    if (document.hidden) return false;
     const status = await this.server.status().catch(() => undefined);
-    if (!status) return;
+    if (!status) return false;
     const onAir = status.state === 'on_air' || status.state === 'waiting';
     byId('live-badge').hidden = !onAir;
     byId('off-air').hidden = onAir;
@@ -596,6 +596,7 @@ export class Watch {
       if (!onAir && !this.#notice.code) this.#notice.show('offair');
       if (onAir && this.#notice.code === 'offair') location.reload();
     }
+    return true;
   }
 
   /** Buy the file and hand it over; what was bought is handed over again. */
