@@ -1,11 +1,21 @@
 """Several qualities: each says what it costs, and what is chosen is what is paid."""
 
+import asyncio
+
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, expect
 
 from tests.browser.chrome import IN_A_BROWSER
-from tests.browser.watching import MINUTE_CAPS, NO_CAP, WatchPage, paid_in_full, slide, watching
+from tests.browser.watching import (
+    MINUTE_CAPS,
+    NO_CAP,
+    TICK_S,
+    WatchPage,
+    paid_in_full,
+    slide,
+    watching,
+)
 from tests.support.demo import Demo
 from tests.support.ladder import add_ladder
 from tests.support.media import Audio, Recipe, h264
@@ -53,6 +63,13 @@ async def playing(watch: WatchPage, name: str) -> None:
     await expect(row_of(watch, name)).to_have_attribute("data-playing", "", timeout=60_000)
 
 
+async def buying(watch: WatchPage, name: str, before: int) -> None:
+    """Wait until a segment of that quality is bought after the first ``before``."""
+    async with asyncio.timeout(60):
+        while name not in renditions_of(watch)[before:]:
+            await asyncio.sleep(TICK_S)  # what it had bought of it before plays first
+
+
 def renditions_of(watch: WatchPage) -> list[str]:
     """The rendition of each segment that was bought, in this order."""
     return [one.path.split("/")[-2] for one in watch.bought()]
@@ -72,13 +89,14 @@ async def test_each_says_its_price_and_another_one_changes_what_is_paid(
             before = len(watch.bought())
             await watch.page.get_by_role("radio", name=name).check()
             await expect(rate).to_have_text(f"it plays at {prices[name]}")
+            await buying(watch, name, before)
             await playing(watch, name)
             await expect(row_of(watch, name)).to_contain_text(prices[name])
             await expect(watch.page.locator("#quality option:checked")).to_contain_text(name)
             later = renditions_of(watch)[before:]
-            if later and later[0] != name:
+            if later[0] != name:
                 later = later[1:]  # one may have been under way
-            assert later and set(later) == {name}
+            assert set(later) == {name}
         await watch.pause()
         await paid_in_full(watch)
         paths = [one.path for one in watch.bought()]
