@@ -281,6 +281,9 @@ def _tell(settings: Settings, titles: list[Title], key: str) -> None:
     click.echo(f"  {login_url(settings)}")
     place = f"--data-dir {settings.data_dir} --port {settings.port}"
     click.echo(f"  (for another: {_command()} studio {place})")
+    click.echo("and in the books, which are proved against the chain by:")
+    node = f"--rpc-urls {settings.rpc_urls[0]}"
+    click.echo(f"  {_command()} ledger audit --data-dir {settings.data_dir} {node}")
     click.echo(f"{BANNER}\n")
     click.echo(f"for sale at ${settings.price} per MB (1,048,576 bytes):")
     for title in titles:
