@@ -15,6 +15,7 @@ from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.models import Rendition
 from xbyte_live.web.assets import Assets
+from xbyte_live.web.audience import Audience
 from xbyte_live.web.cards import clock, money, price_text, size_text
 from xbyte_live.web.finding import Finder
 from xbyte_live.web.listing import Listing
@@ -63,7 +64,7 @@ def pages_of(site: Site, folder: Path, ledger: ChargeLedger | None = None) -> ht
         finder=Finder(site.catalog, limit=8),
         cache=site.cache,
         gate=site.gate,  # type: ignore[arg-type]
-        ledger=ledger or Payers(),
+        audience=Audience(ledger or Payers(), clock=lambda: site.now),
         clock=lambda: site.now,
     )
     told = WebSite(settings=site.settings, gate=site.gate)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from xbyte_live.payments.sessions import Sessions
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.web.assets import Assets
+from xbyte_live.web.audience import Audience
 from xbyte_live.web.cors import Cors
 from xbyte_live.web.debts import Debts
 from xbyte_live.web.delivery import Delivery
@@ -101,14 +102,15 @@ def create_app(
     )
     reloads = Reloads(catalog, limit=settings.waiting_readers)
     playlists = Playlists(settings=settings, finder=finder, reloads=reloads, clock=clock)
-    status = Status(catalog=catalog, finder=finder, ledger=ledger, clock=clock)
+    audience = Audience(ledger, clock=clock)
+    status = Status(catalog=catalog, finder=finder, audience=audience, clock=clock)
     listing = Listing(
         settings=settings,
         catalog=catalog,
         finder=finder,
         cache=cache,
         gate=gate,
-        ledger=ledger,
+        audience=audience,
         clock=clock,
     )
     site, assets = Site(settings=settings, gate=gate), Assets()

@@ -13,7 +13,6 @@ from starlette.responses import Response
 from xbyte_live.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound
-from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.models import Item, Object, Stream, Title
 from xbyte_live.money import MIB
 from xbyte_live.payments.gate import Gate
@@ -21,6 +20,7 @@ from xbyte_live.payments.requirements import PaymentMethod
 from xbyte_live.pricing import Quote, in_force
 from xbyte_live.stills import Stills
 from xbyte_live.store.cache import SegmentCache
+from xbyte_live.web.audience import Audience
 from xbyte_live.web.finding import Finder, deposit_at, quotes_at
 from xbyte_live.web.playlists import playlist_max_age
 from xbyte_live.web.ranges import names_tag
@@ -30,7 +30,6 @@ from xbyte_live.web.replies import JSON, NO_STORE, not_modified
 _POSTER_AGE = 300  # seconds; a title's poster changes when the title is replaced
 _STILL_AGE = 10  # seconds; that of a stream shows what was on air just now
 _CATALOG_AGE = 1.0  # seconds the list is kept, however often it is asked for
-_PAYING_WITHIN = 60.0  # seconds
 
 
 class Listing:
@@ -44,7 +43,7 @@ class Listing:
         finder: Finder,
         cache: SegmentCache,
         gate: Gate,
-        ledger: ChargeLedger,
+        audience: Audience,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -52,7 +51,7 @@ class Listing:
         self._finder = finder
         self._cache = cache
         self._gate = gate
-        self._ledger = ledger
+        self._audience = audience
         self._stills = Stills(cache)
         self._clock = clock
         self._base = settings.public_url.rstrip("/")
@@ -109,11 +108,8 @@ class Listing:
     async def _entry(self, item: Item) -> dict[str, Any]:
         entry = self._summary(item)
         if isinstance(item, Stream):
-            since = self._clock() - _PAYING_WITHIN
             watched = item.state in ("on_air", "waiting")
-            entry["viewers_paying"] = (
-                await self._ledger.payers(item.slug, since=since) if watched else 0
-            )
+            entry["viewers_paying"] = await self._audience.paying(item.slug) if watched else 0
         return entry
 
     def _summary(self, item: Item) -> dict[str, Any]:

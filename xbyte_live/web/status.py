@@ -9,12 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from xbyte_live.catalog import Catalog
-from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.models import Stream
+from xbyte_live.web.audience import Audience
 from xbyte_live.web.finding import Finder
 from xbyte_live.web.replies import NO_STORE, json_reply
-
-_PAYING_WITHIN = 60.0  # seconds
 
 
 class Status:
@@ -25,12 +23,12 @@ class Status:
         *,
         catalog: Catalog,
         finder: Finder,
-        ledger: ChargeLedger,
+        audience: Audience,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog
         self._finder = finder
-        self._ledger = ledger
+        self._audience = audience
         self._clock = clock
 
     async def streams(self, _: Request) -> Response:
@@ -43,7 +41,7 @@ class Status:
         """``GET /api/v1/streams/{slug}``: one stream, and how many are paying for it now."""
         stream = await self._finder.stream(request.path_params["slug"])
         now = self._clock()
-        paying = await self._ledger.payers(stream.slug, since=now - _PAYING_WITHIN)
+        paying = await self._audience.paying(stream.slug)
         return json_reply({**stream_status(stream, now), "viewers_paying": paying}, NO_STORE)
 
 
