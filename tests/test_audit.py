@@ -190,15 +190,15 @@ BREACHES: dict[str, tuple[str, set[str]]] = {
     ),
     "a day that earned more": (
         "UPDATE earnings SET amount = amount + 1 WHERE scheme = 'batch-settlement'",
-        {"earnings.vouchers"},
+        {"earnings.vouchers", "sums.all", "sums.item"},
     ),
     "a day of sessions that earned less": (
         "UPDATE earnings SET amount = amount - 1 WHERE scheme = 'session'",
-        {"earnings.sessions"},
+        {"earnings.sessions", "sums.all", "sums.item"},
     ),
     "days that are gone": (
         "DELETE FROM earnings",
-        {"earnings.vouchers", "earnings.sessions"},
+        {"earnings.vouchers", "earnings.sessions", "sums.all", "sums.item"},
     ),
     "a debt made good by nothing": (
         "UPDATE charges SET made_good_by = 99999 WHERE amount = 14",
