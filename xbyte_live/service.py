@@ -26,6 +26,7 @@ from xbyte_live.display import log_to_stderr
 from xbyte_live.errors import ConfigError
 from xbyte_live.helping import helpers, when_the_leader_goes
 from xbyte_live.housekeeping import sweep
+from xbyte_live.ledger.logins import Logins
 from xbyte_live.ledger.retention import Retention
 from xbyte_live.ledger.summing import Summing
 from xbyte_live.payments.keys import is_address
@@ -317,12 +318,13 @@ async def _sweeping(settings: Settings, shelf: Shelf, till: Till, on_air: OnAir)
     retention = Retention(
         shelf.database, days=settings.delivery_retention, retry_window=settings.retry_window
     )
-    summing = Summing(shelf.database)
+    summing, logins = Summing(shelf.database), Logins(shelf.database)
     while True:
         try:
             await on_air.recordings.retain()
             await sweep(shelf.catalog, shelf.store)
             await till.charges.forget_refused(age=FORGET_AFTER)
+            await logins.forget()
             await summing.advance()
             await retention.roll_up()
         except Exception:
