@@ -30,6 +30,7 @@ from xbyte_live.ledger.logins import Logins
 from xbyte_live.ledger.retention import Retention
 from xbyte_live.ledger.summing import Summing
 from xbyte_live.payments.keys import is_address
+from xbyte_live.sealing import seal
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.store.disk import DiskStore
@@ -129,7 +130,7 @@ async def open_service(
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal ends it, with helpers where ``workers`` asks for them."""
-
+    seal()
     with (
         listening(settings, shared=settings.workers > 1) as listener,
         boards(settings.workers - 1) as (own, *others),
@@ -144,6 +145,7 @@ async def serve(settings: Settings) -> None:
 
 def run_helper(settings: Settings, board: Board) -> None:
     """Answer HTTP beside the process that leads, until it goes."""
+    seal()
     os.setsid()  # Ctrl-C is for the leader, which ends us
     log_to_stderr(settings.log_level)
 

@@ -36,6 +36,7 @@ from xbyte_live.ledger.channels import (
     in_their_order,
     row_of,
 )
+from xbyte_live.sealing import seal
 
 PATIENCE = 90.0  # seconds a batch may take; a database is waited for less long
 
@@ -169,6 +170,7 @@ async def _answered(link: _Link, answer: "asyncio.Future[bytes]") -> Sequence[Ch
 
 def serve(sock: socket.socket, url: str, retry_window: float, log_level: str) -> None:
     """Charge what comes through a socket, until its other end is closed; a process's program."""
+    seal()
     os.setsid()  # Ctrl-C is for the server, which ends us
     log_to_stderr(log_level)
     transactions = Transactions(writer_engine(parse_url(url)))
