@@ -18,7 +18,7 @@ from tests.test_local_facilitator import AMOUNT, paid_by, transfer_of
 from xbyte_live.db.engine import Database
 from xbyte_live.devnet.chain import Chain
 from xbyte_live.ledger.audit import Auditor
-from xbyte_live.ledger.channels import NewDelivery
+from xbyte_live.ledger.channel import NewDelivery
 from xbyte_live.ledger.charges import Charge, ChargeLedger
 from xbyte_live.ledger.findings import KEPT, Findings
 from xbyte_live.ledger.sessions import Session

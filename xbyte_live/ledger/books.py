@@ -31,7 +31,7 @@ from xbyte_live.db.tables import (
     purchases,
     sessions,
 )
-from xbyte_live.ledger.channels import Channel, channel_of
+from xbyte_live.ledger.channel import Channel, channel_of
 from xbyte_live.ledger.charges import is_debt
 from xbyte_live.ledger.differences import differences
 from xbyte_live.ledger.findings import Findings

@@ -28,14 +28,8 @@ from xbyte_live.db.transactions import Outcome, Transactions
 from xbyte_live.display import log_to_stderr
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.helping import a_process
-from xbyte_live.ledger.channels import (
-    Charging,
-    NewDelivery,
-    channel_of,
-    charge_all,
-    in_their_order,
-    row_of,
-)
+from xbyte_live.ledger.channel import Charging, NewDelivery, channel_of, row_of
+from xbyte_live.ledger.channels import charge_all, in_their_order
 from xbyte_live.sealing import seal
 
 PATIENCE = 90.0  # seconds a batch may take; a database is waited for less long
