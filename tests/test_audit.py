@@ -19,7 +19,8 @@ from xbyte_live.db.engine import Database
 from xbyte_live.devnet.chain import Chain
 from xbyte_live.ledger.audit import Auditor
 from xbyte_live.ledger.channel import NewDelivery
-from xbyte_live.ledger.charges import Charge, ChargeLedger
+from xbyte_live.ledger.charge import Charge
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.findings import KEPT, Findings
 from xbyte_live.ledger.sessions import Session
 from xbyte_live.payments.evidence import Evidence, Landed, Logged

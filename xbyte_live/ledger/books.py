@@ -32,7 +32,7 @@ from xbyte_live.db.tables import (
     sessions,
 )
 from xbyte_live.ledger.channel import Channel, channel_of
-from xbyte_live.ledger.charges import is_debt
+from xbyte_live.ledger.charge import is_debt
 from xbyte_live.ledger.differences import differences
 from xbyte_live.ledger.findings import Findings
 from xbyte_live.ledger.retention import DRAWS, VOUCHERS

@@ -25,7 +25,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from xbyte_live.db.tables import channels, charges, deliveries, draws, purchases, sessions
-from xbyte_live.ledger.charges import DEBTS
+from xbyte_live.ledger.charge import DEBTS
 from xbyte_live.ledger.spans import Range
 from xbyte_live.payments.order import NAMES
 
