@@ -18,8 +18,9 @@ from tests.test_local_facilitator import AMOUNT, paid_by, transfer_of
 from xbyte_live.db.engine import Database
 from xbyte_live.devnet.chain import Chain
 from xbyte_live.ledger.audit import Auditor
-from xbyte_live.ledger.channels import NewDelivery
-from xbyte_live.ledger.charges import Charge, ChargeLedger
+from xbyte_live.ledger.channel import NewDelivery
+from xbyte_live.ledger.charge import Charge
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.findings import KEPT, Findings
 from xbyte_live.ledger.sessions import Session
 from xbyte_live.payments.evidence import Evidence, Landed, Logged
@@ -190,15 +191,15 @@ BREACHES: dict[str, tuple[str, set[str]]] = {
     ),
     "a day that earned more": (
         "UPDATE earnings SET amount = amount + 1 WHERE scheme = 'batch-settlement'",
-        {"earnings.vouchers"},
+        {"earnings.vouchers", "sums.all", "sums.item"},
     ),
     "a day of sessions that earned less": (
         "UPDATE earnings SET amount = amount - 1 WHERE scheme = 'session'",
-        {"earnings.sessions"},
+        {"earnings.sessions", "sums.all", "sums.item"},
     ),
     "days that are gone": (
         "DELETE FROM earnings",
-        {"earnings.vouchers", "earnings.sessions"},
+        {"earnings.vouchers", "earnings.sessions", "sums.all", "sums.item"},
     ),
     "a debt made good by nothing": (
         "UPDATE charges SET made_good_by = 99999 WHERE amount = 14",

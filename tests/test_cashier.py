@@ -21,7 +21,8 @@ from xbyte_live.db.tables import deliveries
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.ledger import cashier as cashiers
 from xbyte_live.ledger.cashier import Cashier
-from xbyte_live.ledger.channels import ChannelLedger, Charging, NewDelivery
+from xbyte_live.ledger.channel import Charging, NewDelivery
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.payments.voucher import channel_id_of, voucher_digest
 from xbyte_live.tasks import background
 

@@ -23,7 +23,8 @@ from tests.support.paying import Clock
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import channels, deliveries
 from xbyte_live.errors import DatabaseUnavailable
-from xbyte_live.ledger.channels import Channel, ChannelLedger, Charging
+from xbyte_live.ledger.channel import Channel, Charging
+from xbyte_live.ledger.channels import ChannelLedger
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ async def test_what_packages_a_feed_and_what_draws_a_picture_know_no_key(tmp_pat
         key = await air.stream()
         assert air.server.process is not None
         server = air.server.process.pid
-        assert KEY.encode() in environment_of(server)
+        assert KEY in air.server.environment.values()
         async with publishing(air.rtmp(key), clip):
             await air.viewer().until_last(1)
             forkers = [pid for pid in children_of(server) if "media.forks" in command_of(pid)]

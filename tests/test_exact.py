@@ -24,7 +24,7 @@ from xbyte_live.errors import (
     PaymentPending,
     PaymentRefused,
 )
-from xbyte_live.ledger.charges import Exposure, debt_resource
+from xbyte_live.ledger.charge import Exposure, debt_resource
 from xbyte_live.money import Price
 from xbyte_live.payments.facilitator import Refused, Unknown
 from xbyte_live.pricing import Quote

@@ -19,7 +19,7 @@ from xbyte_live.errors import (
     PaymentPending,
     PaymentRefused,
 )
-from xbyte_live.ledger.charges import Charge, Exposure
+from xbyte_live.ledger.charge import Charge, Exposure
 from xbyte_live.payments.facilitator import (
     Refused,
     RemoteFacilitator,

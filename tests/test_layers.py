@@ -54,6 +54,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("snapshots", "2 adapters"),
     ("tasks", "2 adapters"),
     ("helping", "2 adapters"),
+    ("sealing", "2 adapters"),
     ("board", "2 adapters"),
     ("batching", "2 adapters"),
     ("webhooks", "2 adapters"),

@@ -23,9 +23,8 @@ from tests.support import ledger_children as children
 from tests.support.ledger_children import NOW, PAYEE, PAYER, a_charge
 from tests.support.paying import Clock
 from xbyte_live.db.engine import Database
-from xbyte_live.ledger.charges import (
+from xbyte_live.ledger.charge import (
     Charge,
-    ChargeLedger,
     Debt,
     Exposure,
     Reservation,
@@ -33,6 +32,7 @@ from xbyte_live.ledger.charges import (
     debt_resource,
     is_debt,
 )
+from xbyte_live.ledger.charges import ChargeLedger
 
 LEASE = 60.0
 TX = "0x" + "ab" * 32

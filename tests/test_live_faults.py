@@ -365,7 +365,7 @@ async def _lost(air: Broadcaster) -> bool:
 
 async def test_a_clock_that_is_set_does_not_show(tmp_path: Path, clip: Path) -> None:
     clock = tmp_path / "clock"
-    env = {"PYTHONPATH": str(CLOCKWORK), "TEST_CLOCK_FILE": str(clock)}
+    env = {"PYTHONPATH": str(CLOCKWORK), "PYTHON_TEST_CLOCK": str(clock)}
     async with a_broadcaster(tmp_path, env) as air:
         key = await air.stream()
         viewer = air.viewer()

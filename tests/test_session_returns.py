@@ -13,7 +13,7 @@ from tests.support.sessions import ASSET, NETWORK, a_draw, an_order, open_books
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import FacilitatorUnavailable
 from xbyte_live.ledger.actions import Action, ActionLedger
-from xbyte_live.ledger.charges import Charge, NewCharge
+from xbyte_live.ledger.charge import Charge, NewCharge
 from xbyte_live.payments.chain import ChainReader
 from xbyte_live.payments.facilitator import Facilitator, Outcome, SignedPayment, Unknown
 from xbyte_live.payments.local_facilitator import LocalFacilitator

@@ -15,7 +15,7 @@ from tests.support.paying import a_payer
 from tests.support.session_site import SessionSite, a_session_site, offers_of
 from tests.support.web import NOW, a_title, segment_bytes
 from xbyte_live.errors import DatabaseUnavailable
-from xbyte_live.ledger.charges import Exposure
+from xbyte_live.ledger.charge import Exposure
 from xbyte_live.payments.requirements import SCHEME_CHANNELS, SCHEME_EXACT
 
 PRICE = 3815  # of one segment: ceil(4000 × 1,000,000 / 2**20)

@@ -9,7 +9,8 @@ from tests.fakes import USDC, FakeChain, FakeFacilitator
 from tests.support.ledger_children import a_charge
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import DatabaseUnavailable
-from xbyte_live.ledger.charges import Charge, ChargeLedger, Exposure
+from xbyte_live.ledger.charge import Charge, Exposure
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.settlement.transfers import Settlement
 
 

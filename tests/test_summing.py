@@ -25,6 +25,7 @@ from xbyte_live.db.tables import (
     sums,
 )
 from xbyte_live.ledger import earnings as reports
+from xbyte_live.ledger.differences import Difference, differences
 from xbyte_live.ledger.earnings import Earned, Earnings, Moment, Period
 from xbyte_live.ledger.retention import Retention
 from xbyte_live.ledger.sessions import Session
@@ -293,12 +294,18 @@ def test_reports_are_what_the_rows_say_to_the_unit(
             runner.run(database.stop())
 
 
+def all_differences(db: Connection) -> list[Difference]:
+    """Where the sums themselves are not what the rows say."""
+    return list(differences(db, lambda done, total: None))
+
+
 async def lived(
     life: Life, steps: list[Step], length: tuple[int, int], ago: int, slug: str | None
 ) -> None:
     for step in steps:
         await life.step(*step)
     await life.memory.look(life.shop.database)
+    assert await life.shop.database.read(all_differences) == []
     until = life.shop.clock.now + 1 - ago
     aligned = -(-until // SLOT) * SLOT
     for end in (until, aligned, aligned // DAY * DAY):

@@ -15,7 +15,8 @@ from tests.support.channel_parties import a_key
 from tests.support.paying import v2_document
 from xbyte_live.db.engine import Database
 from xbyte_live.devnet.chain import Chain
-from xbyte_live.ledger.charges import Charge, ChargeLedger, Exposure, NewCharge
+from xbyte_live.ledger.charge import Charge, Exposure, NewCharge
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.payments.chain import ChainReader
 from xbyte_live.payments.local_facilitator import LocalFacilitator
 from xbyte_live.payments.sender import OneSender

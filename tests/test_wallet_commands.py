@@ -133,6 +133,7 @@ async def test_what_is_left_comes_back_when_nothing_is_on_sale_any_more(
                 "SCHEMES": "exact",
             },
         ),
+        ({}, {"ASSETS": f"eip155:84532/0x{'11' * 20}/Other USD/1/6/OUSD"}),
     ],
 )
 async def test_a_channel_keeps_its_terms_when_the_settings_change(

@@ -1,4 +1,4 @@
-"""Wiring: ``ledger audit`` and ``ledger export``: the books proven, and written for bookkeeping."""
+"""Wiring: ``ledger audit``, ``resum`` and ``export``: the books proven, mended, written out."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,10 +11,11 @@ from typing import Any
 from xbyte_live.config import Settings
 from xbyte_live.display import print_json, print_line, print_table, progress_bar, warn
 from xbyte_live.errors import ConfigError
-from xbyte_live.ledger.audit import Auditor, Stage
+from xbyte_live.ledger.audit import STAGES, Auditor, Stage
 from xbyte_live.ledger.bookkeeping import Format, writing
 from xbyte_live.ledger.export import Entry, Export
 from xbyte_live.ledger.findings import Audit
+from xbyte_live.ledger.resumming import Resumming
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.payments.evidence import Evidence
 from xbyte_live.service import open_shelf
@@ -38,7 +39,7 @@ async def audit(settings: Settings, *, chain: bool, as_json: bool) -> int:
         for evidence in chains.values():
             stack.push_async_callback(evidence.close)
         with progress_bar(quiet=as_json) as bars:
-            tasks = {stage: bars.add_task(stage, total=None) for stage in ("database", "chain")}
+            tasks = {stage: bars.add_task(stage, total=None) for stage in STAGES}
 
             def progress(stage: Stage, done: int, total: int) -> None:
                 bars.update(tasks[stage], completed=done, total=total)
@@ -93,6 +94,25 @@ def _show(audit: Audit) -> None:
         warn(f"the chain is not checked: {reason}")
     count = len(audit.disagreements) + audit.more
     warn(f"{count} disagreements" if count else "no disagreements")
+
+
+async def resum(settings: Settings, *, as_json: bool) -> int:
+    """Make every sum what the rows say; returns the exit code."""
+    async with open_shelf(settings) as shelf:
+        with progress_bar(quiet=as_json) as bars:
+            task = bars.add_task("sums", total=None)
+
+            def advance(done: int, total: int) -> None:
+                bars.update(task, completed=done, total=total)
+
+            outcome = await Resumming(shelf.database).resum(advance)
+    if as_json:
+        print_json(asdict(outcome))
+    else:
+        warn(f"{outcome.mended} sums mended" if outcome.mended else "every sum was right")
+        if outcome.left:
+            warn(f"{outcome.left} sums changed all the time; try again")
+    return DISAGREEMENTS if outcome.left else CLEAN
 
 
 async def export(

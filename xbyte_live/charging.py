@@ -12,7 +12,8 @@ from xbyte_live.errors import ConfigError, FacilitatorError
 from xbyte_live.ledger.actions import ActionLedger
 from xbyte_live.ledger.cashier import Cashier
 from xbyte_live.ledger.channels import ChannelLedger
-from xbyte_live.ledger.charges import ChargeLedger, Exposure
+from xbyte_live.ledger.charge import Exposure
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.money import Asset, parse_decimal
 from xbyte_live.payments.authorizer import Authorizer, earlier_authorizers, own_authorizer
 from xbyte_live.payments.chain import ChainReader

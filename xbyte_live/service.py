@@ -26,9 +26,11 @@ from xbyte_live.display import log_to_stderr
 from xbyte_live.errors import ConfigError
 from xbyte_live.helping import helpers, when_the_leader_goes
 from xbyte_live.housekeeping import sweep
+from xbyte_live.ledger.logins import Logins
 from xbyte_live.ledger.retention import Retention
 from xbyte_live.ledger.summing import Summing
 from xbyte_live.payments.keys import is_address
+from xbyte_live.sealing import seal
 from xbyte_live.store.base import Store
 from xbyte_live.store.cache import SegmentCache
 from xbyte_live.store.disk import DiskStore
@@ -128,7 +130,7 @@ async def open_service(
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal ends it, with helpers where ``workers`` asks for them."""
-
+    seal()
     with (
         listening(settings, shared=settings.workers > 1) as listener,
         boards(settings.workers - 1) as (own, *others),
@@ -143,6 +145,7 @@ async def serve(settings: Settings) -> None:
 
 def run_helper(settings: Settings, board: Board) -> None:
     """Answer HTTP beside the process that leads, until it goes."""
+    seal()
     os.setsid()  # Ctrl-C is for the leader, which ends us
     log_to_stderr(settings.log_level)
 
@@ -317,12 +320,13 @@ async def _sweeping(settings: Settings, shelf: Shelf, till: Till, on_air: OnAir)
     retention = Retention(
         shelf.database, days=settings.delivery_retention, retry_window=settings.retry_window
     )
-    summing = Summing(shelf.database)
+    summing, logins = Summing(shelf.database), Logins(shelf.database)
     while True:
         try:
             await on_air.recordings.retain()
             await sweep(shelf.catalog, shelf.store)
             await till.charges.forget_refused(age=FORGET_AFTER)
+            await logins.forget()
             await summing.advance()
             await retention.roll_up()
         except Exception:

@@ -29,7 +29,7 @@ from xbyte_live.clearing import claim_policy
 from xbyte_live.config import Settings
 from xbyte_live.devnet.artifacts import load_artifact
 from xbyte_live.devnet.chain import Chain, Devnet
-from xbyte_live.ledger.channels import NewDelivery
+from xbyte_live.ledger.channel import NewDelivery
 from xbyte_live.money import Price
 from xbyte_live.payments.facilitator import Settled, SignedPayment
 from xbyte_live.payments.local_facilitator import LocalFacilitator

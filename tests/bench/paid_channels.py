@@ -202,7 +202,8 @@ def our_settings(data_dir: Path, port: int) -> Any:
 async def put_on_sale(data_dir: Path, size: int, ids: list[ChannelConfig]) -> None:
     """Two objects of random bytes, one of them free, and channels that are known and fresh."""
     from xbyte_live.intake import Intake, Terms
-    from xbyte_live.ledger.channels import ChannelLedger, OnChain
+    from xbyte_live.ledger.channel import OnChain
+    from xbyte_live.ledger.channels import ChannelLedger
     from xbyte_live.money import Price
     from xbyte_live.service import open_shelf
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.support.ledger_children import NOW, PAYEE, PAYER, say
 from xbyte_live.db.engine import Database
-from xbyte_live.ledger.channels import Channel, ChannelLedger, NewDelivery, OnChain
+from xbyte_live.ledger.channel import Channel, NewDelivery, OnChain
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.payments.voucher import ChannelConfig, channel_id_of
 
 CHAIN_ID, NETWORK = 84532, "eip155:84532"

@@ -16,7 +16,8 @@ from xbyte_live.devnet.accounts import BATCH_SETTLEMENT_ADDRESS
 from xbyte_live.devnet.artifacts import load_artifact
 from xbyte_live.devnet.chain import Chain
 from xbyte_live.ledger.actions import Action, ActionLedger
-from xbyte_live.ledger.channels import Channel, ChannelLedger, NewDelivery
+from xbyte_live.ledger.channel import Channel, NewDelivery
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.ledger.claims import ClaimLedger
 from xbyte_live.ledger.leases import LeaseLedger
 from xbyte_live.money import Asset

@@ -15,7 +15,8 @@ from tests.support.paying import PAYEE, Clock, a_payer, v2_header
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import PaymentRefused
 from xbyte_live.ledger.actions import ActionLedger
-from xbyte_live.ledger.channels import Channel, ChannelLedger
+from xbyte_live.ledger.channel import Channel
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.payments.authorizer import Authorizer
 from xbyte_live.payments.channels import ChannelPolicy, Channels

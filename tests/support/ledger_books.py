@@ -14,8 +14,10 @@ from xbyte_live.db.engine import Database
 from xbyte_live.errors import ChainUnavailable
 from xbyte_live.ledger.actions import Action, ActionLedger, NewAction
 from xbyte_live.ledger.audit import Auditor
-from xbyte_live.ledger.channels import Channel, ChannelLedger, NewDelivery, OnChain
-from xbyte_live.ledger.charges import Charge, ChargeLedger, Exposure
+from xbyte_live.ledger.channel import Channel, NewDelivery, OnChain
+from xbyte_live.ledger.channels import ChannelLedger
+from xbyte_live.ledger.charge import Charge, Exposure
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.draws import DrawLedger, NewDraw
 from xbyte_live.ledger.findings import Audit
 from xbyte_live.ledger.retention import Retention

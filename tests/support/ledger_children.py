@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from xbyte_live.db.engine import Database
-from xbyte_live.ledger.charges import ChargeLedger, Exposure, NewCharge
+from xbyte_live.ledger.charge import Exposure, NewCharge
+from xbyte_live.ledger.charges import ChargeLedger
 
 ROOT = Path(__file__).parents[2]
 PAYER = "0x" + "ab" * 20

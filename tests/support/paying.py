@@ -15,7 +15,8 @@ from eth_account.signers.local import LocalAccount
 from tests.fakes import USDC, FakeChain, FakeFacilitator
 from xbyte_live.db.engine import Database
 from xbyte_live.errors import PaymentRefused
-from xbyte_live.ledger.charges import ChargeLedger, Exposure
+from xbyte_live.ledger.charge import Exposure
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.money import Price
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.gate import Gate, Sale

@@ -45,6 +45,7 @@ class Server:
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
     log: Path | None = None
+    group: int | None = None  # it runs as, where we are root; else as ours
 
     @property
     def url(self) -> str:
@@ -65,7 +66,7 @@ class Server:
         command = (sys.executable, "-m", "xbyte_live.cli", "serve")
         with self.log.open("ab") if self.log else nullcontext() as log:
             self.process = await asyncio.create_subprocess_exec(
-                *command, env=self.environment, stderr=log
+                *command, env=self.environment, stderr=log, group=self.group
             )
         async with asyncio.timeout(60), httpx.AsyncClient() as http:
             while self.process.returncode is None:

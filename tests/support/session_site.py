@@ -17,8 +17,10 @@ from tests.support.paying import Clock, a_payer, payment_headers, v1_headers, v2
 from tests.support.web import NOW, PAYEE, segment_bytes
 from xbyte_live.config import Settings
 from xbyte_live.db.engine import Database
-from xbyte_live.ledger.channels import Channel, ChannelLedger, OnChain
-from xbyte_live.ledger.charges import ChargeLedger, Exposure
+from xbyte_live.ledger.channel import Channel, OnChain
+from xbyte_live.ledger.channels import ChannelLedger
+from xbyte_live.ledger.charge import Exposure
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.draws import DrawLedger
 from xbyte_live.ledger.sessions import SessionLedger
 from xbyte_live.models import Stream, Title, segment_key

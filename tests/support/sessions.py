@@ -9,8 +9,10 @@ from sqlalchemy import func, select
 
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import channels, deliveries, draws, purchases, sessions
-from xbyte_live.ledger.channels import Channel, ChannelLedger, Charging, NewDelivery, OnChain
-from xbyte_live.ledger.charges import Charge, ChargeLedger, NewCharge
+from xbyte_live.ledger.channel import Channel, Charging, NewDelivery, OnChain
+from xbyte_live.ledger.channels import ChannelLedger
+from xbyte_live.ledger.charge import Charge, NewCharge
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.draws import DrawLedger, NewDraw
 from xbyte_live.ledger.sessions import Session, SessionLedger
 from xbyte_live.payments.order import Order, channel_origin

@@ -1,4 +1,4 @@
-"""Wiring: the commands of the books: settle, audit, export."""
+"""Wiring: the commands of the books: settle, audit, resum, export."""
 
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +44,22 @@ def ledger_audit(settings: Settings, no_chain: bool, as_json: bool) -> None:
 
     log_to_stderr("warning")
     if code := run(audit(settings, chain=not no_chain, as_json=as_json)):
+        raise click.exceptions.Exit(code)
+
+
+@ledger.command("resum")
+@json_option
+@settings_options(*CATALOG_SETTINGS)
+def ledger_resum(settings: Settings, as_json: bool) -> None:
+    """Mend the sums that reports are put together from, where the audit says they are wrong.
+
+    Servers may run, and sell, meanwhile. Exit codes: 0 every sum is right now, 1 not yet.
+    """
+    from xbyte_live.auditing import resum
+    from xbyte_live.display import log_to_stderr
+
+    log_to_stderr("warning")
+    if code := run(resum(settings, as_json=as_json)):
         raise click.exceptions.Exit(code)
 
 

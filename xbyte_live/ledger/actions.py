@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import actions, channels
-from xbyte_live.ledger.channels import OnChain
+from xbyte_live.ledger.channel import OnChain
 
 Kind = Literal["deposit", "claim", "settle", "refund", "return"]
 State = Literal["pending", "settled", "failed"]

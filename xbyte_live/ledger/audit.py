@@ -7,6 +7,7 @@ way is no disagreement.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -20,7 +21,8 @@ from xbyte_live.payments.requirements import SCHEME_CHANNELS, SCHEME_EXACT
 
 PAUSE = 2.0  # seconds before what seems to differ is looked at again
 
-Stage = Literal["database", "chain"]
+Stage = Literal["database", "sums", "chain"]
+STAGES: tuple[Stage, ...] = ("database", "sums", "chain")
 Progress = Callable[[Stage, int, int], None]
 _Key = tuple[str, str, str]
 
@@ -108,6 +110,7 @@ def _database(db: Connection, advance: Progress) -> tuple[Findings, _Recorded]:
     books.check_credits(db, found)
     books.check_earnings(db, found)
     books.check_charges(db, found)
+    books.check_sums(db, found, partial(advance, "sums"))
     return found, _Recorded(_sums(db), books.networks(db))
 
 

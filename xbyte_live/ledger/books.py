@@ -31,8 +31,9 @@ from xbyte_live.db.tables import (
     purchases,
     sessions,
 )
-from xbyte_live.ledger.channels import Channel, channel_of
-from xbyte_live.ledger.charges import is_debt
+from xbyte_live.ledger.channel import Channel, channel_of
+from xbyte_live.ledger.charge import is_debt
+from xbyte_live.ledger.differences import differences
 from xbyte_live.ledger.findings import Findings
 from xbyte_live.ledger.retention import DRAWS, VOUCHERS
 from xbyte_live.ledger.rules import Books, Trail, check_books
@@ -246,6 +247,17 @@ def check_earnings(db: Connection, found: Findings) -> None:
                 f"earnings.{what}", f"payee {pay_to} on {network}", int(rows), int(days),
                 f"the days that older deliveries were summed into and its {what} disagree",
             )  # fmt: skip
+
+
+def check_sums(db: Connection, found: Findings, advance: Callable[[int, int], None]) -> None:
+    """What reports are put together from is what the rows say; ``advance``: days done, of all."""
+    for one in differences(db, advance):
+        worst = one.worst
+        found.add(
+            f"sums.{one.key.kind}", one.about,
+            int(getattr(one.real, worst) or 0), int(getattr(one.summed, worst) or 0),
+            f"its {worst} in reports is not what the rows say; `xbyte-live ledger resum` mends it",
+        )  # fmt: skip
 
 
 def check_charges(db: Connection, found: Findings) -> None:

@@ -28,14 +28,9 @@ from xbyte_live.db.transactions import Outcome, Transactions
 from xbyte_live.display import log_to_stderr
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.helping import a_process
-from xbyte_live.ledger.channels import (
-    Charging,
-    NewDelivery,
-    channel_of,
-    charge_all,
-    in_their_order,
-    row_of,
-)
+from xbyte_live.ledger.channel import Charging, NewDelivery, channel_of, row_of
+from xbyte_live.ledger.channels import charge_all, in_their_order
+from xbyte_live.sealing import seal
 
 PATIENCE = 90.0  # seconds a batch may take; a database is waited for less long
 
@@ -169,6 +164,7 @@ async def _answered(link: _Link, answer: "asyncio.Future[bytes]") -> Sequence[Ch
 
 def serve(sock: socket.socket, url: str, retry_window: float, log_level: str) -> None:
     """Charge what comes through a socket, until its other end is closed; a process's program."""
+    seal()
     os.setsid()  # Ctrl-C is for the server, which ends us
     log_to_stderr(log_level)
     transactions = Transactions(writer_engine(parse_url(url)))

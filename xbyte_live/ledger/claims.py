@@ -8,7 +8,7 @@ from sqlalchemy import Select, case, func, select
 
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import channels
-from xbyte_live.ledger.channels import Channel, channel_of
+from xbyte_live.ledger.channel import Channel, channel_of
 from xbyte_live.payments.voucher import NO_SIGNATURE
 
 _IDS_AT_ONCE = 500

@@ -13,7 +13,7 @@ from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import actions, channels, charges
 from xbyte_live.errors import ChainUnavailable
 from xbyte_live.ledger.books import PAGE, channel_page
-from xbyte_live.ledger.channels import Channel, OnChain, channel_of
+from xbyte_live.ledger.channel import Channel, OnChain, channel_of
 from xbyte_live.ledger.findings import Findings
 from xbyte_live.ledger.rules import Change, check_chain, check_mirror, is_mirrored
 from xbyte_live.payments.chain import Fate, Transfer

@@ -28,6 +28,13 @@ class LeaseLedger:
         statement = delete(leases).where(leases.c.name == name, leases.c.holder == holder)
         await self._database.write(lambda db: db.execute(statement).rowcount)
 
+    async def forget(self, beginning: str, *, age: float, limit: int = 1000) -> int:
+        """Delete up to ``limit`` leases of such names that were over ``age`` seconds ago.
+
+        Returns how many there were.
+        """
+        return await self._database.write(lambda db: _forget(db, beginning, age, limit))
+
     async def watermark(self, network: str) -> int | None:
         """The last block of a network whose events were looked at."""
         query = select(watermarks.c.block).where(watermarks.c.network == network)
@@ -53,6 +60,13 @@ def _take(db: Connection, name: str, holder: str, seconds: float) -> bool:
         .values(holder=holder, until=now + seconds)
     )
     return bool(taken.rowcount)
+
+
+def _forget(db: Connection, beginning: str, age: float, limit: int) -> int:
+    over = select(leases.c.name).where(
+        leases.c.name.startswith(beginning, autoescape=True), leases.c.until < _now(db) - age
+    )
+    return db.execute(delete(leases).where(leases.c.name.in_(over.limit(limit)))).rowcount
 
 
 def _set_watermark(db: Connection, network: str, block: int) -> None:

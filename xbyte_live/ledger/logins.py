@@ -8,6 +8,9 @@ from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import leases
 from xbyte_live.ledger.leases import LeaseLedger
 
+_USED, _ENDED = "login ", "logout "  # what the names of such leases begin with
+_KEPT = 3600.0  # seconds they are kept beyond their time, as clocks of nodes may differ
+
 
 class Logins:
     """What was used or ended is a lease that nobody else gets while it could still be shown.
@@ -21,17 +24,17 @@ class Logins:
 
     async def use(self, nonce: str, *, seconds: float) -> bool:
         """Use up the login code of that nonce, good for so long; whether nobody has before."""
-        return await self._leases.take(f"login {nonce}", secrets.token_hex(16), seconds=seconds)
+        return await self._leases.take(_USED + nonce, secrets.token_hex(16), seconds=seconds)
 
     async def end(self, nonce: str, *, seconds: float) -> None:
         """End the login of that nonce, whose cookie would be good for so long."""
-        await self._leases.take(_ended(nonce), "studio", seconds=seconds)
+        await self._leases.take(_ENDED + nonce, "studio", seconds=seconds)
 
     async def has_ended(self, nonce: str) -> bool:
         """Whether somebody has logged out of it."""
-        query = select(leases.c.name).where(leases.c.name == _ended(nonce))
+        query = select(leases.c.name).where(leases.c.name == _ENDED + nonce)
         return await self._database.read(lambda db: db.execute(query).first()) is not None
 
-
-def _ended(nonce: str) -> str:
-    return f"logout {nonce}"
+    async def forget(self) -> int:
+        """Delete what is too old for anybody to show a code or a cookie of; how many it was."""
+        return sum([await self._leases.forget(name, age=_KEPT) for name in (_USED, _ENDED)])

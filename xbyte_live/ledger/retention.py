@@ -27,7 +27,7 @@ from xbyte_live.db.tables import (
     summed,
     sums,
 )
-from xbyte_live.ledger.charges import DEBTS
+from xbyte_live.ledger.charge import DEBTS
 from xbyte_live.ledger.spans import DAY
 from xbyte_live.ledger.summing import lock_mark
 from xbyte_live.payments.order import NAMES

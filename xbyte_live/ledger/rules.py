@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from xbyte_live.ledger.channels import Channel, OnChain
+from xbyte_live.ledger.channel import Channel, OnChain
 from xbyte_live.ledger.findings import Findings
 from xbyte_live.payments.voucher import signed_by_key
 

@@ -21,8 +21,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import actions, channels, charges, credits, purchases, sessions
-from xbyte_live.ledger.channels import Channel, Charging, NewDelivery, charge_all
-from xbyte_live.ledger.charges import Charge
+from xbyte_live.ledger.channel import Channel, Charging, NewDelivery
+from xbyte_live.ledger.channels import charge_all
+from xbyte_live.ledger.charge import Charge
 from xbyte_live.ledger.summing import Event, add_late
 from xbyte_live.payments.order import (
     NAMES,

@@ -9,6 +9,7 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     FromClause,
+    Integer,
     Select,
     Table,
     and_,
@@ -18,12 +19,13 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union_all,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from xbyte_live.db.tables import channels, charges, deliveries, draws, purchases, sessions
-from xbyte_live.ledger.charges import DEBTS
+from xbyte_live.ledger.charge import DEBTS
 from xbyte_live.ledger.spans import Range
 from xbyte_live.payments.order import NAMES
 
@@ -72,6 +74,7 @@ LEDGERS = (
     Ledger(draws, "created_at", "session_id", sessions, is_income=False),
 )
 SOLD, BOUGHT, REPAID = 0, 1, 2
+FIRST = "bytes=0-"  # what the part with the first byte begins with
 
 
 def kind_of(resource: str) -> int:
@@ -84,7 +87,7 @@ def kind_of(resource: str) -> int:
 def part_of(resource: str) -> tuple[str, bool]:
     """What a resource is a part of, and whether it begins with the first byte of that."""
     name, _, part = resource.partition("#")
-    return name, not part or part.startswith("bytes=0-")
+    return name, not part or part.startswith(FIRST)
 
 
 def sold(ledger: Ledger, which: Which, *keys: str, steps: Steps | None = None) -> Select[Any]:
@@ -136,6 +139,41 @@ def sold(ledger: Ledger, which: Which, *keys: str, steps: Steps | None = None) -
     )
 
 
+def events(which: Which) -> Select[Any]:
+    """Every single thing that counts: when it was, whose, what of (``part``), and its figures.
+
+    Bytes that were sold have a ``part``; everything else has none, and no deliveries.
+    """
+    none = literal(0, BigInteger)
+    found = []
+    for ledger in LEDGERS:
+        r = ledger.rows.c
+        kind: Any = _kind(r.resource) if ledger.is_income else literal(SOLD)
+        of = r if ledger.owners is None else ledger.owners.c
+        name, is_first = _part(r.resource)
+
+        def figure(value: Any, *kinds: int, kind: Any = kind) -> Any:
+            return case((kind.in_(kinds), value), else_=0)
+
+        query = select(
+            r[ledger.at].label("at"), (r if "slug" in r else of).slug, of.payer,
+            case((kind == SOLD, name), else_="").label("part"),
+            figure(1, SOLD).label("deliveries"),
+            case((and_(kind == SOLD, is_first), 1), else_=0).label("plays"),
+            figure(r.size, SOLD).label("bytes"),
+            figure(r.amount, SOLD, REPAID).label("amount"),
+            (r.amount if ledger.is_income else none).label("income"),
+        ).where(which.at(r[ledger.at]), *counted(ledger, which.slug))  # fmt: skip
+        if ledger.owners is not None:
+            query = query.join_from(ledger.rows, ledger.owners)
+        found.append(query)
+    for source in (returned(which), credited(which)):
+        g = source.subquery().c
+        nobody = (literal("").label(name) for name in ("payer", "part"))
+        found.append(select(g.at, g.slug, *nobody, none, none, none, none, g.income))
+    return select(union_all(*found).subquery())
+
+
 def counted(ledger: Ledger, slug: str | None = None) -> list[ColumnElement[bool]]:
     """What narrows a table down to what counts, and to one item."""
     r = ledger.rows.c
@@ -177,6 +215,30 @@ def _kind(resource: Any) -> ColumnElement[int]:
         return or_(*(func.substr(resource, 1, len(name)) == name for name in names))
 
     return case((begins(*NAMES), BOUGHT), (begins(DEBTS), REPAID), else_=SOLD)
+
+
+def _part(resource: Any) -> tuple[ColumnElement[str], ColumnElement[bool]]:
+    """``part_of`` in SQL."""
+    mark = _Mark(resource)
+    name = case((mark == 0, resource), else_=func.substr(resource, 1, mark - 1))
+    return name, or_(mark == 0, func.substr(resource, mark + 1, len(FIRST)) == FIRST)
+
+
+class _Mark(FunctionElement[int]):
+    """Where the first ``#`` of a text stands, counted from 1; 0 where there is none."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(_Mark, "sqlite")
+def _mark_by_instr(element: _Mark, compiler: Any, **more: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **more)}, '#')"
+
+
+@compiles(_Mark, "postgresql")
+def _mark_by_strpos(element: _Mark, compiler: Any, **more: Any) -> str:
+    return f"strpos({compiler.process(element.clauses, **more)}, '#')"
 
 
 class _Whole(FunctionElement[int]):

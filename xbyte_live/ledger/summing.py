@@ -4,7 +4,8 @@ Rows are taken in the order of their times, and with their sums the mark moves p
 transaction. That none appears behind the mark later is so because every row carries the clock of
 the process that wrote it, read just before a write that waits two minutes at most for its turn;
 ``MARGIN`` leaves as much, and three minutes that the clocks of nodes may differ. Only what a
-session that had ended gives back later is older, and ``add_late`` brings the sums along.
+session that had ended gives back later is older, and ``add_late`` brings the sums along. Whether
+they are right is proved by ``differences``; ``resumming`` mends them.
 """
 
 import logging
@@ -56,7 +57,7 @@ class Event(NamedTuple):
     income: int = 0
 
 
-class _Key(NamedTuple):
+class Key(NamedTuple):
     """Which row of ``sums``."""
 
     kind: Kind
@@ -184,8 +185,8 @@ def _rows(ledger: Ledger, which: Which) -> Any:
     return query.where(which.at(at), *counted(ledger))
 
 
-def _summed(events: list[Event]) -> dict[_Key, _Sum]:
-    found: dict[_Key, _Sum] = {}
+def _summed(events: list[Event]) -> dict[Key, _Sum]:
+    found: dict[Key, _Sum] = {}
     for event in events:
         name, is_first = part_of(event.resource)
         plays = event.deliveries if is_first else 0
@@ -196,22 +197,22 @@ def _summed(events: list[Event]) -> dict[_Key, _Sum]:
     return found
 
 
-def _keys(event: Event, name: str) -> Iterator[_Key]:
+def _keys(event: Event, name: str) -> Iterator[Key]:
     day = int(event.at // DAY * DAY)
     for span, at in ((DAY, day), (SLOT, int(event.at // SLOT * SLOT))):
-        yield _Key("all", EVERY, span, "", at)
-        yield _Key("item", EVERY, span, event.slug, at)
+        yield Key("all", EVERY, span, "", at)
+        yield Key("item", EVERY, span, event.slug, at)
     if event.payer:
-        yield _Key("payer", EVERY, DAY, event.payer, day)
-        yield _Key("payer", event.slug, DAY, event.payer, day)
+        yield Key("payer", EVERY, DAY, event.payer, day)
+        yield Key("payer", event.slug, DAY, event.payer, day)
     if name:
-        yield _Key("resource", event.slug, DAY, name, day)
+        yield Key("resource", event.slug, DAY, name, day)
 
 
 _ADDED = ("deliveries", "plays", "bytes", "amount", "income")
 
 
-def _write(db: Connection, found: dict[_Key, _Sum]) -> None:
+def _write(db: Connection, found: dict[Key, _Sum]) -> None:
     if not found:
         return
     dialect: Any = postgresql if db.dialect.name == "postgresql" else sqlite
@@ -220,7 +221,7 @@ def _write(db: Connection, found: dict[_Key, _Sum]) -> None:
     earlier, later = new.first_at < old.first_at, new.last_at > old.last_at
     db.execute(
         statement.on_conflict_do_update(
-            index_elements=list(_Key._fields),
+            index_elements=list(Key._fields),
             set_={
                 **{name: old[name] + new[name] for name in _ADDED},
                 "first_at": case((earlier, new.first_at), else_=old.first_at),

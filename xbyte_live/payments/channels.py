@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
 from xbyte_live.errors import PaymentPending, PaymentRefused, VoucherMismatch
-from xbyte_live.ledger.channels import Channel, ChannelLedger, Charging, NewDelivery
+from xbyte_live.ledger.channel import Channel, Charging, NewDelivery
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.money import Asset
 from xbyte_live.payments.eip3009 import EXPIRY_MARGIN
 from xbyte_live.payments.facilitator import Facilitator, SignedPayment

@@ -12,7 +12,8 @@ from xbyte_live.errors import (
     PaymentPending,
     PaymentRefused,
 )
-from xbyte_live.ledger.charges import Charge, ChargeLedger, Exposure, NewCharge, is_debt
+from xbyte_live.ledger.charge import Charge, Exposure, NewCharge, is_debt
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.payments.eip3009 import (
     Authorization,
     plain_payload,

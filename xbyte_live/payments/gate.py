@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbyte_live.errors import PaymentRefused
-from xbyte_live.ledger.charges import Charge, ChargeLedger
+from xbyte_live.ledger.charge import Charge
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.payments.channels import Admitted, Channels, channel_state, correction_of
 from xbyte_live.payments.exact import Exact
 from xbyte_live.payments.headers import (

@@ -113,7 +113,9 @@ def requirements_v2(
     """Payment requirements in their v2 wire form (x402 v2 5.1.2); ``timeout`` in seconds."""
     asset, channel = method.asset, method.channel
     amount = quote.price.amount_for(quote.size)
-    extra: dict[str, Any] = {"name": asset.name, "version": asset.version}
+    extra: dict[str, Any] = {}
+    if asset.name:  # of one that is not taken any more nothing is known, which is no name
+        extra |= {"name": asset.name, "version": asset.version}
     if channel is not None:
         extra["receiverAuthorizer"] = channel.receiver_authorizer
         extra["withdrawDelay"] = channel.withdraw_delay

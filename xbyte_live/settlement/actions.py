@@ -13,7 +13,8 @@ from typing import Any
 
 from xbyte_live.errors import ChainUnavailable, FacilitatorUnavailable, PaymentRefused
 from xbyte_live.ledger.actions import Action, ActionLedger, Kind, NewAction
-from xbyte_live.ledger.channels import Channel, ChannelLedger
+from xbyte_live.ledger.channel import Channel
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.money import Asset
 from xbyte_live.payments.authorizer import Authorizer
 from xbyte_live.payments.facilitator import Facilitator

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from xbyte_live.errors import PaymentRefused, XByteError
 from xbyte_live.ledger.actions import Action, ActionLedger
-from xbyte_live.ledger.channels import Channel
+from xbyte_live.ledger.channel import Channel
 from xbyte_live.ledger.claims import ClaimLedger, Payee
 from xbyte_live.settlement.actions import Actions
 from xbyte_live.settlement.proofs import claimed_by

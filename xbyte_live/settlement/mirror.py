@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from xbyte_live.errors import ChainUnavailable, PaymentRefused
-from xbyte_live.ledger.channels import Channel, ChannelLedger, OnChain
+from xbyte_live.ledger.channel import Channel, OnChain
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.payments.channel_chain import ChannelState
 from xbyte_live.payments.voucher import CHANNEL_NOT_FOUND, ChannelConfig
 

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from xbyte_live.errors import ChainUnavailable
 from xbyte_live.ledger.actions import Action
-from xbyte_live.ledger.channels import OnChain
+from xbyte_live.ledger.channel import OnChain
 from xbyte_live.payments.chain import Fate, Transfer
 from xbyte_live.payments.channel_chain import ChannelState, Name, Receiver
 from xbyte_live.payments.voucher import (

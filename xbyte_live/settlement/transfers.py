@@ -14,7 +14,8 @@ from functools import partial
 from typing import Protocol
 
 from xbyte_live.errors import ChainUnavailable, FacilitatorError, XByteError
-from xbyte_live.ledger.charges import Charge, ChargeLedger
+from xbyte_live.ledger.charge import Charge
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.payments.chain import Fate, Transfer
 from xbyte_live.payments.facilitator import (
     Facilitator,

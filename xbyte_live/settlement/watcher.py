@@ -12,7 +12,7 @@ from typing import Protocol
 
 from xbyte_live.errors import XByteError
 from xbyte_live.ledger.actions import ActionLedger
-from xbyte_live.ledger.channels import Channel
+from xbyte_live.ledger.channel import Channel
 from xbyte_live.ledger.claims import ClaimLedger
 from xbyte_live.ledger.leases import LeaseLedger
 from xbyte_live.payments.channel_chain import IDS_IN_FILTER, ChannelEvent

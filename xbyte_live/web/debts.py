@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound, PaymentRefused
-from xbyte_live.ledger.charges import ChargeLedger, debt_resource
+from xbyte_live.ledger.charge import debt_resource
+from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.money import MIB, Price
 from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.pricing import Quote

@@ -9,7 +9,8 @@ from starlette.routing import Route
 
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound, PaymentRefused
-from xbyte_live.ledger.channels import Channel, ChannelLedger
+from xbyte_live.ledger.channel import Channel
+from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.money import MIB, PRICE_DECIMALS, Asset, Price
 from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.payments.headers import read_payment

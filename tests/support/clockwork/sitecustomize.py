@@ -1,7 +1,7 @@
-"""A wall clock that is set while a process runs: as many seconds off as ``TEST_CLOCK_FILE`` says.
+"""A wall clock that is set while a process runs: as many seconds off as ``PYTHON_TEST_CLOCK`` says.
 
-Python imports this at its start where the folder stands in ``PYTHONPATH``. A process that is
-told of no file, as those that decode are, goes by the one of the process that started it.
+Python imports this at its start where the folder stands in ``PYTHONPATH``. The name is one that
+processes get which decode, too.
 """
 
 import os
@@ -11,12 +11,7 @@ from pathlib import Path
 _real_time, _real_time_ns = time.time, time.time_ns
 
 
-def _of_parent() -> str:
-    told = Path(f"/proc/{os.getppid()}/environ").read_text().split("\0")
-    return next(entry.partition("=")[2] for entry in told if entry.startswith("TEST_CLOCK_FILE="))
-
-
-_file = Path(os.environ.get("TEST_CLOCK_FILE") or _of_parent())
+_file = Path(os.environ["PYTHON_TEST_CLOCK"])
 
 
 def _seconds_off() -> int:
