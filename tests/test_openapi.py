@@ -1,15 +1,22 @@
 """The API's document covers what there is, and is one."""
 
+import copy
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 from starlette.routing import Route
 
 from tests.support.session_site import a_session_site
 from tests.support.studio_site import StudioSite, a_studio_site
+from tests.support.web import a_title, an_object
+from xbyte_live.models import NewStream, Offer
+from xbyte_live.money import Price
 from xbyte_live.web.openapi import document
 
 DOCUMENTED = re.compile(r"/api/v1/.*|.*/pricing\.json")
@@ -65,3 +72,41 @@ def test_every_schema_is_used() -> None:
     described = document("")
     used = set(re.findall(r"#/components/schemas/(\w+)", str(described)))
     assert used | {"Figures"} == set(described["components"]["schemas"])
+
+
+async def test_what_is_public_answers_as_described_and_nothing_more(
+    site: StudioSite, sqlite_url: str
+) -> None:
+    await site.streams.create(
+        NewStream(slug="show", name="Show"), Offer(Price(1_000), None, time.time())
+    )
+    async with site.client() as client:
+        for path, schema in (
+            ("/api/v1/catalog", "Catalog"),
+            ("/api/v1/streams", "Streams"),
+            ("/api/v1/streams/show", "StreamStatus"),
+            ("/hls/show/pricing.json", "Pricing"),
+        ):
+            strictly(await client.get(path), schema)
+
+    async with a_session_site(sqlite_url) as selling, selling.client() as client:
+        selling.add(a_title())
+        selling.catalog.by_slug["paper"] = an_object(b"x" * 100)
+        for path, schema in (
+            ("/api/v1/site", "Site"),
+            ("/api/v1/catalog", "Catalog"),
+            ("/hls/plasma/pricing.json", "Pricing"),
+            ("/objects/paper/pricing.json", "Pricing"),
+        ):
+            strictly(await client.get(path), schema)
+
+
+def strictly(reply: httpx.Response, schema: str) -> None:
+    """The answer is what the document says, and has no property it is silent of."""
+    assert reply.status_code == 200, reply.text
+    components = copy.deepcopy(document("")["components"])
+    for described in components["schemas"].values():
+        if "properties" in described:
+            described["additionalProperties"] = False
+    wanted = {"$ref": f"#/components/schemas/{schema}", "components": components}
+    OAS31Validator(wanted).validate(reply.json())

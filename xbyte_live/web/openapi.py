@@ -137,7 +137,7 @@ def _money() -> Json:
             get=_does(
                 "What was earned: by time, by item, and in all",
                 "earnings",
-                {**_ok("Earnings"), **_refs("400")},
+                {**_ok("Earnings"), **_refs("400", "404")},
                 tag="money",
                 more=[
                     *_PERIOD,
@@ -165,7 +165,7 @@ def _money() -> Json:
             get=_does(
                 "Who paid most",
                 "payers",
-                {**_ok("Payers"), **_refs("400")},
+                {**_ok("Payers"), **_refs("400", "404")},
                 tag="money",
                 more=[
                     *_PERIOD,
@@ -200,7 +200,7 @@ def _money() -> Json:
                             },
                         },
                     },
-                    **_refs("400", "503"),
+                    **_refs("400"),
                 },
                 tag="money",
                 more=[
@@ -222,7 +222,6 @@ def _money() -> Json:
                         "whenever they change; it ends now and then, to be asked for again",
                         "content": {"text/event-stream": {"schema": {"type": "string"}}},
                     },
-                    **_refs("503"),
                 },
                 tag="money",
             )
@@ -253,7 +252,7 @@ def _items() -> Json:
             post=_does(
                 "Revoke every key of a stream and make a new one",
                 "rotateStreamKeys",
-                {**_ok("NewKey"), **_refs("404")},
+                {**_ok("NewKey"), **_refs("400", "404")},
                 tag="items",
             ),
         ),
@@ -311,7 +310,8 @@ def _does(
         found["parameters"] = more
     if body:
         found["requestBody"] = {"required": True, "content": _content(body)}
-    found["responses"] = {**responses, **(_refs("401", "403", "429") if admin else {})}
+    always = ("401", "403", "429", "503") if admin else ("503",)
+    found["responses"] = {**responses, **_refs(*always)}
     found["security"] = _ADMIN if admin else []
     return found
 

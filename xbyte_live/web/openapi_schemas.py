@@ -21,6 +21,7 @@ def _list(schema: str) -> Json:
 _TEXT: Json = {"type": "string"}
 _MAYBE_TEXT: Json = {"type": ["string", "null"]}
 _COUNT: Json = {"type": "integer", "minimum": 0}
+_MAYBE_COUNT: Json = {"type": ["integer", "null"], "minimum": 0}
 _TIME: Json = {"type": "number"}
 _MAYBE_TIME: Json = {"type": ["number", "null"]}
 _FLAG: Json = {"type": "boolean"}
@@ -37,50 +38,85 @@ _EARNED: Json = {
     "income": {**_UNITS, "description": "What payers were charged less what sessions returned"},
 }
 _EARNED_ALL = "deliveries bytes amount dollars income"
+_ITEM: Json = {
+    "slug": _TEXT,
+    "name": _TEXT,
+    "kind": {"type": "string", "enum": ["title", "stream", "object"]},
+    "price_per_mb": _PRICE,
+    "price_per_minute": {**_DOLLARS, "type": ["string", "null"]},
+    "price_whole": {**_DOLLARS, "type": ["string", "null"]},
+    "rewatch": _REWATCH,
+    "has_video": _FLAG,
+    "viewers_paying": _COUNT,
+    "duration_seconds": _TIME,
+    "preview_seconds": _TIME,
+    "state": _TEXT,
+    "started_at": _MAYBE_TIME,
+    "size": _COUNT,
+    "content_type": _TEXT,
+    "url": _TEXT,
+    "pricing_url": _TEXT,
+    "poster_url": _MAYBE_TEXT,
+    "status_url": _TEXT,
+}
+_ITEM_HAS = "slug name kind price_per_mb rewatch url pricing_url"
 
 SCHEMAS: Json = {
     "Problem": _object("error message", error=_TEXT, message=_TEXT),
     "Catalog": _object("items", items=_list("CatalogItem")),
-    "CatalogItem": _object(
-        "slug name kind price_per_mb rewatch url pricing_url",
-        slug=_TEXT,
-        name=_TEXT,
-        kind={"type": "string", "enum": ["title", "stream", "object"]},
-        price_per_mb=_PRICE,
-        price_per_minute={**_DOLLARS, "type": ["string", "null"]},
-        price_whole={**_DOLLARS, "type": ["string", "null"]},
-        rewatch=_REWATCH,
-        has_video=_FLAG,
-        viewers_paying=_COUNT,
-        duration_seconds=_TIME,
-        preview_seconds=_TIME,
-        state=_TEXT,
-        started_at=_MAYBE_TIME,
-        size=_COUNT,
-        content_type=_TEXT,
-        url=_TEXT,
-        pricing_url=_TEXT,
-        poster_url=_MAYBE_TEXT,
-        status_url=_TEXT,
-    ),
-    "Pricing": {
-        "allOf": [
-            ref("CatalogItem"),
-            _object(
-                "bytes_per_mb pay_to asset networks schemes",
-                bytes_per_mb=_COUNT,
-                quote_ttl_seconds=_COUNT,
-                pay_to=_ADDRESS,
+    "CatalogItem": _object(_ITEM_HAS, **_ITEM),
+    "Pricing": _object(
+        f"{_ITEM_HAS} renditions bytes_per_mb quote_ttl_seconds pay_to asset networks schemes "
+        "accepts payment_methods",
+        **_ITEM,
+        renditions=_list("Rate"),
+        bytes_per_mb=_COUNT,
+        quote_ttl_seconds=_COUNT,
+        pay_to=_ADDRESS,
+        asset=_ADDRESS,
+        networks={"type": "array", "items": _TEXT},
+        schemes={"type": "array", "items": _TEXT},
+        accepts={
+            "type": "array",
+            "description": "`PaymentRequirements` of x402, without the amount of a delivery",
+            "items": _object(
+                "scheme network asset payTo maxTimeoutSeconds extra",
+                scheme=_TEXT,
+                network={**_TEXT, "description": "CAIP-2"},
                 asset=_ADDRESS,
-                networks={"type": "array", "items": _TEXT},
-                schemes={"type": "array", "items": _TEXT},
+                payTo=_ADDRESS,
+                maxTimeoutSeconds=_COUNT,
+                extra={"type": "object"},
             ),
-        ]
-    },
+        },
+        payment_methods=_list("PaymentMethod"),
+    ),
+    "Rate": _object(
+        "name codecs bandwidth average_bandwidth width height price_per_minute price_whole",
+        name=_TEXT,
+        codecs=_TEXT,
+        bandwidth={**_COUNT, "description": "Bits a second, at most"},
+        average_bandwidth={**_COUNT, "description": "Bits a second"},
+        width=_MAYBE_COUNT,
+        height=_MAYBE_COUNT,
+        price_per_minute=_DOLLARS,
+        price_whole={**_DOLLARS, "type": ["string", "null"]},
+    ),
+    "PaymentMethod": _object(
+        "scheme network asset symbol decimals amount_per_mb",
+        scheme=_TEXT,
+        network={**_TEXT, "description": "CAIP-2"},
+        asset=_ADDRESS,
+        symbol=_TEXT,
+        decimals=_COUNT,
+        amount_per_mb=_UNITS,
+    ),
     "Site": _object(
-        "name version networks",
+        "name version bytes_per_mb schemes networks",
         name=_TEXT,
         version=_TEXT,
+        bytes_per_mb=_COUNT,
+        schemes={"type": "array", "items": _TEXT},
         networks=_list("Network"),
     ),
     "Network": _object(
