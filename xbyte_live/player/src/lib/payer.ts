@@ -29,6 +29,7 @@ const FOR_THE_OWNER: ReadonlySet<PaymentErrorCode> = new Set([
   'wallet-failed',
   'wallet-changed',
   'wrong-network',
+  'unknown-network',
   'insufficient-funds',
   'topup-needed',
 ]);

@@ -45,6 +45,16 @@ export interface TypedData {
   message: Record<string, unknown>;
 }
 
+/** A network, for wallets that do not know it yet (EIP-3085). */
+export interface Chain {
+  id: number;
+  name: string;
+  /** Nodes that anybody may ask; without one its owner must add it by hand. */
+  rpcUrls: readonly string[];
+  /** What its gas is paid in (default: ether). */
+  currency?: { name: string; symbol: string; decimals: number };
+}
+
 /** Who deposits. `burner` signs silently, `injected` asks its owner. */
 export interface Wallet {
   readonly kind: 'injected' | 'burner';

@@ -21,6 +21,10 @@ const TOLD: Record<string, Told> = {
     title: 'The wallet is on another network.',
     text: 'Switch it to the network this server is paid on, then try again.',
   },
+  'unknown-network': {
+    title: 'The wallet does not know the network this server is paid on.',
+    text: 'Add it to the wallet by hand, or choose another one.',
+  },
   'insufficient-funds': {
     title: 'The wallet does not hold enough.',
     text: 'Fill it up, or choose another wallet.',
@@ -114,5 +118,7 @@ const TOLD: Record<string, Told> = {
 
 /** What to say of a code; of an unknown one, what came with it. */
 export function told(code: string, message = ''): Told {
-  return TOLD[code] ?? { title: 'That did not work.', text: message };
+  const known = TOLD[code];
+  if (!known) return { title: 'That did not work.', text: message };
+  return code === 'unknown-network' && message ? { ...known, text: message } : known;
 }

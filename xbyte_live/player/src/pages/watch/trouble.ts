@@ -9,7 +9,7 @@ import type { Notice, WayOut } from './notice';
 import type { Offer } from './offer';
 import type { Purse } from './purse';
 import type { Server } from './server';
-import { fill } from './wallets';
+import { byHand, fill, isUnknown } from './wallets';
 
 const PATIENCE = 5_000; // milliseconds without anything to play until one asks why
 
@@ -39,7 +39,9 @@ export class Trouble {
     this.purse.undo();
     if (isForGood(code, retryable)) this.goods.halt();
     const ways = this.#waysOut(code, retryable);
-    this.notice.showPayers(code, ways, message);
+    const { network } = this.offer;
+    const text = code === 'unknown-network' && network ? byHand(network) : message;
+    this.notice.showPayers(code, ways, text);
     if (code === 'pending' || code === 'unreachable') {
       void this.server.ailment().then((found) => {
         if (found && this.notice.code === code) this.notice.showPayers(found, ways);
@@ -98,9 +100,12 @@ export class Trouble {
       if (remedy === 'deposit') this.payer.topUp();
       this.#retry();
     };
-    /** Try again once something is done, or say the same again. */
+    /** Try again once something is done, or say the same again, or why it cannot be done. */
     const after = (done: Promise<void>): void =>
-      void done.then(again, () => this.notice.showPayers(code, this.#waysOut(code, retryable)));
+      void done.then(again, (error: unknown) => {
+        if (isUnknown(error)) this.ofPayer(error);
+        else this.notice.showPayers(code, this.#waysOut(code, retryable));
+      });
     if (code === 'insufficient-funds' && network?.faucet_url && wallet) {
       ways.push({ label: 'Get test money', act: () => after(fill(wallet, network)) });
     }
@@ -130,6 +135,7 @@ const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
   'wallet-rejected',
   'wallet-failed',
   'wrong-network',
+  'unknown-network',
   'refused', // where it can be tried again, it was a deposit
 ]);
 const FOR_GOOD: ReadonlySet<PaymentErrorCode> = new Set([
@@ -146,6 +152,7 @@ const WALLETS: ReadonlySet<PaymentErrorCode> = new Set([
   'wallet-failed',
   'wallet-changed',
   'wrong-network',
+  'unknown-network',
   'insufficient-funds',
 ]);
 

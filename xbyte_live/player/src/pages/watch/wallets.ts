@@ -1,7 +1,7 @@
 import { BurnerWallet } from '../../lib/burner';
 import { PaymentError } from '../../lib/errors';
 import { injectedWallets } from '../../lib/injected';
-import type { Wallet } from '../../lib/types';
+import type { Chain, Wallet } from '../../lib/types';
 import type { Network } from './server';
 
 /** A wallet one may choose. */
@@ -23,7 +23,8 @@ export async function choices(network: Network): Promise<Choice[]> {
       open: async () => BurnerWallet.load(),
     });
   }
-  for (const [index, wallet] of (await injectedWallets()).entries()) {
+  const chains = [chainOf(network)];
+  for (const [index, wallet] of (await injectedWallets({ chains })).entries()) {
     found.push({
       id: `injected-${index}`,
       name: wallet.name,
@@ -38,14 +39,30 @@ export async function choices(network: Network): Promise<Choice[]> {
 export async function ready(wallet: Wallet, network: Network, deposit: bigint): Promise<void> {
   await wallet.address();
   if ((await wallet.chainId()) !== network.chain_id) {
-    await wallet.switchChain(network.chain_id).catch(() => undefined);
+    const failure = await wallet.switchChain(network.chain_id).catch((error: unknown) => error);
     if ((await wallet.chainId()) !== network.chain_id) {
+      if (isUnknown(failure)) throw new PaymentError('unknown-network', byHand(network), true);
       throw new PaymentError('wrong-network', '', true);
     }
   }
   if (wallet instanceof BurnerWallet && network.faucet_url) {
     if ((await balanceOf(wallet, network)) < deposit) await wallet.fund(network.faucet_url);
   }
+}
+
+/** Whether it is that a wallet does not know the network. */
+export function isUnknown(error: unknown): error is PaymentError {
+  return error instanceof PaymentError && error.code === 'unknown-network';
+}
+
+/** What to add to a wallet by hand that does not know the network. */
+export function byHand({ name, chain_id }: Network): string {
+  return `Add ${name} (chain id ${chain_id}) to it by hand, or choose another wallet.`;
+}
+
+/** A network as wallets are told of it; only of test networks is there a node for everybody. */
+function chainOf({ chain_id, name, rpc_url }: Network): Chain {
+  return { id: chain_id, name, rpcUrls: rpc_url ? [rpc_url] : [] };
 }
 
 /** What a wallet holds of the network's money, in atomic units. */
