@@ -2,12 +2,13 @@ import { Account } from './account';
 import { KNOWN_ASSETS } from './assets';
 import { viewOf } from './channel';
 import { Closing } from './closing';
+import type { Teller } from './deposits';
 import { PaymentError, type PaymentErrorCode } from './errors';
 import { Offers } from './offers';
 import { PATIENCE, Paused, Purchase, type Delivery, type Means, type Patience } from './purchase';
-import { Spending, type Limit } from './spending';
+import { LimitReached, Spending, type Limit } from './spending';
 import { IndexedDbStore, unlessAborted, type ChannelStore } from './store';
-import { LimitReached, Till, type Teller } from './till';
+import { Till } from './till';
 import type {
   Asset,
   Budget,

@@ -1,13 +1,23 @@
 import { Body } from './body';
 import { bytesOf, ceilingOf, MOST_BYTES, priceRaised } from './bounds';
-import { confirmed, isOpen, misdelivered, refused, type Channel, type OpenVoucher } from './channel';
+import {
+  confirmed,
+  isOpen,
+  misdelivered,
+  refused,
+  superseded,
+  type Channel,
+  type OpenVoucher,
+} from './channel';
 import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from './codes';
+import { EXPIRY_MARGIN } from './deposits';
 import { PaymentError } from './errors';
 import { itemOf, stillOffered, type Offers } from './offers';
 import { receiptOf } from './receipts';
 import { after } from './recovery';
 import { unlessAborted, type ChannelStore, type KeptPayment } from './store';
-import { LimitReached, type Context, type Till } from './till';
+import { LimitReached } from './spending';
+import type { Context, Till } from './till';
 import { Turn } from './turns';
 import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable } from './http';
 import { proves } from './proof';
@@ -292,12 +302,19 @@ export class Purchase {
 
   /** Whether a deposit was refused for a reason that another one would not have. */
   async #mended(turn: Turn, payment: KeptPayment, challenge: Challenge): Promise<boolean> {
-    if (!payment.deposit) return false;
-    const { till } = this.#means;
+    const { deposit } = turn.channel;
+    if (!payment.deposit || !deposit) return false;
+    const { till, now } = this.#means;
     if (challenge.error === DEPOSIT_BELOW_MINIMUM) {
-      if (!till.raiseFloor(payment.channelId)) return false;
-    } else if (challenge.error !== DEPOSIT_EXPIRED) return false;
-    await turn.keep({ ...turn.channel, deposit: undefined, shown: 0 });
+      const { channelId, terms } = payment;
+      const asked = challenge.offers.find(({ asset }) => asset === terms.asset) ?? terms;
+      if (!till.deposits.raiseFloor(channelId, deposit, asked)) return false;
+      await turn.keep(superseded(turn.channel), undefined, true);
+      return true;
+    }
+    const left = deposit.validBefore * 1000 - now();
+    if (challenge.error !== DEPOSIT_EXPIRED || left > EXPIRY_MARGIN * 1000) return false;
+    await this.#sleep(left); // servers want it to be good for a little longer
     return true;
   }
 
@@ -461,7 +478,11 @@ export class Purchase {
       throw new PaymentError(code, `${what}; the same payment is good again later`, true);
     }
     this.#waited += wait;
-    const timer = new Promise((resolve) => setTimeout(resolve, wait));
+    await this.#sleep(wait);
+  }
+
+  async #sleep(milliseconds: number): Promise<void> {
+    const timer = new Promise((resolve) => setTimeout(resolve, milliseconds));
     await unlessAborted(timer, this.#wire.signal);
   }
 

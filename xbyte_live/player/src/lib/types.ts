@@ -68,6 +68,8 @@ export interface Wallet {
   switchChain(id: number): Promise<void>;
   /** Atomic units of a token; `rpcUrl` is needed where the wallet has no node of its own. */
   balance(asset: Hex, rpcUrl?: string): Promise<bigint>;
+  /** Whether the chain knows an authorization as used or cancelled (EIP-3009). */
+  isUsed?(asset: Hex, authorizer: Hex, nonce: Hex, rpcUrl?: string): Promise<boolean>;
 }
 
 /** The most that may be spent, in atomic units: by this page, and within any 60 seconds. */
