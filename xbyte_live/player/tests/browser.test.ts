@@ -178,6 +178,13 @@ describe('an injected wallet', () => {
     await expect(wallet.switchChain(5)).rejects.toMatchObject({ code: 'wallet-rejected' });
     answers = { eth_accounts: [OWNER], eth_call: `0x${'0'.repeat(62)}2a`, eth_chainId: '0x14a34' };
     expect(await wallet.balance(ASSET)).toBe(42n);
+    expect(await wallet.isUsed(ASSET, OWNER, ID)).toBe(true);
+    expect(asked.at(-1)?.params).toEqual([
+      { to: ASSET, data: `0xe94a0102${OWNER.slice(2).padStart(64, '0')}${ID.slice(2)}` },
+      'latest',
+    ]);
+    answers.eth_call = `0x${'0'.repeat(64)}`;
+    expect(await wallet.isUsed(ASSET, OWNER, ID)).toBe(false);
     expect(await wallet.chainId()).toBe(CHAIN);
   });
 

@@ -822,6 +822,18 @@ describe('a deposit that was refused', () => {
     expect([...shop.accounts.values()][0]?.balance).toBe(10_000n);
   });
 
+  it('is handed over again even where its owner orders another one', async () => {
+    const { shop, wallet, load, attempt, clock } = refusing({ total: 1_000_000n });
+    shop.faults.push(...Array.from({ length: 99 }, () => FAILED));
+    const page = load();
+    for (let tries = 0; tries < 6; tries += 1) {
+      page.payer.topUp();
+      await attempt(page);
+      clock.now += 1000;
+    }
+    expect(wallet.asked).toHaveLength(1);
+  });
+
   it('is signed anew once it has expired', async () => {
     const { shop, wallet, load, attempt, clock } = refusing({ total: 1_000_000n });
     shop.faults.push(...Array.from({ length: 99 }, () => FAILED));

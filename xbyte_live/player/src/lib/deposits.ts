@@ -96,7 +96,9 @@ export class Deposits {
     const channel = await this.#withoutUsed(before, amount);
     const { kind, missing } = depositNeed(channel, amount, target);
     if (kind === 'attach') return { channel, deposit: channel.deposit };
-    const wanted = channel.deposit ? undefined : this.#teller.takeWanted();
+    // What became of the last one comes first.
+    const open = channel.deposit !== undefined || channel.unsure;
+    const wanted = open ? undefined : this.#teller.takeWanted();
     const isDue = kind === 'sign' || wanted !== undefined;
     const ahead = kind === 'low' && wallet.kind === 'burner' && this.#spending.left > 0n;
     if (kind === 'none') this.#noticed.delete(channel.channelId);

@@ -1,5 +1,5 @@
 import { PaymentError } from './errors';
-import { balanceCall, readNumber } from './rpc';
+import { balanceCall, readNumber, usedCall, type Call } from './rpc';
 import type { Chain, Hex, TypedData, Wallet } from './types';
 
 const ANNOUNCED_WITHIN = 120; // milliseconds
@@ -134,7 +134,14 @@ export class InjectedWallet implements Wallet {
   }
 
   async balance(asset: Hex): Promise<bigint> {
-    const call = balanceCall(asset, await this.address());
+    return this.#call(balanceCall(asset, await this.address()));
+  }
+
+  async isUsed(asset: Hex, authorizer: Hex, nonce: Hex): Promise<boolean> {
+    return (await this.#call(usedCall(asset, authorizer, nonce))) > 0n;
+  }
+
+  async #call(call: Call): Promise<bigint> {
     return readNumber(await this.#ask('eth_call', [call, 'latest']));
   }
 

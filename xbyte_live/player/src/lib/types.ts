@@ -68,7 +68,10 @@ export interface Wallet {
   switchChain(id: number): Promise<void>;
   /** Atomic units of a token; `rpcUrl` is needed where the wallet has no node of its own. */
   balance(asset: Hex, rpcUrl?: string): Promise<bigint>;
-  /** Whether the chain knows an authorization as used or cancelled (EIP-3009). */
+  /**
+   * Whether the chain knows an authorization as used or cancelled (EIP-3009). Where nobody can say,
+   * a deposit that was refused counts until it expires.
+   */
   isUsed?(asset: Hex, authorizer: Hex, nonce: Hex, rpcUrl?: string): Promise<boolean>;
 }
 
@@ -185,7 +188,8 @@ export interface PayerEvents {
   spend: { amount: bigint; total: bigint; bytes: number; url: string; perMinute: bigint };
   /**
    * A limit is reached: it goes on when the budget is raised, or at `resumesAt` (ms). For
-   * `deposit`, `needed` more would lie in a channel where `spent` do and no more than `cap` may.
+   * `deposit`, `needed` more would lie in a channel where `spent` do and no more than `cap` may;
+   * with `resumesAt`, `spent` includes deposits that were refused and do not expire before that.
    */
   cap: {
     limit: 'total' | 'minute' | 'deposit';

@@ -45,6 +45,10 @@ const TOLD: Record<string, Told> = {
     title: 'The server wants a larger deposit than you agreed to.',
     text: 'Nothing was deposited, and nothing is until you agree to it.',
   },
+  'cap-refused': {
+    title: 'A deposit that was refused may still be taken.',
+    text: 'No other one is signed until it has expired, in a few minutes; then it goes on by itself.',
+  },
   'wallet-changed': {
     title: 'The wallet shows another account.',
     text: 'Nothing is paid from that one unless you say so.',

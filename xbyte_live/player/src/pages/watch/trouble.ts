@@ -136,7 +136,6 @@ const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
   'wallet-failed',
   'wrong-network',
   'unknown-network',
-  'refused', // where it can be tried again, it was a deposit
 ]);
 const FOR_GOOD: ReadonlySet<PaymentErrorCode> = new Set([
   'price-raised',
@@ -156,7 +155,7 @@ const WALLETS: ReadonlySet<PaymentErrorCode> = new Set([
   'insufficient-funds',
 ]);
 
-/** A deposit is ordered again only where it was one that failed. */
+/** A deposit is ordered again only where none was signed: one that was refused is still good. */
 export function remedyOf(code: PaymentErrorCode, retryable: boolean): Remedy {
   if (code === 'price-raised') return 'new-price';
   if (!retryable) return 'none';

@@ -138,7 +138,7 @@ export class Watch {
     payer.addEventListener('resume', () => {
       if (payer.waiting !== undefined) return;
       this.#limits.lift();
-      this.notice.clear('topup-needed');
+      this.notice.clear('topup-needed', 'cap-refused');
     });
   }
 
@@ -148,7 +148,9 @@ export class Watch {
       return;
     }
     const stop = { label: 'Stop and refund', act: () => void this.#refund() };
-    if (reached.limit === 'deposit') {
+    if (reached.limit === 'deposit' && reached.resumesAt !== undefined) {
+      this.notice.show('cap-refused', [stop]);
+    } else if (reached.limit === 'deposit') {
       const ask = { label: 'See what it wants', act: () => void this.#agreement.askAnew() };
       this.notice.show('cap-deposit', [ask, stop]);
     } else {
