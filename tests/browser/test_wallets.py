@@ -133,6 +133,39 @@ async def test_a_network_it_cannot_be_told_of_is_named_for_its_owner_to_add(
         await watch.tab.check()
 
 
+async def test_a_deposit_that_is_refused_is_handed_over_again_and_not_signed_again(
+    demo: Demo, browser: Browser
+) -> None:
+    async with a_wallet(demo, browser) as (wallet, watch):
+
+        async def refuse(route: Route) -> None:
+            headers = {
+                name: value
+                for name, value in route.request.headers.items()
+                if name != "payment-signature"
+            }
+            await route.fulfill(response=await route.fetch(headers=headers))
+
+        await watch.page.route("**/*.ts", refuse)
+        notice = watch.page.locator("#notice")
+        await watch.play(NAME)
+        await expect(notice).to_contain_text("The server refused the payment.")
+        await notice.get_by_role("button", name="Try again").click()
+        await expect(notice).to_contain_text("The server refused the payment.")
+        await watch.open()
+        await watch.play(NAME)
+        await expect(notice).to_contain_text("The server refused the payment.")
+        assert wallet.asked.count(SIGN) == 1
+
+        await watch.page.unroute("**/*.ts", refuse)
+        await watch.open()
+        await watch.play(NAME)
+        await watch.playing(1)
+        assert wallet.asked.count(SIGN) == 1
+        assert await watch.paid() > 0
+        await watch.tab.check(expected=("402",))
+
+
 async def test_an_empty_wallet_is_told_where_money_comes_from(demo: Demo, browser: Browser) -> None:
     async with a_wallet(demo, browser, holds=0) as (_, watch):
         await watch.play(NAME)

@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED, EXCEEDS_BALANCE } from '../src/lib/codes';
 import { PaymentError } from '../src/lib/errors';
 import { Payer } from '../src/lib/payer';
-import { MemoryStore } from '../src/lib/store';
+import { IndexedDbStore } from '../src/lib/store';
 import { channelIdOf } from '../src/lib/typed';
 import type { Budget, Hex } from '../src/lib/types';
 import { AskingWallet, setUp, until, type Setup } from './payers';
@@ -788,9 +788,12 @@ describe('a deposit that was refused', () => {
     const shop = new Shop();
     shop.minDeposit = minDeposit;
     const wallet = new AskingWallet();
-    const store = new MemoryStore();
+    const name = `refused-${Math.random()}`;
     const clock = { now: START };
-    const load = (): Setup => setUp({ wallet, store, budget, now: () => clock.now }, shop);
+    const load = (): Setup => {
+      const store = new IndexedDbStore(name);
+      return setUp({ wallet, store, budget, now: () => clock.now }, shop);
+    };
     const url = shop.add('/hls/a/source/0.ts', 1000);
     const attempt = async (page: Setup, bytes = url): Promise<unknown> =>
       page.payer.fetchPaid(bytes, { ...ahead(1000), wait: false }).then(
@@ -802,7 +805,7 @@ describe('a deposit that was refused', () => {
       wallet.asked
         .filter(({ message }) => Number(message.validBefore) * 1000 > clock.now)
         .reduce((sum, { message }) => sum + (message.value as bigint), 0n);
-    return { shop, wallet, store, clock, load, url, attempt, atLarge };
+    return { shop, wallet, clock, load, url, attempt, atLarge };
   };
 
   it('is handed over again, however often, and after a reload', async () => {
