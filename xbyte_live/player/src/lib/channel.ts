@@ -96,6 +96,11 @@ export function isOpen(channel: Channel, identity: string): boolean {
   return channel.open.some((voucher) => voucher.identity === identity);
 }
 
+/** Whether a deposit was signed of which it is not known whether it came in. */
+export function isDepositing({ deposit, unsure }: Channel): boolean {
+  return deposit !== undefined || unsure;
+}
+
 /** The channel without deposit orders that can no longer be taken. */
 export function withoutExpired(channel: Channel, now: number): Channel {
   const { brought = [], loose = [], deposit } = channel;

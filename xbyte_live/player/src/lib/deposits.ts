@@ -2,6 +2,7 @@ import type { Account } from './account';
 import {
   atLarge,
   depositNeed,
+  isDepositing,
   refundable,
   withoutDeposit,
   type Channel,
@@ -39,6 +40,14 @@ export interface Teller {
 export interface Due {
   channel: Channel;
   deposit?: DepositOrder | undefined;
+}
+
+/** What is missing in a channel, and what its owner wants; `asks` where the wallet is asked. */
+interface Want {
+  missing: bigint;
+  target: bigint;
+  wanted: bigint | undefined;
+  asks: boolean;
 }
 
 /** Deposits that servers could still take, besides what is thought to lie in channels. */
@@ -97,36 +106,17 @@ export class Deposits {
     const { kind, missing } = depositNeed(channel, amount, target);
     if (kind === 'attach') return { channel, deposit: channel.deposit };
     // What became of the last one comes first.
-    const open = channel.deposit !== undefined || channel.unsure;
-    const wanted = open ? undefined : this.#teller.takeWanted();
+    const wanted = isDepositing(channel) ? undefined : this.#teller.takeWanted();
     const isDue = kind === 'sign' || wanted !== undefined;
     const ahead = kind === 'low' && wallet.kind === 'burner' && this.#spending.left > 0n;
     if (kind === 'none') this.#noticed.delete(channel.channelId);
-    if (!isDue && !ahead && kind !== 'low') return { channel };
+    const isNews = kind === 'low' && !this.#noticed.has(channel.channelId);
+    if (!isDue && !ahead && !isNews) return { channel };
+    const want = { missing, target, wanted, asks: isDue || ahead };
     // One at a time, so that each finds what others have had signed.
     const free = await this.#store.lock('deposit', signal);
     try {
-      const large = await this.#atLarge(channel);
-      const suggested = this.#suggested(channel, missing, target, large);
-      const need = { missing, suggested, network: terms.network, asset: terms.asset };
-      if (!isDue && !ahead) {
-        if (!this.#noticed.has(channel.channelId)) this.#teller.mayDeposit(need);
-        this.#noticed.add(channel.channelId);
-        return { channel };
-      }
-      if (kind === 'sign' && wanted === undefined && !this.#teller.mayDeposit(need)) {
-        throw new PaymentError('topup-needed', 'the channel is empty and must be topped up', true);
-      }
-      const chosen = wanted !== undefined && wanted > 0n;
-      const asked = most(missing, chosen ? wanted : this.#teller.depositSize(suggested));
-      const room = this.#room(channel, this.#cap(large), large);
-      const size = room === undefined ? asked : least(asked, room);
-      if (size <= 0n) return { channel };
-      const order = await this.#order(wallet, channel, terms, { size, missing });
-      const after = { ...channel, deposit: order, shown: 0 };
-      await turn.keep(after, undefined, true);
-      this.#noticed.delete(channel.channelId);
-      return { channel: after, deposit: order };
+      return await this.#ordered(turn, channel, terms, wallet, want);
     } catch (error) {
       if (error instanceof LimitReached) throw error;
       const told = walletError(error);
@@ -143,6 +133,37 @@ export class Deposits {
     if (this.#floors.has(channelId) || order.amount >= targetOf(terms)) return false;
     this.#floors.add(channelId);
     return true;
+  }
+
+  /** Have a deposit signed and keep it; or, where it only runs low, tell of that. */
+  async #ordered(
+    turn: Turn,
+    channel: Channel,
+    terms: Terms,
+    wallet: Wallet,
+    { missing, target, wanted, asks }: Want,
+  ): Promise<Due> {
+    const large = await this.#atLarge(channel);
+    const suggested = this.#suggested(channel, missing, target, large);
+    const need = { missing, suggested, network: terms.network, asset: terms.asset };
+    if (!asks) {
+      this.#teller.mayDeposit(need);
+      this.#noticed.add(channel.channelId);
+      return { channel };
+    }
+    if (missing > 0n && wanted === undefined && !this.#teller.mayDeposit(need)) {
+      throw new PaymentError('topup-needed', 'the channel is empty and must be topped up', true);
+    }
+    const chosen = wanted !== undefined && wanted > 0n;
+    const asked = most(missing, chosen ? wanted : this.#teller.depositSize(suggested));
+    const room = this.#room(channel, this.#cap(large), large);
+    const size = room === undefined ? asked : least(asked, room);
+    if (size <= 0n) return { channel };
+    const deposit = await this.#order(wallet, channel, terms, { size, missing });
+    const after = { ...channel, deposit, shown: 0 };
+    await turn.keep(after, undefined, true);
+    this.#noticed.delete(channel.channelId);
+    return { channel: after, deposit };
   }
 
   /** A deposit that was handed over before is handed over again unless the chain knows its end. */

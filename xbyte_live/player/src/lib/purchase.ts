@@ -1,6 +1,7 @@
 import { bytesOf, ceilingOf, MOST_BYTES, priceRaised } from './bounds';
 import {
   confirmed,
+  isDepositing,
   isOpen,
   misdelivered,
   refused,
@@ -266,7 +267,7 @@ export class Purchase {
       throw new PaymentError(
         'refused',
         `the server refused a ${what} (${code}) and charged nothing`,
-        payment.deposit > 0n,
+        payment.deposit > 0n || isDepositing(turn.channel),
         402,
       );
     }
