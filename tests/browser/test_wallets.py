@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.browser.chrome import IN_A_BROWSER, a_tab
 from tests.browser.wallet import NAME, ScriptedWallet
@@ -15,7 +15,7 @@ from xbyte_live.devnet.chain import Chain
 pytestmark = IN_A_BROWSER
 
 SIGN, ACCOUNTS = "eth_signTypedData_v4", "eth_requestAccounts"
-SWITCH = "wallet_switchEthereumChain"
+SWITCH, ADD = "wallet_switchEthereumChain", "wallet_addEthereumChain"
 MAINNET = 1
 
 
@@ -78,7 +78,7 @@ async def test_a_refusal_costs_nothing_and_can_be_thought_over(
 
 async def test_another_network_is_switched_or_said(demo: Demo, browser: Browser) -> None:
     async with a_wallet(demo, browser, chain_id=MAINNET) as (wallet, watch):
-        wallet.rejects = {SWITCH, "wallet_addEthereumChain"}
+        wallet.rejects = {SWITCH, ADD}
         await watch.play(NAME)
         problem = watch.page.get_by_role("dialog").get_by_role("alert")
         await expect(problem).to_be_visible()
@@ -88,6 +88,82 @@ async def test_another_network_is_switched_or_said(demo: Demo, browser: Browser)
         await watch.playing(1)
         assert wallet.chain_id == demo.described["chain_id"]
         await watch.tab.check()
+
+
+async def test_a_network_the_wallet_does_not_know_is_added_to_it(
+    demo: Demo, browser: Browser
+) -> None:
+    async with a_wallet(demo, browser, chain_id=MAINNET) as (wallet, watch):
+        home: int = demo.described["chain_id"]
+        wallet.unknown = {home}
+        await watch.play(NAME)
+        await watch.playing(1)
+        assert wallet.chain_id == home
+        assert [chain["chainId"] for chain in wallet.added] == [hex(home)]
+        assert wallet.added[0]["rpcUrls"] == [demo.described["rpc_url"]]
+        assert wallet.asked.count(SIGN) == 1
+        await watch.tab.check()
+
+
+async def test_a_network_it_cannot_be_told_of_is_named_for_its_owner_to_add(
+    demo: Demo, browser: Browser
+) -> None:
+    async with a_wallet(demo, browser, chain_id=MAINNET) as (wallet, watch):
+        home: int = demo.described["chain_id"]
+        wallet.unknown = {home}
+
+        async def public(route: Route) -> None:
+            """Of a public network a server tells no node."""
+            answer = await route.fetch()
+            site = await answer.json()
+            for network in site["networks"]:
+                network |= {"name": "Base", "rpc_url": None, "faucet_url": None}
+            await route.fulfill(response=answer, json=site)
+
+        await watch.page.route("**/api/v1/site", public)
+        await watch.open()
+        await watch.play(NAME)
+        problem = watch.page.get_by_role("dialog").get_by_role("alert")
+        await expect(problem).to_contain_text("does not know the network")
+        await expect(problem).to_contain_text(f"Add Base (chain id {home}) to it by hand")
+        assert ADD not in wallet.asked and SIGN not in wallet.asked
+        wallet.unknown = set()  # they did
+        await watch.agree(NAME)
+        await watch.playing(1)
+        await watch.tab.check()
+
+
+async def test_a_deposit_that_is_refused_is_handed_over_again_and_not_signed_again(
+    demo: Demo, browser: Browser
+) -> None:
+    async with a_wallet(demo, browser) as (wallet, watch):
+
+        async def refuse(route: Route) -> None:
+            headers = {
+                name: value
+                for name, value in route.request.headers.items()
+                if name != "payment-signature"
+            }
+            await route.fulfill(response=await route.fetch(headers=headers))
+
+        await watch.page.route("**/*.ts", refuse)
+        notice = watch.page.locator("#notice")
+        await watch.play(NAME)
+        await expect(notice).to_contain_text("The server refused the payment.")
+        await notice.get_by_role("button", name="Try again").click()
+        await expect(notice).to_contain_text("The server refused the payment.")
+        await watch.open()
+        await watch.play(NAME)
+        await expect(notice).to_contain_text("The server refused the payment.")
+        assert wallet.asked.count(SIGN) == 1
+
+        await watch.page.unroute("**/*.ts", refuse)
+        await watch.open()
+        await watch.play(NAME)
+        await watch.playing(1)
+        assert wallet.asked.count(SIGN) == 1
+        assert await watch.paid() > 0
+        await watch.tab.check(expected=("402",))
 
 
 async def test_an_empty_wallet_is_told_where_money_comes_from(demo: Demo, browser: Browser) -> None:

@@ -11,6 +11,8 @@ from playwright.async_api import Page
 
 NAME = "Scripted Wallet"
 REJECTED = {"code": 4001, "message": "User rejected the request."}
+UNKNOWN = {"code": 4902, "message": "Unrecognized chain ID. Try adding the chain first."}
+INVALID = {"code": -32602, "message": "Invalid params"}
 
 _PROVIDER = """
 (() => {
@@ -49,6 +51,8 @@ class ScriptedWallet:
     chain_id: int
     account: LocalAccount = field(default_factory=Account.create)
     rejects: set[str] = field(default_factory=set)
+    unknown: set[int] = field(default_factory=set)  # networks it does not know yet, by chain id
+    added: list[dict[str, Any]] = field(default_factory=list)
     open: bool = False  # to this page
     asked: list[str] = field(default_factory=list)
 
@@ -76,13 +80,29 @@ class ScriptedWallet:
                 return {"result": hex(self.chain_id)}
             case "eth_signTypedData_v4":
                 return {"result": self._sign(params)}
-            case "wallet_addEthereumChain" | "wallet_switchEthereumChain":
-                self.chain_id = int(params[0]["chainId"], 16)
-                return {"result": None, "emit": [["chainChanged", hex(self.chain_id)]]}
+            case "wallet_switchEthereumChain":
+                return self._switch(int(params[0]["chainId"], 16))
+            case "wallet_addEthereumChain":
+                return self._add(params[0])
         async with httpx.AsyncClient() as http:
             asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
             answer: dict[str, Any] = (await http.post(self.rpc_url, json=asked)).json()
         return {key: answer[key] for key in ("result", "error") if key in answer}
+
+    def _switch(self, chain_id: int) -> dict[str, Any]:
+        if chain_id in self.unknown:
+            return {"error": UNKNOWN}
+        self.chain_id = chain_id
+        return {"result": None, "emit": [["chainChanged", hex(chain_id)]]}
+
+    def _add(self, chain: dict[str, Any]) -> dict[str, Any]:
+        """As EIP-3085 has it; that it is switched to, too, is left to another request."""
+        currency = chain.get("nativeCurrency", {})
+        if not (chain.get("rpcUrls") and chain.get("chainName") and currency.get("symbol")):
+            return {"error": INVALID}
+        self.added.append(chain)
+        self.unknown.discard(int(chain["chainId"], 16))
+        return {"result": None}
 
     def _sign(self, params: list[Any]) -> str:
         address, text = params

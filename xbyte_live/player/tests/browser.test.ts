@@ -6,7 +6,7 @@ import { InjectedWallet, injectedWallets, type Eip1193Provider } from '../src/li
 import { loadKey } from '../src/lib/keys';
 import { IndexedDbStore, MemoryStore, type ChannelStore } from '../src/lib/store';
 import { depositData } from '../src/lib/typed';
-import type { Hex } from '../src/lib/types';
+import type { Chain, Hex } from '../src/lib/types';
 import { ASSET, CHAIN, NETWORK, Shop } from './shop';
 
 const ID: Hex = `0x${'11'.repeat(32)}`;
@@ -172,17 +172,126 @@ describe('an injected wallet', () => {
     await expect(wallet.signTypedData(data)).rejects.toMatchObject({ code: 'wallet-rejected' });
     answers = { eth_accounts: [], eth_requestAccounts: [] };
     await expect(wallet.address()).rejects.toMatchObject({ code: 'no-wallet' });
-    answers = { wallet_switchEthereumChain: failing(4902) };
+    answers = { wallet_switchEthereumChain: failing(-32603) };
     await expect(wallet.switchChain(5)).rejects.toMatchObject({ code: 'wrong-network' });
     answers = { wallet_switchEthereumChain: failing(4001) };
     await expect(wallet.switchChain(5)).rejects.toMatchObject({ code: 'wallet-rejected' });
     answers = { eth_accounts: [OWNER], eth_call: `0x${'0'.repeat(62)}2a`, eth_chainId: '0x14a34' };
     expect(await wallet.balance(ASSET)).toBe(42n);
+    expect(await wallet.isUsed(ASSET, OWNER, ID)).toBe(true);
+    expect(asked.at(-1)?.params).toEqual([
+      { to: ASSET, data: `0xe94a0102${OWNER.slice(2).padStart(64, '0')}${ID.slice(2)}` },
+      'latest',
+    ]);
+    answers.eth_call = `0x${'0'.repeat(64)}`;
+    expect(await wallet.isUsed(ASSET, OWNER, ID)).toBe(false);
     expect(await wallet.chainId()).toBe(CHAIN);
   });
 
+  describe('that does not know the network', () => {
+    const chain: Chain = { id: CHAIN, name: 'Test chain', rpcUrls: ['http://127.0.0.1:8545'] };
+    const unknown = failing(4902);
+    const wrapped = Object.assign(failing(-32603), { data: { originalError: { code: 4902 } } });
+
+    /** One that adds networks, unless told otherwise. */
+    class Stranger implements Eip1193Provider {
+      readonly asked: { method: string; params?: unknown }[] = [];
+      chain = 1;
+      readonly #knows = new Set([1]);
+      constructor(
+        private readonly says: Error,
+        private readonly adding: Error | 'adds' | 'adds and switches' = 'adds',
+      ) {}
+
+      async request(call: { method: string; params?: unknown }): Promise<unknown> {
+        this.asked.push(call);
+        if (call.method === 'eth_chainId') return Promise.resolve(`0x${this.chain.toString(16)}`);
+        const [{ chainId }] = call.params as [{ chainId: string }];
+        if (call.method === 'wallet_addEthereumChain') {
+          if (this.adding instanceof Error) throw this.adding;
+          this.#knows.add(Number(chainId));
+          if (this.adding === 'adds and switches') this.chain = Number(chainId);
+        } else {
+          if (!this.#knows.has(Number(chainId))) throw this.says;
+          this.chain = Number(chainId);
+        }
+        return Promise.resolve(null);
+      }
+
+      get added(): unknown[] {
+        return this.asked.filter(({ method }) => method === 'wallet_addEthereumChain');
+      }
+    }
+    const wallet = (provider: Stranger, ...chains: Chain[]): InjectedWallet =>
+      new InjectedWallet(provider, 'Stranger', '', chains);
+
+    it.each([
+      [unknown, 'adds'],
+      [unknown, 'adds and switches'],
+      [wrapped, 'adds'],
+    ] as const)('is told of it, and switched (%o, %s)', async (says, adding) => {
+      const provider = new Stranger(says, adding);
+      const stranger = wallet(provider, { ...chain, id: 5, name: 'Another' }, chain);
+      await stranger.switchChain(CHAIN);
+      expect(await stranger.chainId()).toBe(CHAIN);
+      expect(provider.added).toEqual([
+        {
+          method: 'wallet_addEthereumChain',
+          params: [
+            {
+              chainId: '0x14a34',
+              chainName: 'Test chain',
+              rpcUrls: ['http://127.0.0.1:8545'],
+              nativeCurrency: { name: 'Ether', symbol: 'ETH', decimals: 18 },
+            },
+          ],
+        },
+      ]);
+    });
+
+    it('is told what its gas is paid in', async () => {
+      const provider = new Stranger(unknown);
+      const currency = { name: 'Avalanche', symbol: 'AVAX', decimals: 18 };
+      await wallet(provider, { ...chain, currency }).switchChain(CHAIN);
+      expect(provider.added).toMatchObject([{ params: [{ nativeCurrency: currency }] }]);
+    });
+
+    it('is told of none that nothing is known of, and its owner which to add', async () => {
+      for (const chains of [[], [{ ...chain, rpcUrls: [] }]]) {
+        const provider = new Stranger(unknown);
+        const asked = wallet(provider, ...chains).switchChain(CHAIN);
+        await expect(asked).rejects.toMatchObject({ code: 'unknown-network', retryable: true });
+        await expect(asked).rejects.toThrow(/by hand \(chain id 84532\)/);
+        expect(provider.added).toEqual([]);
+      }
+      const named = wallet(new Stranger(unknown), { ...chain, rpcUrls: [] }).switchChain(CHAIN);
+      await expect(named).rejects.toThrow('does not know Test chain');
+    });
+
+    it('may be kept from adding it, and may not be able to', async () => {
+      const kept = wallet(new Stranger(unknown, failing(4001)), chain).switchChain(CHAIN);
+      await expect(kept).rejects.toMatchObject({ code: 'wallet-rejected' });
+      for (const code of [4200, -32601, -32602]) {
+        const cannot = wallet(new Stranger(unknown, failing(code)), chain).switchChain(CHAIN);
+        await expect(cannot).rejects.toMatchObject({ code: 'unknown-network' });
+      }
+    });
+  });
+
+  it('tells the wallets it finds of the networks it is given', async () => {
+    const provider = { request: async () => Promise.reject(failing(4902)) };
+    vi.stubGlobal('ethereum', provider);
+    try {
+      const chains = [{ id: 5, name: 'Five', rpcUrls: [] }];
+      const [found] = await injectedWallets({ within: 1, chains });
+      await expect(found?.switchChain(5)).rejects.toThrow('does not know Five');
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
   it('announces itself', async () => {
-    expect(await injectedWallets(1)).toEqual([]);
+    expect(await injectedWallets({ within: 1 })).toEqual([]);
     window_.addEventListener('eip6963:requestProvider', () => {
       for (const uuid of ['a', 'b', 'a']) {
         const info = { uuid, name: `Wallet ${uuid}`, icon: 'javascript:', rdns: 'x' };
@@ -190,7 +299,7 @@ describe('an injected wallet', () => {
         window_.dispatchEvent(new CustomEvent('eip6963:announceProvider', { detail }));
       }
     });
-    const found = await injectedWallets(1);
+    const found = await injectedWallets({ within: 1 });
     expect(found.map((wallet) => wallet.name)).toEqual(['Wallet a', 'Wallet b']);
     expect(found[0]?.icon).toBe('');
   });

@@ -1,9 +1,11 @@
 import { describe, expect, it, vi } from 'vitest';
-import { DEPOSIT_BELOW_MINIMUM } from '../src/lib/codes';
+import { DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED, EXCEEDS_BALANCE } from '../src/lib/codes';
 import { PaymentError } from '../src/lib/errors';
 import { Payer } from '../src/lib/payer';
-import { AskingWallet, setUp, until } from './payers';
+import { IndexedDbStore } from '../src/lib/store';
 import { channelIdOf } from '../src/lib/typed';
+import type { Budget, Hex } from '../src/lib/types';
+import { AskingWallet, setUp, until, type Setup } from './payers';
 import { CHAIN, PAYEE, Shop } from './shop';
 
 const ahead = (bytes: number): { ahead: { bytes: number; amount: bigint }; pricing: string } => ({
@@ -682,7 +684,7 @@ describe('deposits', () => {
     await expect(payer.fetchPaid(url, { ...ahead(1000), wait: false })).rejects.toMatchObject({
       code: 'refused',
     });
-    expect(wallet.asked).toHaveLength(2);
+    expect(wallet.asked).toHaveLength(1);
   });
 
   it('alone need the wallet to be unlocked', async () => {
@@ -758,7 +760,7 @@ describe('deposits', () => {
 
   it('that are too small for the server are made larger once', async () => {
     const wallet = new AskingWallet();
-    const { shop, payer } = setUp({ wallet, budget: { total: 2000n, deposit: 10_000n } });
+    const { shop, payer } = setUp({ wallet, budget: { total: 2000n, deposit: 12_000n } });
     shop.faults.push(`refuse:${DEPOSIT_BELOW_MINIMUM}`);
     await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
     expect(wallet.asked.map((data) => data.message.value)).toEqual([2000n, 10_000n]);
@@ -774,6 +776,169 @@ describe('deposits', () => {
     payer.resume();
     await buying;
     expect(payer.spent).toBe(1000n);
+  });
+});
+
+describe('a deposit that was refused', () => {
+  const START = 1_000_000_000; // milliseconds
+  const FAILED = 'refuse:deposit_transaction_failed';
+
+  /** Somebody who tries again however often it is refused, in a page that is loaded anew. */
+  const refusing = (budget: Budget, minDeposit = 10_000n) => {
+    const shop = new Shop();
+    shop.minDeposit = minDeposit;
+    const wallet = new AskingWallet();
+    const name = `refused-${Math.random()}`;
+    const clock = { now: START };
+    const load = (): Setup => {
+      const store = new IndexedDbStore(name);
+      return setUp({ wallet, store, budget, now: () => clock.now }, shop);
+    };
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    const attempt = async (page: Setup, bytes = url): Promise<unknown> =>
+      page.payer.fetchPaid(bytes, { ...ahead(1000), wait: false }).then(
+        () => 'bought',
+        (error: unknown) => (error instanceof PaymentError ? error.code : error),
+      );
+    /** What the server could still take of all that it was given. */
+    const atLarge = (): bigint =>
+      wallet.asked
+        .filter(({ message }) => Number(message.validBefore) * 1000 > clock.now)
+        .reduce((sum, { message }) => sum + (message.value as bigint), 0n);
+    return { shop, wallet, clock, load, url, attempt, atLarge };
+  };
+
+  it('is handed over again, however often, and after a reload', async () => {
+    const { shop, wallet, load, attempt, clock } = refusing({ total: 1_000_000n });
+    shop.faults.push(...Array.from({ length: 99 }, () => FAILED));
+    for (let loads = 0; loads < 3; loads += 1) {
+      const page = load();
+      for (let tries = 0; tries < 4; tries += 1) {
+        expect(await attempt(page)).toBe('refused');
+        clock.now += 1000;
+      }
+    }
+    expect(wallet.asked).toHaveLength(1);
+    const { payer } = load();
+    const waits = payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+    await until(() => payer.waiting === 'wallet'); // for its owner, not for good
+    shop.faults.length = 0;
+    payer.resume();
+    expect((await waits).amount).toBe(1000n);
+    expect(wallet.asked).toHaveLength(1);
+    expect([...shop.accounts.values()][0]?.balance).toBe(10_000n);
+  });
+
+  it('is handed over again even where its owner orders another one', async () => {
+    const { shop, wallet, load, attempt, clock } = refusing({ total: 1_000_000n });
+    shop.faults.push(...Array.from({ length: 99 }, () => FAILED));
+    const page = load();
+    for (let tries = 0; tries < 6; tries += 1) {
+      page.payer.topUp();
+      await attempt(page);
+      clock.now += 1000;
+    }
+    expect(wallet.asked).toHaveLength(1);
+  });
+
+  it('is signed anew once it has expired', async () => {
+    const { shop, wallet, load, attempt, clock } = refusing({ total: 1_000_000n });
+    shop.faults.push(...Array.from({ length: 99 }, () => FAILED));
+    const page = load();
+    for (let tries = 0; tries < 3; tries += 1) await attempt(page);
+    clock.now += 301_000;
+    shop.faults.length = 0;
+    expect(await attempt(load())).toBe('bought');
+    expect(wallet.asked).toHaveLength(2);
+  });
+
+  it('is not signed anew for a server that calls it expired before it is', async () => {
+    const { shop, wallet, load, attempt } = refusing({ total: 1_000_000n });
+    shop.faults.push(...Array.from({ length: 99 }, () => `refuse:${DEPOSIT_EXPIRED}`));
+    for (let loads = 0; loads < 3; loads += 1) expect(await attempt(load())).toBe('refused');
+    expect(wallet.asked).toHaveLength(1);
+  });
+
+  it('that is about to expire is awaited, and another one signed', async () => {
+    const { shop, wallet, load, attempt, clock } = refusing({ total: 1_000_000n });
+    shop.faults.push(FAILED);
+    await attempt(load());
+    clock.now += 299_990; // of 300 seconds
+    shop.faults.push(`refuse:${DEPOSIT_EXPIRED}`);
+    shop.arrived = () => {
+      clock.now += 5;
+      setTimeout(() => (clock.now = START + 300_000), 1);
+    };
+    expect(await attempt(load())).toBe('bought');
+    expect(wallet.asked).toHaveLength(2);
+  });
+
+  for (const budget of [{ total: 30_000n }, { total: 2000n, deposit: 30_000n }]) {
+    const which = Object.keys(budget).join();
+
+    it(`counts where the server wants larger ones (${which})`, async () => {
+      const { shop, wallet, load, attempt, atLarge, clock } = refusing(budget);
+      shop.faults.push(...Array.from({ length: 99 }, () => `refuse:${DEPOSIT_BELOW_MINIMUM}`));
+      for (let loads = 1; loads < 9; loads += 1) {
+        shop.minDeposit = BigInt(Math.min(3, loads)) * 10_000n;
+        await attempt(load());
+        expect(atLarge()).toBeLessThanOrEqual(30_000n);
+      }
+      const page = load();
+      expect(await attempt(page)).toBe('cap-deposit');
+      const waits = page.payer.fetchPaid(shop.add('/hls/a/source/1.ts', 1000), ahead(1000));
+      await until(() => page.payer.waiting === 'deposit');
+      const signed = wallet.asked.length;
+      expect(page.of('cap').at(-1)?.resumesAt).toBe(START + 300_000); // when it goes on by itself
+      clock.now += 301_000;
+      shop.faults.length = 0;
+      page.payer.resume();
+      expect((await waits).amount).toBe(1000n);
+      expect(wallet.asked.length).toBe(signed + 1);
+    });
+
+    it(`counts in all channels that a server has opened (${which})`, async () => {
+      const { shop, load, attempt, atLarge } = refusing(budget);
+      shop.faults.push(...Array.from({ length: 99 }, () => FAILED));
+      const codes = new Set();
+      for (let n = 0; n < 40; n += 1) {
+        shop.payTo = `0x${(n + 1).toString(16).padStart(40, '2')}`;
+        codes.add(await attempt(load()));
+        expect(atLarge()).toBeLessThanOrEqual(30_000n);
+      }
+      expect(codes).toEqual(new Set(['refused', 'cap-deposit']));
+    });
+  }
+
+  it('counts where a server had taken it, and denies that', async () => {
+    const { shop, wallet, load, attempt } = refusing({ total: 1_000_000n });
+    for (let n = 0; n < 5; n += 1) {
+      expect(await attempt(load(), shop.add(`/hls/a/source/${n}.ts`, 1000))).toBe('bought');
+      shop.faults.push(`refuse:${EXCEEDS_BALANCE}`);
+    }
+    expect(wallet.asked).toHaveLength(1);
+  });
+
+  it('does not count once the chain knows it as used or cancelled', async () => {
+    const { shop, wallet, load, attempt } = refusing({ total: 10_000n, deposit: 10_000n });
+    const known = new Set<Hex>();
+    wallet.isUsed = async (_, __, nonce) => Promise.resolve(known.has(nonce));
+    expect(await attempt(load())).toBe('bought');
+    const next = shop.add('/hls/a/source/1.ts', 1000);
+    expect(await load().payer.close()).toHaveLength(1);
+    expect(await attempt(load(), next)).toBe('cap-deposit');
+    known.add(wallet.asked[0]?.message.nonce as Hex);
+    expect(await attempt(load(), next)).toBe('bought');
+    expect(wallet.asked).toHaveLength(2);
+  });
+
+  it('that was cancelled on chain is signed anew', async () => {
+    const { shop, wallet, load, attempt } = refusing({ total: 10_000n, deposit: 10_000n });
+    shop.faults.push(FAILED);
+    expect(await attempt(load())).toBe('refused');
+    wallet.isUsed = async () => Promise.resolve(true);
+    expect(await attempt(load())).toBe('bought');
+    expect(wallet.asked).toHaveLength(2);
   });
 });
 

@@ -17,6 +17,8 @@ export class AskingWallet implements Wallet {
   chain = CHAIN;
   refusesChain = false;
   locked = false;
+  /** What its chain knows of deposits, where it can be asked. */
+  isUsed?: NonNullable<Wallet['isUsed']>;
   #inner = burner();
   readonly #listeners = new Set<(address: Hex) => void>();
 

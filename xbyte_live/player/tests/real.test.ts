@@ -8,6 +8,7 @@ import { xbyteLoader } from '../src/lib/loader';
 import { Payer, type PayerOptions } from '../src/lib/payer';
 import { loadPricing } from '../src/lib/pricing';
 import { IndexedDbStore } from '../src/lib/store';
+import { depositNonce } from '../src/lib/typed';
 import type { Hex } from '../src/lib/types';
 import { until } from './payers';
 
@@ -69,6 +70,13 @@ describe.skipIf(!world)('a real server', () => {
     const [channel] = await one.channels();
     expect(held + (channel?.balance ?? 0n)).toBe(BigInt(world.funds));
     expect(channel?.charged).toBe(one.spent);
+    const [kept] = await store.channels();
+    const [order] = kept?.brought ?? [];
+    if (!kept || !order) throw new Error('there is no deposit');
+    const { token, payer: from } = kept.config;
+    const nonce = depositNonce(kept.channelId, order.salt);
+    expect(await wallet.isUsed(token, from, nonce, world.rpc)).toBe(true);
+    expect(await wallet.isUsed(token, from, kept.channelId, world.rpc)).toBe(false);
   });
 
   it('goes on with the channel after a reload, in two tabs at once', async () => {

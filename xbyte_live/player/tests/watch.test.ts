@@ -129,8 +129,7 @@ describe('out of trouble', () => {
   test('a deposit is ordered again only where one failed', () => {
     expect(remedyOf('topup-needed', true)).toBe('deposit');
     expect(remedyOf('wallet-rejected', true)).toBe('deposit');
-    expect(remedyOf('refused', true)).toBe('deposit');
-    for (const code of ['pending', 'unreachable', 'http', 'cap-total', 'no-wallet'] as const) {
+    for (const code of ['refused', 'pending', 'unreachable', 'http', 'cap-total', 'no-wallet'] as const) {
       expect(remedyOf(code, true)).toBe('again');
     }
     expect(remedyOf('overcharged', false)).toBe('none');

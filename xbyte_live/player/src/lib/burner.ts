@@ -1,6 +1,6 @@
 import { PaymentError } from './errors';
 import { type Key, loadKey } from './keys';
-import { readBalance } from './rpc';
+import { askNode, balanceCall, usedCall } from './rpc';
 import { type ChannelStore, IndexedDbStore } from './store';
 import { hashOf } from './typed';
 import type { Hex, TypedData, Wallet } from './types';
@@ -41,7 +41,11 @@ export class BurnerWallet implements Wallet {
 
   async balance(asset: Hex, rpcUrl?: string): Promise<bigint> {
     if (!rpcUrl) throw new PaymentError('wallet-failed', 'a burner wallet knows no node to ask');
-    return readBalance(rpcUrl, asset, this.#key.address);
+    return askNode(rpcUrl, balanceCall(asset, this.#key.address));
+  }
+
+  async isUsed(asset: Hex, authorizer: Hex, nonce: Hex, rpcUrl?: string): Promise<boolean> {
+    return rpcUrl ? (await askNode(rpcUrl, usedCall(asset, authorizer, nonce))) > 0n : false;
   }
 
   /** Ask a faucet for test money: `POST` of `{"address": "0x…"}`. */

@@ -24,6 +24,8 @@ export interface DepositOrder {
   validBefore: number;
   salt: Hex;
   signature: Hex;
+  /** Its server wants larger ones. */
+  small?: boolean;
 }
 
 /**
@@ -32,9 +34,11 @@ export interface DepositOrder {
  * `charged` is what the server was seen to have charged, `signed` the highest ceiling ever signed,
  * which is what it may claim; `balance` what deposits brought in, less what went back. `open` are
  * vouchers of unknown outcome, `gone` the identities of those that were certainly not charged.
- * `deposit` was signed, handed over `shown` times, and not seen to arrive; `unsure` says that an
- * expired one may have. `wrong` counts deliveries in a row that were not what was paid for. `known` is false until the server has said how it stands. `urls` are of
- * what was bought last, newest first.
+ * `deposit` was signed, handed over `shown` times, and not seen to arrive; `unsure` says that one of
+ * before may have. Of those that have not expired, `brought` are in the balance, `loose` are not:
+ * servers may still take these. `wrong` counts deliveries in a row that were not what was paid for.
+ * `known` is false until the server has said how it stands. `urls` are of what was bought last,
+ * newest first.
  */
 export interface Channel {
   channelId: Hex;
@@ -49,6 +53,8 @@ export interface Channel {
   open: readonly OpenVoucher[];
   gone: readonly string[];
   deposit?: DepositOrder | undefined;
+  brought?: readonly DepositOrder[];
+  loose?: readonly DepositOrder[];
   shown: number;
   unsure: boolean;
   wrong?: number;
@@ -90,10 +96,40 @@ export function isOpen(channel: Channel, identity: string): boolean {
   return channel.open.some((voucher) => voucher.identity === identity);
 }
 
-/** The channel without a deposit order that can no longer be taken. */
+/** Whether a deposit was signed of which it is not known whether it came in. */
+export function isDepositing({ deposit, unsure }: Channel): boolean {
+  return deposit !== undefined || unsure;
+}
+
+/** The channel without deposit orders that can no longer be taken. */
 export function withoutExpired(channel: Channel, now: number): Channel {
-  if (!channel.deposit || now < channel.deposit.validBefore) return channel;
+  const { brought = [], loose = [], deposit } = channel;
+  const left = { ...channel, brought: valid(brought, now), loose: valid(loose, now) };
+  return !deposit || now < deposit.validBefore ? left : withoutDeposit(left);
+}
+
+/** The channel without a deposit order that has come to its end; it may have come in. */
+export function withoutDeposit(channel: Channel): Channel {
   return { ...channel, deposit: undefined, shown: 0, unsure: channel.unsure || channel.shown > 0 };
+}
+
+/** Deposit orders that a server may still take, besides what is in the balance. */
+export function atLarge({ loose = [], deposit }: Channel, now: number): DepositOrder[] {
+  return valid(deposit ? [...loose, deposit] : loose, now);
+}
+
+/** The channel whose deposit order makes room for a larger one. */
+export function superseded(channel: Channel): Channel {
+  const { deposit, loose = [] } = channel;
+  if (!deposit) return channel;
+  return { ...channel, deposit: undefined, shown: 0, loose: [...loose, { ...deposit, small: true }] };
+}
+
+/** The channel whose deposit order was refused again: it may have come in before. */
+export function doubted(channel: Channel): Channel {
+  const { deposit, loose = [] } = channel;
+  if (!deposit) return channel;
+  return { ...withoutDeposit(channel), loose: [...loose, deposit] };
 }
 
 /**
@@ -156,8 +192,12 @@ export function confirmed(channel: Channel, identity: string, taken: Taken): Cha
       ? taken.report.balance
       : least(after.balance, taken.report.balance)
     : after.balance;
+  const { brought = [], loose = [] } = after;
+  const came = after.unsure && taken.report ? loose.filter(({ small }) => !small) : [];
   return {
     ...after,
+    brought: [...brought, ...came],
+    loose: loose.filter((order) => !came.includes(order)),
     charged: base + taken.charged,
     balance,
     known: true,
@@ -173,9 +213,35 @@ export function landed(channel: Channel, amount: bigint): Channel {
   return {
     ...channel,
     balance: channel.balance + channel.deposit.amount,
+    brought: [...(channel.brought ?? []), channel.deposit],
     deposit: undefined,
     shown: 0,
   };
+}
+
+/**
+ * The channel after its server said that it holds no more than it charged. What was thought to have
+ * come in may not have: the last of it is handed over again.
+ */
+export function drained(channel: Channel): Channel {
+  const { brought = [], loose = [], deposit, shown } = channel;
+  const again = deposit ?? brought.at(-1) ?? loose.findLast(({ small }) => !small);
+  const others = (orders: readonly DepositOrder[]): DepositOrder[] =>
+    orders.filter((order) => order !== again);
+  return {
+    ...emptied({ ...channel, brought: others(brought), loose: others(loose) }),
+    known: true,
+    unsure: false,
+    deposit: again,
+    shown: again ? Math.max(1, shown) : 0,
+  };
+}
+
+/** The channel once no more lies in it than was charged. */
+export function emptied(channel: Channel): Channel {
+  const { brought = [], loose = [] } = channel;
+  const balance = least(channel.balance, channel.charged);
+  return { ...channel, balance, brought: [], loose: [...loose, ...brought] };
 }
 
 /** The channel after a voucher that was not taken. */
@@ -190,7 +256,8 @@ export function refused(channel: Channel, identity: string): Channel {
 
 /** The channel after `amount` went back to the payer. */
 export function refunded(channel: Channel, amount: bigint): Channel {
-  return { ...channel, balance: most(channel.charged, channel.balance - amount) };
+  const balance = most(channel.charged, channel.balance - amount);
+  return { ...emptied(channel), balance };
 }
 
 /** The channel after what was paid for did not come: its server is given one more chance. */
@@ -226,6 +293,10 @@ export function viewOf(channel: Channel): ChannelView {
     depositing: channel.deposit?.amount ?? 0n,
     ...(channel.fault && { fault: channel.fault }),
   };
+}
+
+function valid(orders: readonly DepositOrder[], now: number): DepositOrder[] {
+  return orders.filter(({ validBefore }) => now < validBefore);
 }
 
 function check(report: Report, channel: Channel, charged: bigint): void {

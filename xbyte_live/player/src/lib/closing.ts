@@ -1,4 +1,4 @@
-import { refundable, refunded, type Channel } from './channel';
+import { emptied, refundable, refunded, type Channel } from './channel';
 import { AMOUNT_MISMATCH, BELOW_CLAIMED, BUSY, REFUND_NOTHING } from './codes';
 import { PaymentError } from './errors';
 import { discard, unreachable } from './http';
@@ -112,7 +112,7 @@ export class Closing {
     const challenge = readChallenge(response.headers);
     if (challenge.error === BUSY) return 1000;
     if (challenge.error === REFUND_NOTHING) {
-      await turn.keep({ ...turn.channel, balance: turn.channel.charged });
+      await turn.keep({ ...emptied(turn.channel), balance: turn.channel.charged });
       return 'nothing';
     }
     if (challenge.error !== AMOUNT_MISMATCH && challenge.error !== BELOW_CLAIMED) {

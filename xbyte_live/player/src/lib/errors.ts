@@ -4,6 +4,7 @@ export type PaymentErrorCode =
   | 'wallet-failed'
   | 'wallet-changed'
   | 'wrong-network'
+  | 'unknown-network'
   | 'insufficient-funds'
   | 'topup-needed'
   | 'cap-total'

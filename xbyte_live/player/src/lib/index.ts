@@ -1,6 +1,11 @@
 export { KNOWN_ASSETS } from './assets';
 export { PaymentError, type PaymentErrorCode } from './errors';
-export { InjectedWallet, injectedWallets, type Eip1193Provider } from './injected';
+export {
+  InjectedWallet,
+  injectedWallets,
+  type Eip1193Provider,
+  type InjectedOptions,
+} from './injected';
 export { BurnerWallet } from './burner';
 export { fetchPaid } from './fetch-paid';
 export {
@@ -18,6 +23,7 @@ export type {
   Ahead,
   Asset,
   Budget,
+  Chain,
   ChannelConfig,
   ChannelView,
   Hex,

@@ -1,10 +1,11 @@
 import { PaymentError } from './errors';
-import { balanceCall, readNumber } from './rpc';
-import type { Hex, TypedData, Wallet } from './types';
+import { balanceCall, readNumber, usedCall, type Call } from './rpc';
+import type { Chain, Hex, TypedData, Wallet } from './types';
 
 const ANNOUNCED_WITHIN = 120; // milliseconds
 const REJECTED = 4001;
 const UNKNOWN_CHAIN = 4902;
+const ETHER = { name: 'Ether', symbol: 'ETH', decimals: 18 };
 const DOMAIN = [
   { name: 'name', type: 'string' },
   { name: 'version', type: 'string' },
@@ -31,11 +32,19 @@ export class InjectedWallet implements Wallet {
   /** A `data:` URL, empty where there is none. */
   readonly icon: string;
   readonly #provider: Eip1193Provider;
+  readonly #chains: readonly Chain[];
 
-  constructor(provider: Eip1193Provider, name = 'Browser wallet', icon = '') {
+  /** `chains` are those that the wallet is told of where it does not know them. */
+  constructor(
+    provider: Eip1193Provider,
+    name = 'Browser wallet',
+    icon = '',
+    chains: readonly Chain[] = [],
+  ) {
     this.#provider = provider;
     this.name = name;
     this.icon = icon;
+    this.#chains = chains;
   }
 
   async address(): Promise<Hex> {
@@ -74,11 +83,29 @@ export class InjectedWallet implements Wallet {
     return Number(await this.#ask('eth_chainId'));
   }
 
+  /**
+   * Have its owner switch it to a network, and add that first where the wallet does not know it.
+   *
+   * Throws `PaymentError`: `wallet-rejected`, `wrong-network`, or `unknown-network` where nothing
+   * is known here that would let the wallet add it.
+   */
   async switchChain(id: number): Promise<void> {
+    const chainId = `0x${id.toString(16)}`;
     try {
-      await this.#ask('wallet_switchEthereumChain', [{ chainId: `0x${id.toString(16)}` }]);
+      await this.#switch(chainId, id);
+    } catch (error) {
+      if (!(error instanceof PaymentError) || error.code !== 'unknown-network') throw error;
+      await this.#add(chainId, id);
+      await this.#switch(chainId, id); // some wallets only add it
+    }
+  }
+
+  async #switch(chainId: string, id: number): Promise<void> {
+    try {
+      await this.#ask('wallet_switchEthereumChain', [{ chainId }]);
     } catch (error) {
       if (error instanceof PaymentError && error.code === 'wallet-rejected') throw error;
+      if (error instanceof PaymentError && error.code === 'unknown-network') throw this.#unknown(id);
       throw new PaymentError(
         'wrong-network',
         `the wallet must be switched to the network with chain id ${id}`,
@@ -87,8 +114,34 @@ export class InjectedWallet implements Wallet {
     }
   }
 
+  /** Have its owner add a network (EIP-3085). */
+  async #add(chainId: string, id: number): Promise<void> {
+    const chain = this.#chains.find((one) => one.id === id);
+    if (!chain || chain.rpcUrls.length === 0) throw this.#unknown(id);
+    const { name: chainName, rpcUrls, currency: nativeCurrency = ETHER } = chain;
+    try {
+      await this.#ask('wallet_addEthereumChain', [{ chainId, chainName, rpcUrls, nativeCurrency }]);
+    } catch (error) {
+      if (error instanceof PaymentError && error.code === 'wallet-rejected') throw error;
+      throw this.#unknown(id);
+    }
+  }
+
+  #unknown(id: number): PaymentError {
+    const name = this.#chains.find((one) => one.id === id)?.name ?? 'the network';
+    const what = `the wallet does not know ${name}: add it there by hand (chain id ${id})`;
+    return new PaymentError('unknown-network', what, true);
+  }
+
   async balance(asset: Hex): Promise<bigint> {
-    const call = balanceCall(asset, await this.address());
+    return this.#call(balanceCall(asset, await this.address()));
+  }
+
+  async isUsed(asset: Hex, authorizer: Hex, nonce: Hex): Promise<boolean> {
+    return (await this.#call(usedCall(asset, authorizer, nonce))) > 0n;
+  }
+
+  async #call(call: Call): Promise<bigint> {
     return readNumber(await this.#ask('eth_call', [call, 'latest']));
   }
 
@@ -101,32 +154,48 @@ export class InjectedWallet implements Wallet {
   }
 }
 
+/** What wallets are looked for with. */
+export interface InjectedOptions {
+  /** Networks to tell a wallet of that does not know them. */
+  chains?: readonly Chain[];
+  /** Milliseconds in which they announce themselves. */
+  within?: number;
+}
+
 /** The wallets that announce themselves to this page (EIP-6963), else `window.ethereum`. */
-export async function injectedWallets(within = ANNOUNCED_WITHIN): Promise<InjectedWallet[]> {
+export async function injectedWallets({
+  chains = [],
+  within = ANNOUNCED_WITHIN,
+}: InjectedOptions = {}): Promise<InjectedWallet[]> {
   const found = new Map<string, InjectedWallet>();
   const heard = (event: Event): void => {
     const { info, provider } = (event as CustomEvent<Announcement>).detail;
     const icon = info.icon.startsWith('data:image/') ? info.icon : '';
-    found.set(info.uuid, new InjectedWallet(provider, info.name.slice(0, 64), icon));
+    found.set(info.uuid, new InjectedWallet(provider, info.name.slice(0, 64), icon, chains));
   };
   globalThis.addEventListener('eip6963:announceProvider', heard);
   globalThis.dispatchEvent(new Event('eip6963:requestProvider'));
   await new Promise((resolve) => setTimeout(resolve, within));
   globalThis.removeEventListener('eip6963:announceProvider', heard);
   const { ethereum } = globalThis as { ethereum?: Eip1193Provider };
-  if (found.size === 0 && ethereum) return [new InjectedWallet(ethereum)];
+  if (found.size === 0 && ethereum) return [new InjectedWallet(ethereum, undefined, undefined, chains)];
   return [...found.values()];
 }
 
 /** What a wallet refused with, as an error of ours. */
 export function walletError(error: unknown): PaymentError {
   if (error instanceof PaymentError) return error;
-  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
+  const { code, message, data } = (error ?? {}) as {
+    code?: unknown;
+    message?: unknown;
+    data?: { originalError?: { code?: unknown } };
+  };
   if (code === REJECTED || code === 'ACTION_REJECTED') {
     return new PaymentError('wallet-rejected', 'the wallet was not allowed to sign', true);
   }
-  if (code === UNKNOWN_CHAIN) {
-    return new PaymentError('wrong-network', 'the wallet does not know this network', true);
+  // some wallets wrap it in an internal error
+  if (code === UNKNOWN_CHAIN || data?.originalError?.code === UNKNOWN_CHAIN) {
+    return new PaymentError('unknown-network', 'the wallet does not know this network', true);
   }
   const why = typeof message === 'string' ? `: ${message.slice(0, 200)}` : '';
   return new PaymentError('wallet-failed', `the wallet failed${why}`, true);

@@ -2,12 +2,14 @@ import { Account } from './account';
 import { KNOWN_ASSETS } from './assets';
 import { viewOf } from './channel';
 import { Closing } from './closing';
+import type { Teller } from './deposits';
 import { PaymentError, type PaymentErrorCode } from './errors';
+import { PATIENCE, type Patience } from './exchange';
 import { Offers } from './offers';
-import { PATIENCE, Paused, Purchase, type Delivery, type Means, type Patience } from './purchase';
-import { Spending, type Limit } from './spending';
+import { Paused, Purchase, type Delivery, type Means } from './purchase';
+import { LimitReached, Spending, type Limit } from './spending';
 import { IndexedDbStore, unlessAborted, type ChannelStore } from './store';
-import { LimitReached, Till, type Teller } from './till';
+import { Till } from './till';
 import type {
   Asset,
   Budget,
@@ -29,6 +31,7 @@ const FOR_THE_OWNER: ReadonlySet<PaymentErrorCode> = new Set([
   'wallet-failed',
   'wallet-changed',
   'wrong-network',
+  'unknown-network',
   'insufficient-funds',
   'topup-needed',
 ]);

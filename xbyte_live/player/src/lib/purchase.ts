@@ -1,13 +1,24 @@
-import { Body } from './body';
 import { bytesOf, ceilingOf, MOST_BYTES, priceRaised } from './bounds';
-import { confirmed, isOpen, misdelivered, refused, type Channel, type OpenVoucher } from './channel';
+import {
+  confirmed,
+  isDepositing,
+  isOpen,
+  misdelivered,
+  refused,
+  superseded,
+  type Channel,
+  type OpenVoucher,
+} from './channel';
 import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from './codes';
+import { EXPIRY_MARGIN } from './deposits';
 import { PaymentError } from './errors';
+import { Exchange, type Patience } from './exchange';
 import { itemOf, stillOffered, type Offers } from './offers';
 import { receiptOf } from './receipts';
 import { after } from './recovery';
 import { unlessAborted, type ChannelStore, type KeptPayment } from './store';
-import { LimitReached, type Context, type Till } from './till';
+import { LimitReached } from './spending';
+import type { Context, Till } from './till';
 import { Turn } from './turns';
 import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable } from './http';
 import { proves } from './proof';
@@ -18,37 +29,12 @@ import {
   readCorrection,
   readTaken,
   readToken,
-  retryAfter,
   type Challenge,
   type Taken,
 } from './wire';
 
 export const RETRY_WINDOW = 120_000; // milliseconds a server re-serves for the same payment
 const MOST_ANSWERS = 4; // vouchers that are signed for one delivery, none of them charged
-const UNDECIDED = new Set([425, 429, 500, 502, 503, 504]); // says nothing about the payment
-
-/** How long one payment is presented again while its outcome is unknown; in milliseconds. */
-export interface Patience {
-  /** How often it may go wrong without a word on when to come back. */
-  tries: number;
-  firstWait: number;
-  longestWait: number;
-  /** How long to wait in all where the server says when. */
-  pending: number;
-  /** How long an answer may take to begin. */
-  firstByte: number;
-  /** How long an aborted request may still take to tell whether it was charged. */
-  grace: number;
-}
-
-export const PATIENCE: Patience = {
-  tries: 8,
-  firstWait: 200,
-  longestWait: 10_000,
-  pending: 100_000,
-  firstByte: 15_000,
-  grace: 4_000,
-};
 
 /** What purchases are made with. */
 export interface Means {
@@ -85,22 +71,20 @@ export class Purchase {
   readonly #url: string;
   readonly #request: PaidRequest;
   readonly #resource: string;
-  readonly #wire = new AbortController();
+  readonly #exchange: Exchange;
   #turn: Turn | undefined;
   #payment: KeptPayment | undefined;
   #context: Context = {};
   #inherited = false;
   #ambiguous = false; // the payment was presented, and not decided on
   #answers = 0;
-  #failures = 0;
-  #unguided = 0;
-  #waited = 0;
   #receipt: Receipt | undefined;
 
   constructor(means: Means, url: string, request: PaidRequest) {
     this.#means = means;
     this.#url = url;
     this.#request = request;
+    this.#exchange = new Exchange(means.fetch, means.patience, url, request);
     this.#resource = request.range ? `${url}#${request.range}` : url;
   }
 
@@ -111,7 +95,7 @@ export class Purchase {
   async run(): Promise<Delivery> {
     const { signal } = this.#request;
     const free = await this.#alone(signal);
-    const stop = (): void => this.#abort();
+    const stop = (): void => this.#exchange.leave(this.#payment !== undefined);
     signal?.addEventListener('abort', stop, { once: true });
     try {
       signal?.throwIfAborted();
@@ -143,7 +127,7 @@ export class Purchase {
       const bytes = await this.#read(response);
       if (bytes) return this.#delivered(response, bytes);
       this.#ambiguous = true;
-      await this.#wait(undefined, 'the connection broke off');
+      await this.#exchange.wait('the connection broke off');
     }
   }
 
@@ -235,7 +219,7 @@ export class Purchase {
     const refusal = this.#payment;
     if (refusal) {
       if (challenge.error === BUSY) {
-        await this.#wait(undefined, 'the channel is busy');
+        await this.#exchange.wait('the channel is busy');
         return;
       }
       await this.#refused(refusal, challenge);
@@ -283,7 +267,7 @@ export class Purchase {
       throw new PaymentError(
         'refused',
         `the server refused a ${what} (${code}) and charged nothing`,
-        payment.deposit > 0n,
+        payment.deposit > 0n || isDepositing(turn.channel),
         402,
       );
     }
@@ -292,12 +276,19 @@ export class Purchase {
 
   /** Whether a deposit was refused for a reason that another one would not have. */
   async #mended(turn: Turn, payment: KeptPayment, challenge: Challenge): Promise<boolean> {
-    if (!payment.deposit) return false;
-    const { till } = this.#means;
+    const { deposit } = turn.channel;
+    if (!payment.deposit || !deposit) return false;
+    const { till, now } = this.#means;
     if (challenge.error === DEPOSIT_BELOW_MINIMUM) {
-      if (!till.raiseFloor(payment.channelId)) return false;
-    } else if (challenge.error !== DEPOSIT_EXPIRED) return false;
-    await turn.keep({ ...turn.channel, deposit: undefined, shown: 0 });
+      const { channelId, terms } = payment;
+      const asked = challenge.offers.find(({ asset }) => asset === terms.asset) ?? terms;
+      if (!till.deposits.raiseFloor(channelId, deposit, asked)) return false;
+      await turn.keep(superseded(turn.channel), undefined, true);
+      return true;
+    }
+    const left = deposit.validBefore * 1000 - now();
+    if (challenge.error !== DEPOSIT_EXPIRED || left > EXPIRY_MARGIN * 1000) return false;
+    await this.#exchange.sleep(left); // servers want it to be good for a little longer
     return true;
   }
 
@@ -379,90 +370,20 @@ export class Purchase {
     this.#means.charged(receipt, open.deposit);
   }
 
-  /** Send the request, with its payment if there is one, again while the outcome is not known. */
-  async #present(token?: string): Promise<Response> {
-    for (;;) {
-      const headers = new Headers();
-      if (this.#payment) headers.set('payment-signature', this.#payment.header);
-      else if (token !== undefined) headers.set('xbyte-receipt', token);
-      if (this.#request.range) headers.set('range', this.#request.range);
-      const response = await this.#send(headers);
-      if (response && !UNDECIDED.has(response.status)) return response;
-      this.#ambiguous = true;
-      if (response) await discard(response);
-      const said = response ? `said ${response.status}` : 'does not answer';
-      await this.#wait(response, `the server ${said}`);
-    }
-  }
-
-  /** Send it once; no answer is `undefined`. */
-  async #send(headers: Headers): Promise<Response | undefined> {
-    const { signal } = this.#wire;
-    const one = new AbortController();
-    signal.throwIfAborted();
-    signal.addEventListener('abort', () => one.abort());
-    const timer = setTimeout(() => one.abort(), this.#means.patience.firstByte);
-    if (!this.#aborted) this.#request.onStart?.();
-    try {
-      return await this.#means.fetch(this.#url, {
-        headers,
-        cache: this.#payment ? 'no-store' : 'default',
-        redirect: this.#payment ? 'error' : 'follow',
-        signal: one.signal,
-      });
-    } catch {
-      signal.throwIfAborted();
-      return undefined;
-    } finally {
-      clearTimeout(timer);
-    }
+  /** Send the request with its payment, or with a receipt. */
+  async #present(receipt?: string): Promise<Response> {
+    const key = { payment: this.#payment?.header, receipt };
+    const { response, repeated } = await this.#exchange.ask(key);
+    if (repeated) this.#ambiguous = true;
+    return response;
   }
 
   /** The body, or `undefined` where it broke off. */
   async #read(response: Response): Promise<ArrayBuffer | undefined> {
-    const { onHeaders, onProgress, signal } = this.#request;
-    const total = lengthOf(response);
-    onHeaders?.(response, total);
-    const size = bytesOf(this.#request, response.status);
-    const body = new Body(size ?? total, size ?? MOST_BYTES);
-    let held = true;
-    const reader = response.body?.getReader();
-    try {
-      while (reader) {
-        const { done, value } = await unlessAborted(reader.read(), signal);
-        if (done) break;
-        held = body.add(value);
-        if (!held) break;
-        onProgress?.(body.length, total, value);
-      }
-    } catch {
-      reader?.cancel().catch(() => undefined);
-      signal?.throwIfAborted();
-      return undefined;
-    }
-    if (!held) {
-      reader?.cancel().catch(() => undefined);
-      if (size === undefined) throw tooLarge();
-      await this.#misdelivered(this.#payment, badDelivery('more', size));
-    }
-    return body.length < total ? undefined : body.bytes();
-  }
-
-  async #wait(response: Response | undefined, what: string): Promise<void> {
-    const { patience } = this.#means;
-    const said = response && retryAfter(response.headers);
-    this.#failures += 1;
-    if (said === undefined) this.#unguided += 1;
-    const wait = said
-      ? said * 1000
-      : Math.min(patience.firstWait * 2 ** (this.#failures - 1), patience.longestWait);
-    if (this.#unguided >= patience.tries || this.#waited + wait > patience.pending) {
-      const code = response?.status === 503 ? 'pending' : 'unreachable';
-      throw new PaymentError(code, `${what}; the same payment is good again later`, true);
-    }
-    this.#waited += wait;
-    const timer = new Promise((resolve) => setTimeout(resolve, wait));
-    await unlessAborted(timer, this.#wire.signal);
+    const bytes = await this.#exchange.read(response);
+    if (bytes !== 'more') return bytes;
+    const quoted = bytesOf(this.#request, response.status) ?? 0;
+    return this.#misdelivered(this.#payment, badDelivery('more', quoted));
   }
 
   /** A voucher that was never shown, or was not taken. */
@@ -524,10 +445,5 @@ export class Purchase {
 
   get #aborted(): boolean {
     return this.#request.signal?.aborted ?? false;
-  }
-
-  #abort(): void {
-    if (!this.#payment) this.#wire.abort();
-    else setTimeout(() => this.#wire.abort(), this.#means.patience.grace);
   }
 }

@@ -1,7 +1,13 @@
-import { gone, landed, overcharged, refused } from './channel';
+import { doubted, drained, gone, landed, overcharged, refused } from './channel';
 import type { Channel, OpenVoucher } from './channel';
-import { AMOUNT_MISMATCH, BELOW_CLAIMED, CHANNEL_NOT_FOUND, EXCEEDS_BALANCE } from './codes';
-import { least, most } from './money';
+import {
+  AMOUNT_MISMATCH,
+  BELOW_CLAIMED,
+  CHANNEL_NOT_FOUND,
+  DEPOSIT_BELOW_MINIMUM,
+  EXCEEDS_BALANCE,
+} from './codes';
+import { most } from './money';
 import type { Correction } from './wire';
 
 /**
@@ -42,13 +48,11 @@ export function after(channel: Channel, refusal: Refusal): Outcome {
     return { channel: left, verdict: 'refused' };
   }
   if (code === EXCEEDS_BALANCE || code === CHANNEL_NOT_FOUND) {
-    const balance = least(channel.balance, channel.charged);
-    const drained = { ...left, balance, known: true, unsure: false };
-    return { channel: drained, verdict: 'again' };
+    return { channel: drained(left), verdict: 'again' };
   }
   const voucher = channel.open.find((open) => open.identity === identity);
-  if (voucher?.deposit && channel.shown > 1) {
-    return { channel: landed(left, voucher.deposit), verdict: 'again' };
+  if (voucher?.deposit && channel.shown > 1 && code !== DEPOSIT_BELOW_MINIMUM) {
+    return { channel: doubted(left), verdict: 'again' };
   }
   return { channel: refusal.presentedBefore ? channel : left, verdict: 'refused' };
 }

@@ -11,6 +11,13 @@ export interface Limit {
   resumesAt?: number;
 }
 
+/** A limit of the budget was reached. */
+export class LimitReached extends Error {
+  constructor(readonly limit: Limit) {
+    super(`the limit of the budget (${limit.limit}) is reached`);
+  }
+}
+
 interface Moment {
   at: number;
   amount: bigint;

@@ -90,7 +90,8 @@ export function chainIdOf(network: string): number {
   return Number(found[1]);
 }
 
-function depositNonce(channelId: Hex, salt: Hex): Hex {
+/** What a token knows a deposit by (EIP-3009). */
+export function depositNonce(channelId: Hex, salt: Hex): Hex {
   const types = [{ type: 'bytes32' }, { type: 'uint256' }] as const;
   return keccak256(encodeAbiParameters(types, [channelId, BigInt(salt)]));
 }

@@ -45,6 +45,16 @@ export interface TypedData {
   message: Record<string, unknown>;
 }
 
+/** A network, for wallets that do not know it yet (EIP-3085). */
+export interface Chain {
+  id: number;
+  name: string;
+  /** Nodes that anybody may ask; without one its owner must add it by hand. */
+  rpcUrls: readonly string[];
+  /** What its gas is paid in (default: ether). */
+  currency?: { name: string; symbol: string; decimals: number };
+}
+
 /** Who deposits. `burner` signs silently, `injected` asks its owner. */
 export interface Wallet {
   readonly kind: 'injected' | 'burner';
@@ -58,6 +68,11 @@ export interface Wallet {
   switchChain(id: number): Promise<void>;
   /** Atomic units of a token; `rpcUrl` is needed where the wallet has no node of its own. */
   balance(asset: Hex, rpcUrl?: string): Promise<bigint>;
+  /**
+   * Whether the chain knows an authorization as used or cancelled (EIP-3009). Where nobody can say,
+   * a deposit that was refused counts until it expires.
+   */
+  isUsed?(asset: Hex, authorizer: Hex, nonce: Hex, rpcUrl?: string): Promise<boolean>;
 }
 
 /** The most that may be spent, in atomic units: by this page, and within any 60 seconds. */
@@ -173,7 +188,8 @@ export interface PayerEvents {
   spend: { amount: bigint; total: bigint; bytes: number; url: string; perMinute: bigint };
   /**
    * A limit is reached: it goes on when the budget is raised, or at `resumesAt` (ms). For
-   * `deposit`, `needed` more would lie in a channel where `spent` do and no more than `cap` may.
+   * `deposit`, `needed` more would lie in a channel where `spent` do and no more than `cap` may;
+   * with `resumesAt`, `spent` includes deposits that were refused and do not expire before that.
    */
   cap: {
     limit: 'total' | 'minute' | 'deposit';

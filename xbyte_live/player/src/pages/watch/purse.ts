@@ -1,65 +1,124 @@
-import { BurnerWallet } from '../../lib/burner';
-import { PaymentError } from '../../lib/errors';
-import { injectedWallets } from '../../lib/injected';
-import type { Wallet } from '../../lib/types';
-import type { Network } from './server';
+import type { Payer } from '../../lib/payer';
+import type { PayerEvents, Wallet } from '../../lib/types';
+import { byId, elementOf, say } from '../dom';
+import { cents, exact, price, short } from '../words';
+import type { Offer } from './offer';
+import { balanceOf, ready } from './wallets';
 
-/** A wallet one may choose. */
-export interface Choice {
-  id: string;
-  name: string;
-  about: string;
-  open(): Promise<Wallet>;
-}
+/** What a viewer owns, puts into channels and gets back out of them, in two lines with buttons. */
+export class Purse {
+  readonly topUpButton = elementOf(HTMLButtonElement, 'topup');
+  readonly refundButton = elementOf(HTMLButtonElement, 'close');
+  readonly #walletLine = byId('wallet-line');
+  readonly #channelLine = byId('channel-line');
+  #name = '';
+  #refunding = false;
 
-/** The wallets at hand: the test wallet where test money is handed out, then those installed. */
-export async function choices(network: Network): Promise<Choice[]> {
-  const found: Choice[] = [];
-  if (network.faucet_url) {
-    found.push({
-      id: 'burner',
-      name: 'Test wallet',
-      about: 'Made in this browser and filled with free test money',
-      open: async () => BurnerWallet.load(),
-    });
+  constructor(
+    private readonly payer: Payer,
+    private readonly offer: Offer,
+  ) {}
+
+  /** A refund is under way. */
+  get refunding(): boolean {
+    return this.#refunding;
   }
-  for (const [index, wallet] of (await injectedWallets()).entries()) {
-    found.push({
-      id: `injected-${index}`,
-      name: wallet.name,
-      about: `Asks you to sign once, on ${network.name}`,
-      open: async () => Promise.resolve(wallet),
-    });
-  }
-  return found;
-}
 
-/** Make a wallet ready to deposit: unlocked, on the right network, a test wallet filled. */
-export async function ready(wallet: Wallet, network: Network, deposit: bigint): Promise<void> {
-  await wallet.address();
-  if ((await wallet.chainId()) !== network.chain_id) {
-    await wallet.switchChain(network.chain_id).catch(() => undefined);
-    if ((await wallet.chainId()) !== network.chain_id) {
-      throw new PaymentError('wrong-network', '', true);
+  /** Pay from this wallet from now on. */
+  open(wallet: Wallet, name: string): void {
+    this.#name = name;
+    this.payer.wallet = wallet;
+    this.payer.resume();
+    this.topUpButton.disabled = this.refundButton.disabled = false;
+    void this.show();
+  }
+
+  async show(): Promise<void> {
+    const { wallet } = this.payer;
+    const { network } = this.offer;
+    if (!wallet || !network) return;
+    const address = await wallet.address();
+    const holds = await balanceOf(wallet, network).then(
+      (balance) => `, holds ${cents(balance)}${network.faucet_url ? ' of test money' : ''}`,
+      () => '',
+    );
+    say(this.#walletLine, `${this.#name} ${short(address)}${holds}`);
+    this.#walletLine.title = address;
+    await this.showChannel();
+  }
+
+  async showChannel(): Promise<void> {
+    const address = (await this.payer.wallet?.address())?.toLowerCase();
+    const mine = (await this.payer.channels()).filter(
+      ({ payer, network }) =>
+        payer.toLowerCase() === address && network === this.offer.network?.network,
+    );
+    const left = mine.reduce((sum, { refundable }) => sum + refundable, 0n);
+    if (mine.length > 0) this.#say(`In your channel: ${exact(left)} left, yours until you play it.`);
+  }
+
+  /** What an earlier visit left in channels can be had back before anything is agreed to. */
+  async showRest(): Promise<void> {
+    const rest = await this.#rest().catch(() => 0n);
+    if (rest === 0n || this.payer.wallet) return;
+    this.refundButton.disabled = false;
+    this.#say(`In your channel: ${exact(rest)} left from before, yours until you play it.`);
+  }
+
+  /** Tell of a deposit on its way. */
+  depositing({ amount, state }: PayerEvents['deposit']): void {
+    const telling = {
+      signing: `Your wallet is asked to sign a deposit of ${price(amount)} …`,
+      sent: `Depositing ${price(amount)}: the chain is being told …`,
+      done: `Deposited ${price(amount)}.`,
+    };
+    this.#say(telling[state]);
+    if (state === 'done') void this.show();
+  }
+
+  /** A deposit did not come about: tell no more of it. */
+  undo(): void {
+    this.#say('\u00a0');
+    void this.showChannel();
+  }
+
+  /** Have the wallet deposit with the next purchase; throws what keeps it from that. */
+  async topUp(): Promise<void> {
+    const { wallet } = this.payer;
+    const { network, deposit } = this.offer;
+    if (!wallet || !network) return;
+    this.topUpButton.setAttribute('aria-busy', 'true');
+    try {
+      await ready(wallet, network, deposit);
+      this.payer.topUp();
+      this.#say('The next segment brings a new deposit along.');
+    } finally {
+      this.topUpButton.removeAttribute('aria-busy');
     }
   }
-  if (wallet instanceof BurnerWallet && network.faucet_url) {
-    if ((await balanceOf(wallet, network)) < deposit) await wallet.fund(network.faucet_url);
+
+  /** Have all given back that was not played; throws where the server does not. */
+  async refund(): Promise<void> {
+    this.refundButton.setAttribute('aria-busy', 'true');
+    this.#refunding = true;
+    try {
+      const refunds = await this.payer.close();
+      const sum = refunds.reduce((total, { amount }) => total + amount, 0n);
+      await this.show();
+      this.#say(`${exact(sum)} went back to your wallet.`);
+      this.refundButton.disabled = (await this.#rest()) === 0n;
+    } finally {
+      this.#refunding = false;
+      this.refundButton.removeAttribute('aria-busy');
+    }
   }
-}
 
-/** What a wallet holds of the network's money, in atomic units. */
-export async function balanceOf(wallet: Wallet, network: Network): Promise<bigint> {
-  return wallet.balance(network.asset, network.rpc_url ?? undefined);
-}
+  async #rest(): Promise<bigint> {
+    const channels = await this.payer.channels();
+    return channels.reduce((sum, { refundable }) => sum + refundable, 0n);
+  }
 
-/** Ask the faucet for test money for any wallet. */
-export async function fill(wallet: Wallet, network: Network): Promise<void> {
-  if (!network.faucet_url) return;
-  const answer = await fetch(network.faucet_url, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ address: await wallet.address() }),
-  });
-  if (!answer.ok) throw new PaymentError('insufficient-funds', '', true, answer.status);
+  #say(text: string): void {
+    say(this.#channelLine, text);
+  }
 }

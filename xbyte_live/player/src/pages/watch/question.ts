@@ -2,8 +2,8 @@ import { PaymentError } from '../../lib/errors';
 import { byId, elementOf, made, say } from '../dom';
 import { price } from '../words';
 import { CapSlider } from './caps';
-import type { Choice } from './purse';
-import { told } from './trouble';
+import { told } from './told';
+import type { Choice } from './wallets';
 
 /** What is asked before the first cent. */
 export interface Asked {

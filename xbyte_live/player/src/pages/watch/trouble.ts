@@ -1,125 +1,130 @@
 import type { PaymentErrorCode } from '../../lib/errors';
-import { byId, made, say } from '../dom';
+import type { Payer } from '../../lib/payer';
+import type { PayerEvents } from '../../lib/types';
+import { byId } from '../dom';
+import type { Agreement } from './agreement';
+import type { Goods } from './goods';
+import type { Limits } from './limits';
+import type { Notice, WayOut } from './notice';
+import type { Offer } from './offer';
+import type { Purse } from './purse';
+import type { Server } from './server';
+import { byHand, fill, isUnknown } from './wallets';
 
-/** A way out of trouble. */
-export interface WayOut {
-  label: string;
-  act: () => void;
+const PATIENCE = 5_000; // milliseconds without anything to play until one asks why
+
+/** What is said where something goes wrong, and what can be done about it. */
+export class Trouble {
+  #drySince = Infinity; // milliseconds
+
+  constructor(
+    private readonly server: Server,
+    private readonly offer: Offer,
+    private readonly payer: Payer,
+    private readonly goods: Goods,
+    private readonly purse: Purse,
+    private readonly limits: Limits,
+    private readonly agreement: Agreement,
+    private readonly notice: Notice,
+  ) {}
+
+  /** The payer has told of it. */
+  ofPayer({ code, message, retryable }: PayerEvents['error']): void {
+    if (!this.agreement.stands && code === 'no-wallet') {
+      this.agreement.due();
+      return;
+    }
+    if (code === 'http' && !this.offer.isFile) return; // the player tells what that means for it
+    byId('spinner').hidden = true;
+    this.purse.undo();
+    if (isForGood(code, retryable)) this.goods.halt();
+    const ways = this.#waysOut(code, retryable);
+    const { network } = this.offer;
+    const text = code === 'unknown-network' && network ? byHand(network) : message;
+    this.notice.showPayers(code, ways, text);
+    if (code === 'pending' || code === 'unreachable') {
+      void this.server.ailment().then((found) => {
+        if (found && this.notice.code === code) this.notice.showPayers(found, ways);
+      });
+    }
+  }
+
+  /** The player has told of it: where it is what the payer told of, that one knows better. */
+  ofPlayer(code: 'unreachable' | 'unplayable' | 'gone'): void {
+    byId('spinner').hidden = true;
+    if (this.notice.isPayers) return;
+    this.notice.show(code, code === 'unplayable' ? [] : [this.#again]);
+  }
+
+  /** Nothing has come for long, and no one was asked for anything: say why, if the server knows. */
+  wonder(paused: boolean): void {
+    const { limits, payer, notice } = this;
+    const told = limits.reached || payer.waiting !== undefined || notice.code !== '';
+    const now = performance.now();
+    if (told || !this.agreement.stands || paused) this.#drySince = Infinity;
+    else if (this.#drySince === Infinity) this.#drySince = now;
+    else if (now - this.#drySince > PATIENCE) {
+      this.#drySince = Infinity;
+      void this.#diagnose();
+    }
+  }
+
+  /** It plays. */
+  over(): void {
+    this.#drySince = Infinity;
+    this.notice.clear('unreachable', 'gone', 'setup', 'offair', 'pending', 'facilitator');
+  }
+
+  async #diagnose(): Promise<void> {
+    const code = await this.server.ailment();
+    if (code && !this.notice.code) this.notice.show(code, [this.#again]);
+  }
+
+  get #again(): WayOut {
+    return { label: 'Try again', act: () => this.#retry() };
+  }
+
+  #retry(): void {
+    this.notice.clear();
+    this.payer.resume();
+    this.goods.retry();
+  }
+
+  #waysOut(code: PaymentErrorCode, retryable: boolean): WayOut[] {
+    const ways: WayOut[] = [];
+    const remedy = remedyOf(code, retryable);
+    const { network } = this.offer;
+    const { wallet } = this.payer;
+    const again = (): void => {
+      this.notice.clear();
+      if (remedy === 'deposit') this.payer.topUp();
+      this.#retry();
+    };
+    /** Try again once something is done, or say the same again, or why it cannot be done. */
+    const after = (done: Promise<void>): void =>
+      void done.then(again, (error: unknown) => {
+        if (isUnknown(error)) this.ofPayer(error);
+        else this.notice.showPayers(code, this.#waysOut(code, retryable));
+      });
+    if (code === 'insufficient-funds' && network?.faucet_url && wallet) {
+      ways.push({ label: 'Get test money', act: () => after(fill(wallet, network)) });
+    }
+    if (code === 'wrong-network' && network && wallet) {
+      ways.push({
+        label: `Switch to ${network.name}`,
+        act: () => after(wallet.switchChain(network.chain_id)),
+      });
+    } else if (remedy === 'new-price') {
+      ways.push({ label: 'See the new price', act: () => void this.agreement.askAnew() });
+    } else if (remedy !== 'none') {
+      ways.push({ label: code === 'wallet-changed' ? 'Pay from that one' : 'Try again', act: again });
+    }
+    if (WALLETS.has(code)) {
+      ways.push({ label: 'Another wallet', act: () => this.agreement.askAgain() });
+    }
+    return ways;
+  }
 }
-
-/** What went wrong in plain words. */
-export interface Told {
-  title: string;
-  text: string;
-}
-
-const TOLD: Record<string, Told> = {
-  'no-wallet': {
-    title: 'There is no wallet to pay with.',
-    text: 'Install one in this browser, such as MetaMask or Rabby, then choose it here.',
-  },
-  'wallet-rejected': {
-    title: 'The wallet was not allowed to sign.',
-    text: 'Nothing was charged. Without the deposit nothing can be bought: try again when you like.',
-  },
-  'wallet-failed': {
-    title: 'The wallet did not answer as it should.',
-    text: 'Nothing was charged. Unlock it and try again, or choose another one.',
-  },
-  'wrong-network': {
-    title: 'The wallet is on another network.',
-    text: 'Switch it to the network this server is paid on, then try again.',
-  },
-  'insufficient-funds': {
-    title: 'The wallet does not hold enough.',
-    text: 'Fill it up, or choose another wallet.',
-  },
-  'topup-needed': {
-    title: 'What you deposited is used up.',
-    text: 'Top up to go on; one signature does it.',
-  },
-  cap: {
-    title: 'Your cap is reached.',
-    text: 'Nothing more is bought until you raise it.',
-  },
-  'cap-minute': {
-    title: 'Your cap for a minute is reached.',
-    text: 'It goes on by itself when the minute is over, or at once if you raise it.',
-  },
-  'cap-deposit': {
-    title: 'The server wants a larger deposit than you agreed to.',
-    text: 'Nothing was deposited, and nothing is until you agree to it.',
-  },
-  'wallet-changed': {
-    title: 'The wallet shows another account.',
-    text: 'Nothing is paid from that one unless you say so.',
-  },
-  'too-large': {
-    title: 'It is too large for a page.',
-    text: 'Nothing was charged. Buy it with xbyte-live pay, which writes it to a file.',
-  },
-  overcharged: {
-    title: 'Stopped: the server claims more than you agreed to.',
-    text: 'Nothing more is signed. Your receipts below say what you did agree to; keep a copy.',
-  },
-  'price-raised': {
-    title: 'The price went up.',
-    text: 'Nothing was charged at the new price, and nothing is until you agree to it.',
-  },
-  'no-way-to-pay': {
-    title: 'This page cannot pay this server.',
-    text: 'It takes no payment channels on a network known here.',
-  },
-  pending: {
-    title: 'The server waits for the chain.',
-    text: 'Your payment is safe and is not made twice; it goes on as soon as the chain answers.',
-  },
-  unreachable: {
-    title: 'The server cannot be reached.',
-    text: 'Check your connection. A payment that was under way stays good.',
-  },
-  refused: {
-    title: 'The server refused the payment.',
-    text: 'Nothing was charged. Try again; if it stays like this, tell whoever runs the server.',
-  },
-  storage: {
-    title: 'This browser does not let the page keep your channel.',
-    text: 'Payments need its storage: leave private mode, or free some space.',
-  },
-  'bad-delivery': {
-    title: 'The bytes did not arrive whole.',
-    text: 'They are asked for again with the same payment, which is not charged twice.',
-  },
-  'no-refund': {
-    title: 'The server did not give the rest back.',
-    text: 'It is still yours, in the channel. Try again; if it stays like this, tell whoever runs the server.',
-  },
-  replaced: {
-    title: 'The file was replaced while you were buying it.',
-    text: 'What you have of the old one is of no use any more. Load the page again to see the new one.',
-  },
-  facilitator: {
-    title: 'The server cannot reach its payment service.',
-    text: 'No money has moved. It is tried again by itself; you can also wait and try later.',
-  },
-  gone: {
-    title: 'This part is not kept any more.',
-    text: 'Go on from what is live now.',
-  },
-  ended: { title: 'The broadcast has ended.', text: 'Thank you for watching.' },
-  offair: {
-    title: 'Nothing is on air at the moment.',
-    text: 'It begins here by itself as soon as somebody goes on air.',
-  },
-  unplayable: {
-    title: 'This browser cannot play this.',
-    text: 'Try another browser, or xbyte-live play with a player of your own.',
-  },
-  setup: {
-    title: 'The server does not answer.',
-    text: 'It may be restarting: try again in a moment.',
-  },
-};
 
 /** What helps where the payer is in trouble. */
 export type Remedy = 'deposit' | 'again' | 'new-price' | 'none';
@@ -130,7 +135,7 @@ const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
   'wallet-rejected',
   'wallet-failed',
   'wrong-network',
-  'refused', // where it can be tried again, it was a deposit
+  'unknown-network',
 ]);
 const FOR_GOOD: ReadonlySet<PaymentErrorCode> = new Set([
   'price-raised',
@@ -140,7 +145,17 @@ const FOR_GOOD: ReadonlySet<PaymentErrorCode> = new Set([
   'storage',
 ]);
 
-/** A deposit is ordered again only where it was one that failed. */
+const WALLETS: ReadonlySet<PaymentErrorCode> = new Set([
+  'no-wallet',
+  'wallet-rejected',
+  'wallet-failed',
+  'wallet-changed',
+  'wrong-network',
+  'unknown-network',
+  'insufficient-funds',
+]);
+
+/** A deposit is ordered again only where none was signed: one that was refused is still good. */
 export function remedyOf(code: PaymentErrorCode, retryable: boolean): Remedy {
   if (code === 'price-raised') return 'new-price';
   if (!retryable) return 'none';
@@ -150,43 +165,4 @@ export function remedyOf(code: PaymentErrorCode, retryable: boolean): Remedy {
 /** Whether each further purchase would fail alike, until something has changed. */
 export function isForGood(code: PaymentErrorCode, retryable: boolean): boolean {
   return !retryable && FOR_GOOD.has(code);
-}
-
-/** What to say of a code; of an unknown one, what came with it. */
-export function told(code: string, message = ''): Told {
-  return TOLD[code] ?? { title: 'That did not work.', text: message };
-}
-
-/** The one line under the player that says what is wrong, with ways out. */
-export class Notice {
-  readonly #box = byId('notice');
-  readonly #actions = byId('notice-actions');
-  #code = '';
-
-  get code(): string {
-    return this.#code;
-  }
-
-  show(code: string, ways: WayOut[] = [], message = ''): void {
-    const { title, text } = told(code, message);
-    this.#code = code;
-    this.#box.dataset.code = code;
-    say(byId('notice-title'), title);
-    say(byId('notice-text'), text);
-    this.#actions.replaceChildren(
-      ...ways.map(({ label, act }) => {
-        const button = made('button', label, { type: 'button', class: 'button button-small' });
-        button.addEventListener('click', act);
-        return button;
-      }),
-    );
-    this.#box.hidden = false;
-  }
-
-  /** Take it away; with codes, only if it says one of these. */
-  clear(...codes: string[]): void {
-    if (codes.length > 0 && !codes.includes(this.#code)) return;
-    this.#code = '';
-    this.#box.hidden = true;
-  }
 }

@@ -1,0 +1,107 @@
+import { KNOWN_ASSETS } from '../../lib/assets';
+import { parseAmount } from '../../lib/money';
+import type { Asset } from '../../lib/types';
+import { price, size } from '../words';
+import { usualCap } from './caps';
+import type { Asked } from './question';
+import { depositOf, perMinute, type Network, type Pricing, type Server } from './server';
+
+/** What is sold here, for how much, and on which network it is paid. */
+export class Offer {
+  /** Where its channels are, if that is known here. */
+  readonly network: Network | undefined;
+
+  private constructor(
+    private readonly server: Server,
+    private known: Pricing,
+    private readonly networks: readonly Network[],
+  ) {
+    this.network = networks.find(({ network }) =>
+      known.accepts.some((terms) => terms.scheme === 'batch-settlement' && terms.network === network),
+    );
+  }
+
+  static async of(server: Server): Promise<Offer> {
+    const [pricing, networks] = await Promise.all([server.pricing(), server.networks()]);
+    return new Offer(server, pricing, networks);
+  }
+
+  /** Read the price of now. */
+  async renew(): Promise<void> {
+    this.known = await this.server.pricing();
+  }
+
+  get pricing(): Pricing {
+    return this.known;
+  }
+
+  get isFile(): boolean {
+    return this.known.kind === 'object';
+  }
+
+  get isFree(): boolean {
+    return parseAmount(this.known.price_per_mb) === 0n;
+  }
+
+  /** What a minute costs at most; 0 where nobody knows. */
+  get perMinute(): bigint {
+    return perMinute(this.known);
+  }
+
+  /** About what a minute costs, or for a file the whole. */
+  get price(): bigint {
+    return this.isFile ? parseAmount(this.known.price_whole ?? '0') : this.perMinute;
+  }
+
+  /** Half an hour of it, or a file as a whole. */
+  get usualCap(): bigint {
+    return this.isFile ? this.price : usualCap(this.price);
+  }
+
+  get deposit(): bigint {
+    return depositOf(this.known);
+  }
+
+  /** What may be paid in: the well-known tokens, and those this server says it takes. */
+  get assets(): Asset[] {
+    const own = this.networks.flatMap(({ network, asset, symbol, decimals }) => {
+      const terms = this.known.accepts.find((each) => each.network === network);
+      if (!terms) return [];
+      const { name, version } = terms.extra;
+      return [{ network, address: asset, name, version, decimals, symbol }];
+    });
+    return [...own, ...KNOWN_ASSETS];
+  }
+
+  get rpcUrls(): Record<string, string> {
+    const urls = this.networks.flatMap(({ network, rpc_url }) => (rpc_url ? [[network, rpc_url]] : []));
+    return Object.fromEntries(urls) as Record<string, string>;
+  }
+
+  /** What to ask before the first cent; `before` is the price a MB that was agreed to earlier. */
+  question(cap: bigint, before: string | undefined): Asked {
+    const { known: pricing, isFile, price: cost } = this;
+    const free = pricing.preview_seconds ?? 0;
+    return {
+      heading: isFile ? `Buy ${pricing.name}?` : free ? 'Go on watching?' : 'Pay as you play?',
+      free: before
+        ? `It was $${before} a MB when you agreed. Nothing was charged at the new price.`
+        : free
+          ? 'The free part ends here. Nothing has been charged so far.'
+          : '',
+      figure: cost > 0n ? price(cost) : `$${pricing.price_per_mb}`,
+      unit: isFile
+        ? `for ${size(pricing.size ?? 0)}`
+        : cost > 0n
+          ? 'a minute, about'
+          : 'a MB of 1,048,576 bytes',
+      text: isFile
+        ? 'You pay once, for the bytes that are delivered.'
+        : `$${pricing.price_per_mb} a MB: each segment is paid when it is delivered, and never ` +
+          'more than that. Stop, and it stops.',
+      perMinute: isFile ? 0n : cost,
+      cap,
+      deposit: this.deposit,
+    };
+  }
+}
