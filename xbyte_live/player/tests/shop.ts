@@ -83,6 +83,15 @@ export class Shop {
     for (const account of this.accounts.values()) account.deliveries.clear();
   }
 
+  /** It lost its ledger; deposits lie in the channels still. */
+  loseLedger(): void {
+    for (const account of this.accounts.values()) {
+      account.charged = account.signed = 0n;
+      account.signature = '0x';
+      account.deliveries.clear();
+    }
+  }
+
   readonly fetch: typeof fetch = async (input, init = {}) => {
     const url = new URL(input instanceof Request ? input.url : input);
     const headers = new Headers(init.headers);
@@ -245,7 +254,9 @@ export class Shop {
           totalClaimed: '0',
           chargedCumulativeAmount: `${account.charged}`,
         },
-        voucherState: { signedMaxClaimable: `${account.signed}`, signature: account.signature },
+        ...(account.signature !== '0x' && {
+          voucherState: { signedMaxClaimable: `${account.signed}`, signature: account.signature },
+        }),
       };
     }
     const document = { x402Version: 2, error, resource: { url: '…' }, accepts: [terms] };

@@ -2,14 +2,13 @@ import { emptied, refundable, refunded, type Channel } from './channel';
 import { AMOUNT_MISMATCH, BELOW_CLAIMED, BUSY, REFUND_NOTHING } from './codes';
 import { PaymentError } from './errors';
 import { discard, unreachable } from './http';
-import { proves } from './proof';
+import { evidenceOf } from './proof';
 import type { Means } from './purchase';
 import { receiptOf } from './receipts';
 import { after } from './recovery';
 import { Turn } from './turns';
-import { chainIdOf } from './typed';
 import type { Hex, Refund, Terms } from './types';
-import { readChallenge, readCorrection, readRefund, retryAfter, type Challenge } from './wire';
+import { readChallenge, readRefund, retryAfter, type Challenge } from './wire';
 
 const TRIES = 6;
 const LONGEST_WAIT = 100_000; // milliseconds in all
@@ -123,20 +122,9 @@ export class Closing {
   }
 
   async #mend(turn: Turn, challenge: Challenge): Promise<void> {
-    const { channel } = turn;
-    const correction = readCorrection(challenge, channel.channelId);
-    const key = channel.config.payerAuthorizer;
-    const chainId = chainIdOf(channel.network);
-    const proven = correction
-      ? await proves(correction, channel.channelId, key, chainId)
-      : false;
-    const outcome = after(channel, {
-      code: challenge.error,
-      identity: '',
-      presentedBefore: false,
-      correction,
-      proven,
-    });
+    const { till } = this.#means;
+    const evidence = await evidenceOf(challenge, turn.channel, async (of) => till.onChain(of));
+    const outcome = after(turn.channel, { ...evidence, identity: '', presentedBefore: false });
     if (outcome.verdict === 'refused') {
       throw new PaymentError('refused', `the server does not refund (${challenge.error})`);
     }

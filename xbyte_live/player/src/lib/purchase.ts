@@ -20,12 +20,10 @@ import { LimitReached } from './spending';
 import type { Context, Till } from './till';
 import { Turn } from './turns';
 import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable } from './http';
-import { proves } from './proof';
+import { evidenceOf } from './proof';
 import type { PaidRequest, PaidResponse, Receipt, Terms } from './types';
-import { chainIdOf } from './typed';
 import {
   readChallenge,
-  readCorrection,
   readTaken,
   readToken,
   type Challenge,
@@ -240,16 +238,12 @@ export class Purchase {
       if (payment.charged) await this.#misdelivered(payment, lost());
       return;
     }
-    const correction = readCorrection(challenge, payment.channelId);
-    const { config, network } = turn.channel;
-    const key = config.payerAuthorizer;
-    const proven = correction
-      ? await proves(correction, payment.channelId, key, chainIdOf(network))
-      : false;
+    const { till } = this.#means;
+    const evidence = await evidenceOf(challenge, turn.channel, async (of) => till.onChain(of));
     const presentedBefore = this.#inherited || this.#ambiguous;
     const { identity } = payment;
     const outcome = await this.#caught(turn, (channel) =>
-      after(channel, { code: challenge.error, identity, presentedBefore, correction, proven }),
+      after(channel, { ...evidence, identity, presentedBefore }),
     );
     await turn.keep(outcome.channel);
     if (outcome.charged) this.#count(turn, outcome.charged, { charged: outcome.charged.amount });

@@ -12,6 +12,7 @@ import { Deposits, depositWire, type Teller } from './deposits';
 import { PaymentError } from './errors';
 import { type Key, loadKey } from './keys';
 import { LimitReached, type Limit, type Spending } from './spending';
+import { askChannel, type OnChain } from './rpc';
 import type { ChannelStore, KeptPayment } from './store';
 import type { Turn } from './turns';
 import { chainIdOf, channelIdOf, voucherDigest } from './typed';
@@ -132,6 +133,12 @@ export class Till {
       giveBack();
       throw error;
     }
+  }
+
+  /** How a channel stands on the chain, where a node is known and says so. */
+  async onChain({ network, channelId }: Channel): Promise<OnChain | undefined> {
+    const rpcUrl = this.#teller.rpcUrl(network);
+    return rpcUrl ? askChannel(rpcUrl, channelId) : undefined;
   }
 
   /** The header of a refund of all that was not charged. */
