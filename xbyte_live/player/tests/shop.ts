@@ -36,7 +36,7 @@ interface Payload {
 /**
  * What may go wrong, one for each request with a payment: `drop` (no answer, not charged),
  * `charge+drop`, `long` (charged, and the body is much longer), `short` (charged, a byte is missing), `503`, `charge+503`, `hang` and `charge+hang` (until aborted), `busy`, `break`
- * (charged, and the body breaks off), `overcharge`, `steal` (charged, and the 402 claims more than
+ * (charged, and the body breaks off), `stall` (charged, and the body stops half way), `overcharge`, `steal` (charged, and the 402 claims more than
  * was signed), `refuse:CODE`.
  */
 export type Fault = string;
@@ -272,7 +272,7 @@ export class Shop {
     paid?: string,
     fault: Fault = '',
   ): Response {
-    const broken = fault === 'break';
+    const broken = fault === 'break' || fault === 'stall';
     if (fault === 'short') file = file.subarray(1);
     const headers = new Headers();
     if (fault !== 'long') headers.set('content-length', `${file.byteLength}`);
@@ -286,8 +286,10 @@ export class Shop {
           pulls += 1;
           count();
           if (pulls === 1 || (fault === 'long' && pulls < 50)) controller.enqueue(broken ? half : file);
+          else if (fault === 'stall') return new Promise<void>(() => undefined);
           else if (broken) controller.error(new TypeError('network'));
           else controller.close();
+          return undefined;
         },
       },
       { highWaterMark: 0 },

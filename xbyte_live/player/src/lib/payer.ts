@@ -92,6 +92,7 @@ export class Payer extends EventTarget {
     const now = options.now ?? Date.now;
     const get = options.fetch ?? globalThis.fetch.bind(globalThis);
     const assets = options.assets ?? KNOWN_ASSETS;
+    const patience = { ...PATIENCE, ...options.patience };
     this.maxPerMb = options.maxPerMb;
     this.#wallet = options.wallet;
     this.#deposit = options.deposit ?? ((suggested) => suggested);
@@ -110,10 +111,10 @@ export class Payer extends EventTarget {
     this.#means = {
       store: this.#store,
       till: this.#till,
-      offers: new Offers(assets, get),
+      offers: new Offers(assets, get, patience.firstByte),
       fetch: get,
       now,
-      patience: { ...PATIENCE, ...options.patience },
+      patience,
       resources: new Map(),
       charged: (receipt, deposit) => this.#charged(receipt, deposit),
       agreed: () => this.maxPerMb,

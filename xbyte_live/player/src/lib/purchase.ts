@@ -176,7 +176,7 @@ export class Purchase {
     if (ahead?.terms) offers.learn(item, [ahead.terms]);
     let known = offers.of(item, amount);
     if (known.length === 0 && pricing !== undefined) {
-      await offers.ask(item, pricing);
+      await unlessAborted(offers.ask(item, pricing), this.#request.signal);
       known = offers.of(item, amount);
     }
     if (known.length > 0) await this.#sign(known);
