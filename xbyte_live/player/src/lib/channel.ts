@@ -284,10 +284,29 @@ export function refunded(channel: Channel, amount: bigint): Channel {
   return { ...emptied(channel), balance };
 }
 
+/** The channel after its server was caught at claiming too much: nothing more is paid to it. */
+export function caught(channel: Channel, what: string): Channel {
+  return { ...channel, wrong: 0, fault: what };
+}
+
+/** What nothing more is signed for; a misdelivery its owner may forgive. */
+export function faultOf(channel: Channel): PaymentError | undefined {
+  const { channelId, fault, wrong = 0 } = channel;
+  if (!fault) return undefined;
+  const code = wrong < MOST_WRONG ? 'overcharged' : 'misdelivered';
+  return new PaymentError(code, fault, false, 0, { channelId });
+}
+
+/** The channel whose owner forgives that what was paid for did not come. */
+export function forgiven(channel: Channel): Channel {
+  return faultOf(channel)?.code === 'misdelivered' ? { ...channel, wrong: 0, fault: '' } : channel;
+}
+
 /** The channel after what was paid for did not come: its server is given one more chance. */
 export function misdelivered(channel: Channel, what: string): Channel {
+  if (channel.fault) return channel;
   const wrong = (channel.wrong ?? 0) + 1;
-  const fault = wrong < MOST_WRONG ? channel.fault : `${what}, once more; nothing more is paid to it`;
+  const fault = wrong < MOST_WRONG ? '' : `${what}, once more; nothing more is paid to it`;
   return { ...channel, wrong, fault };
 }
 
@@ -304,6 +323,7 @@ export function overcharged(what: string): PaymentError {
 
 /** A channel for people. */
 export function viewOf(channel: Channel): ChannelView {
+  const fault = faultOf(channel);
   return {
     channelId: channel.channelId,
     network: channel.network,
@@ -315,7 +335,7 @@ export function viewOf(channel: Channel): ChannelView {
     balance: channel.balance,
     refundable: refundable(channel),
     depositing: channel.deposit?.amount ?? 0n,
-    ...(channel.fault && { fault: channel.fault }),
+    ...(fault && { fault: fault.message, faultCode: fault.code }),
   };
 }
 

@@ -1,6 +1,6 @@
 import { Account } from './account';
 import { KNOWN_ASSETS } from './assets';
-import { viewOf } from './channel';
+import { forgiven, viewOf } from './channel';
 import { Closing } from './closing';
 import type { Teller } from './deposits';
 import { PaymentError, type PaymentErrorCode } from './errors';
@@ -10,6 +10,7 @@ import { Paused, Purchase, type Delivery, type Means } from './purchase';
 import { LimitReached, Spending, type Limit } from './spending';
 import { IndexedDbStore, unlessAborted, type ChannelStore } from './store';
 import { Till } from './till';
+import { Turn } from './turns';
 import type {
   Asset,
   Budget,
@@ -213,6 +214,20 @@ export class Payer extends EventTarget {
     }
   }
 
+  /** Pay a server again that twice in a row handed over what was not paid for, or all such. */
+  async trustAgain(channelId?: Hex): Promise<void> {
+    for (const channel of await this.#store.channels()) {
+      if (channelId !== undefined && channel.channelId !== channelId) continue;
+      if (forgiven(channel) === channel) continue;
+      const turn = await Turn.take(this.#store, channel);
+      try {
+        await turn.keep(forgiven(turn.channel), undefined, true);
+      } finally {
+        turn.release();
+      }
+    }
+  }
+
   override addEventListener<K extends keyof PayerEvents>(
     type: K,
     listener: (event: CustomEvent<PayerEvents[K]>) => void,
@@ -309,8 +324,8 @@ export class Payer extends EventTarget {
 
   #report(error: unknown): void {
     if (!(error instanceof PaymentError)) return;
-    const { code, message, retryable } = error;
-    this.#tell('error', { code, message, retryable });
+    const { code, message, retryable, channelId } = error;
+    this.#tell('error', { code, message, retryable, ...(channelId && { channelId }) });
   }
 
   /** Dispatch an event; false if a listener prevented what comes next. */

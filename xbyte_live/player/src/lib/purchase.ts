@@ -1,6 +1,8 @@
 import { bytesOf, ceilingOf, MOST_BYTES, priceRaised } from './bounds';
 import {
+  caught,
   confirmed,
+  faultOf,
   isOpen,
   misdelivered,
   refused,
@@ -158,7 +160,9 @@ export class Purchase {
       return;
     }
     this.#turn = await Turn.take(store, channel, this.#request.signal);
-    if (this.#turn.channel.gone.includes(kept.identity) || this.#turn.channel.fault) {
+    const fault = faultOf(this.#turn.channel);
+    if (fault?.code === 'misdelivered') throw fault; // what was paid for is there once it is forgiven
+    if (this.#turn.channel.gone.includes(kept.identity) || fault) {
       await store.dropPayment(kept);
       this.#endTurn();
       return;
@@ -352,7 +356,7 @@ export class Purchase {
     const channel = await this.#means.store.channel(payment.channelId);
     if (!channel?.wrong) return;
     const turn = await this.#ownTurn(payment);
-    await turn.keep({ ...turn.channel, wrong: 0 });
+    if (!turn.channel.fault) await turn.keep({ ...turn.channel, wrong: 0 });
     this.#endTurn();
   }
 
@@ -403,7 +407,7 @@ export class Purchase {
       return learn(turn.channel);
     } catch (error) {
       if (error instanceof PaymentError && error.code === 'overcharged') {
-        await turn.keep({ ...turn.channel, fault: error.message }, undefined, true);
+        await turn.keep(caught(turn.channel, error.message), undefined, true);
       }
       throw error;
     }

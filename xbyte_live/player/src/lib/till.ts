@@ -2,6 +2,7 @@ import type { Account } from './account';
 import { assetOf } from './assets';
 import {
   atStake,
+  faultOf,
   newChannel,
   presented,
   withoutExpired,
@@ -106,7 +107,8 @@ export class Till {
     signal?: AbortSignal,
   ): Promise<KeptPayment> {
     const before = withoutExpired(turn.channel, Math.floor(this.#now() / 1000));
-    if (before.fault) throw new PaymentError('overcharged', before.fault);
+    const fault = faultOf(before);
+    if (fault) throw fault;
     this.#require(terms, before);
     const wallet = this.#wallet();
     const { channel, deposit } = await this.deposits.due(turn, before, terms, wallet, signal);
