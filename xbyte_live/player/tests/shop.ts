@@ -1,6 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import { recoverAddress } from 'viem/utils';
-import { AMOUNT_MISMATCH, BUSY, CHANNEL_NOT_FOUND, EXCEEDS_BALANCE } from '../src/lib/codes';
+import {
+  AMOUNT_MISMATCH,
+  BUSY,
+  CHANNEL_NOT_FOUND,
+  DEPOSIT_EXPIRED,
+  EXCEEDS_BALANCE,
+} from '../src/lib/codes';
 import { amountFor } from '../src/lib/money';
 import { channelIdOf, depositData, hashOf, voucherDigest } from '../src/lib/typed';
 import type { ChannelConfig, Hex, Terms } from '../src/lib/types';
@@ -45,6 +51,9 @@ export type Fault = string;
 export class Shop {
   price = 1_048_576n; // a unit a byte
   minDeposit = 10_000n;
+  validFor = 300; // seconds
+  /** Its clock, in milliseconds, where it looks at it. */
+  now?: () => number;
   payTo: Hex = PAYEE;
   readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
   readonly accounts = new Map<Hex, Account>();
@@ -146,7 +155,7 @@ export class Shop {
       asset: ASSET,
       amount: amount.toString(),
       payTo: this.payTo,
-      maxTimeoutSeconds: 300,
+      maxTimeoutSeconds: this.validFor,
       extra: {
         name: 'USDC',
         version: '2',
@@ -230,6 +239,7 @@ export class Shop {
   ): Promise<string | undefined> {
     const { validBefore, salt, signature } = deposit.authorization.erc3009Authorization;
     if (account.deposits.has(salt)) return undefined;
+    if (Number(validBefore) * 1000 < (this.now?.() ?? 0)) return DEPOSIT_EXPIRED;
     const amount = BigInt(deposit.amount);
     const data = depositData(
       { address: ASSET, name: 'USDC', version: '2', chainId: CHAIN },

@@ -17,6 +17,7 @@ export type PaymentErrorCode =
   | 'price-raised'
   | 'no-way-to-pay'
   | 'refused'
+  | 'wrong-clock'
   | 'pending'
   | 'unreachable'
   | 'charged-before'

@@ -35,6 +35,7 @@ const FOR_THE_OWNER: ReadonlySet<PaymentErrorCode> = new Set([
   'unknown-network',
   'insufficient-funds',
   'topup-needed',
+  'wrong-clock',
 ]);
 
 export interface PayerOptions {

@@ -8,6 +8,7 @@ import {
   refused,
   superseded,
   type Channel,
+  type DepositOrder,
   type OpenVoucher,
 } from './channel';
 import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from './codes';
@@ -21,7 +22,7 @@ import { unlessAborted, type ChannelStore, type KeptPayment } from './store';
 import { LimitReached } from './spending';
 import type { Context, Till } from './till';
 import { Turn } from './turns';
-import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable } from './http';
+import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable, wrongClock } from './http';
 import { evidenceOf } from './proof';
 import type { PaidRequest, PaidResponse, Receipt, Terms } from './types';
 import {
@@ -77,6 +78,7 @@ export class Purchase {
   #inherited = false;
   #ambiguous = false; // the payment was presented, and not decided on
   #answers = 0;
+  #expired = false; // a deposit was, and another one was signed
   #receipt: Receipt | undefined;
 
   constructor(means: Means, url: string, request: PaidRequest) {
@@ -246,6 +248,7 @@ export class Purchase {
     const evidence = await evidenceOf(challenge, turn.channel, async (of) => till.onChain(of));
     const presentedBefore = this.#inherited || this.#ambiguous;
     const { identity } = payment;
+    const order = payment.deposit ? turn.channel.deposit : undefined;
     const outcome = await this.#caught(turn, (channel) =>
       after(channel, { ...evidence, identity, presentedBefore }),
     );
@@ -255,10 +258,13 @@ export class Purchase {
       await store.dropPayment(payment);
       await this.#misdelivered(payment, lost());
     }
-    const again = outcome.verdict === 'again' || (await this.#mended(turn, payment, challenge));
+    const mended = order !== undefined && (await this.#mended(turn, payment, order, challenge));
+    const again = outcome.verdict === 'again' || mended;
+    const expired = order !== undefined && challenge.error === DEPOSIT_EXPIRED && !mended;
     const hopeless = presentedBefore || stillOffered(challenge, payment.terms);
-    if ((!again && hopeless) || ++this.#answers >= MOST_ANSWERS) {
+    if (expired || (!again && hopeless) || ++this.#answers >= MOST_ANSWERS) {
       if (!presentedBefore) await store.dropPayment(payment);
+      if (expired) throw wrongClock();
       const code = challenge.error || 'payment_required';
       const what = payment.deposit ? 'deposit' : 'voucher';
       throw new PaymentError(
@@ -272,19 +278,24 @@ export class Purchase {
   }
 
   /** Whether a deposit was refused for a reason that another one would not have. */
-  async #mended(turn: Turn, payment: KeptPayment, challenge: Challenge): Promise<boolean> {
-    const { deposit } = turn.channel;
-    if (!payment.deposit || !deposit) return false;
+  async #mended(
+    turn: Turn,
+    payment: KeptPayment,
+    order: DepositOrder,
+    challenge: Challenge,
+  ): Promise<boolean> {
     const { till, now } = this.#means;
     if (challenge.error === DEPOSIT_BELOW_MINIMUM) {
       const { channelId, terms } = payment;
       const asked = challenge.offers.find(({ asset }) => asset === terms.asset) ?? terms;
-      if (!till.deposits.raiseFloor(channelId, deposit, asked)) return false;
+      if (!till.deposits.raiseFloor(channelId, order, asked)) return false;
       await turn.keep(superseded(turn.channel), undefined, true);
       return true;
     }
-    const left = deposit.validBefore * 1000 - now();
+    const left = order.validBefore * 1000 - now();
     if (challenge.error !== DEPOSIT_EXPIRED || left > EXPIRY_MARGIN * 1000) return false;
+    if (this.#expired) return false;
+    this.#expired = true;
     await this.#exchange.sleep(left); // servers want it to be good for a little longer
     return true;
   }

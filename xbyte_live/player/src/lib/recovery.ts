@@ -14,11 +14,14 @@ import {
   BELOW_CLAIMED,
   CHANNEL_NOT_FOUND,
   DEPOSIT_BELOW_MINIMUM,
+  DEPOSIT_EXPIRED,
   EXCEEDS_BALANCE,
 } from './codes';
 import { most } from './money';
 import type { Evidence } from './proof';
 import type { Correction } from './wire';
+
+const UNTAKEN = new Set([DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED]); // a deposit has not come in
 
 /**
  * What became of a voucher that got a 402. `charged`: it was taken before; `again`: it was not,
@@ -56,7 +59,7 @@ export function after(channel: Channel, refusal: Refusal): Outcome {
   if (code === CHANNEL_NOT_FOUND) return notFound(channel, refusal);
   if (code === EXCEEDS_BALANCE) return { channel: drained(left), verdict: 'again' };
   const voucher = channel.open.find((open) => open.identity === identity);
-  if (voucher?.deposit && channel.shown > 1 && code !== DEPOSIT_BELOW_MINIMUM) {
+  if (voucher?.deposit && channel.shown > 1 && !UNTAKEN.has(code)) {
     return { channel: doubted(left), verdict: 'again' };
   }
   return { channel: refusal.presentedBefore ? channel : left, verdict: 'refused' };

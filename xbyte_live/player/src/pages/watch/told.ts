@@ -85,6 +85,10 @@ const TOLD: Record<string, Told> = {
     title: 'The server refused the payment.',
     text: 'Nothing was charged. Try again; if it stays like this, tell whoever runs the server.',
   },
+  'wrong-clock': {
+    title: 'The clock of this device is wrong.',
+    text: 'By it the server takes your deposit for expired. Nothing was charged: set the clock, then try again.',
+  },
   storage: {
     title: 'This browser does not let the page keep your channel.',
     text: 'Payments need its storage: leave private mode, or free some space.',
