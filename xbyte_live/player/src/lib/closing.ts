@@ -18,6 +18,13 @@ import { readChallenge, readRefund, retryAfter, type Challenge } from './wire';
 
 const TRIES = 6;
 
+/** Which channels to refund: those of a payer or, without one, all; or those that are named. */
+export interface Which {
+  payer?: Hex | undefined;
+  named?: readonly Hex[] | undefined;
+  url?: string | undefined;
+}
+
 /** Gets money back out of channels, by their servers. */
 export class Closing {
   readonly #means: Means;
@@ -27,15 +34,11 @@ export class Closing {
   }
 
   /** Refund what can be had back; throws `PaymentError` when that fails for all there is. */
-  async refundAll(
-    payer: Hex | undefined,
-    only: { channelId?: Hex; url?: string } = {},
-  ): Promise<Refund[]> {
+  async refundAll({ payer, named, url }: Which): Promise<Refund[]> {
     const { store } = this.#means;
     const channels = (await store.channels()).filter(
       (channel) =>
-        (only.channelId === undefined || channel.channelId === only.channelId) &&
-        isOf(channel, only.channelId === undefined ? payer : undefined) &&
+        (named?.includes(channel.channelId) ?? isOf(channel, payer)) &&
         returnable(channel, Infinity) > 0n,
     );
     const refunds: Refund[] = [];
@@ -45,9 +48,9 @@ export class Closing {
       try {
         await this.#look(turn);
         const { returned = 0n } = turn.channel;
-        const named = only.channelId !== undefined && returned > 0n;
-        if (!named && refundable(turn.channel) === 0n) continue;
-        const refund = await this.#refund(turn, placesOf(turn.channel, only.url));
+        const again = named !== undefined && returned > 0n;
+        if (!again && refundable(turn.channel) === 0n) continue;
+        const refund = await this.#refund(turn, placesOf(turn.channel, url));
         if (refund) refunds.push(refund);
       } catch (error) {
         failures.push(error);
