@@ -135,6 +135,27 @@ describe('prices', () => {
     expect((await payer.fetchPaid(first)).amount).toBe(2000n);
   });
 
+  it('that were raised are told as they are asked for', async () => {
+    const { shop, payer, of } = setUp({ maxPerMb: 1_048_576n });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.price *= 2n;
+    const amount = 2000n;
+    for (const [request, asked] of [
+      [{ ahead: { bytes: 1000, amount } }, { amount, bytes: 1000 }], // the playlist says so
+      [ahead(1000), { amount, bytes: 1000 }], // its 402 does
+      [{ range: 'bytes=0-99' }, { amount: 200n, bytes: 100 }],
+      [{ atMost: 1n }, { amount }],
+      [{}, undefined], // it is not asked: nothing says how large it is
+    ] as const) {
+      await expect(payer.fetchPaid(url, request)).rejects.toMatchObject({
+        code: 'price-raised',
+        asked,
+      });
+      expect(of('error').at(-1)?.asked).toEqual(asked);
+    }
+    expect(shop.charged).toBe(0n);
+  });
+
   it('holds to the least that anyone agreed to', async () => {
     const { shop, payer } = setUp({ maxPerMb: 1_048_576n });
     const url = shop.add('/hls/a/source/0.ts', 1000);
@@ -855,7 +876,9 @@ describe('a deposit that was refused', () => {
   it('is not signed anew for a server that calls it expired before it is', async () => {
     const { shop, wallet, load, attempt } = refusing({ total: 1_000_000n });
     shop.faults.push(...Array.from({ length: 99 }, () => `refuse:${DEPOSIT_EXPIRED}`));
-    for (let loads = 0; loads < 3; loads += 1) expect(await attempt(load())).toBe('refused');
+    for (let loads = 0; loads < 3; loads += 1) {
+      expect(await attempt(load())).toBe('wrong-clock');
+    }
     expect(wallet.asked).toHaveLength(1);
   });
 
@@ -995,6 +1018,20 @@ describe('closing', () => {
     const another = setUp({ store }, shop).payer;
     expect(await another.close()).toEqual([]);
     expect(await another.close({ channelId: channel?.channelId ?? '0x' })).toHaveLength(1);
+  });
+
+  it('is of what is named, whoever deposited it, though the wallet is locked', async () => {
+    const { shop, payer, store } = setUp({ wallet: new AskingWallet() });
+    const other = setUp({ store }, shop).payer;
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    await other.fetchPaid(shop.add('/hls/a/source/1.ts', 500), ahead(500));
+    const locked = new AskingWallet();
+    locked.locked = true;
+    const since = setUp({ store, wallet: locked }, shop).payer;
+    const rest = (await since.channels()).filter(({ refundable }) => refundable > 0n);
+    const refunds = await since.close({ channelIds: rest.map(({ channelId }) => channelId) });
+    expect(refunds.map(({ amount }) => amount).sort()).toEqual([9000n, 9500n]);
+    expect(await since.close({ channelIds: [] })).toEqual([]);
   });
 
   it('tells what a withdrawal on chain needs', async () => {

@@ -38,7 +38,9 @@ export interface DepositOrder {
  * before may have. Of those that have not expired, `brought` are in the balance, `loose` are not:
  * servers may still take these. `wrong` counts deliveries in a row that were not what was paid for.
  * `known` is false until the server has said how it stands. `urls` are of what was bought last,
- * newest first.
+ * newest first. Where its server began anew, `forgot` is the most that it may have charged before,
+ * and `counted` the highest ceiling signed since, from which on more counts against budgets.
+ * `returned` is what its server says went back, or is not there, and the chain did not show.
  */
 export interface Channel {
   channelId: Hex;
@@ -59,6 +61,9 @@ export interface Channel {
   unsure: boolean;
   wrong?: number;
   fault: string;
+  forgot?: bigint;
+  counted?: bigint | undefined;
+  returned?: bigint;
 }
 
 /** A channel before anything is known of it. */
@@ -81,9 +86,17 @@ export function newChannel(channelId: Hex, network: string, config: ChannelConfi
   };
 }
 
-/** How much more than before the server may claim once it has a voucher for `amount` more. */
-export function atStake(channel: Channel, amount: bigint): bigint {
-  return most(0n, channel.charged + amount - channel.signed);
+/**
+ * How much a voucher for `amount` more counts against budgets: how much more than before the server
+ * may claim once it has it, or all of it where the server began anew.
+ */
+export function atStake({ charged, signed, counted = signed }: Channel, amount: bigint): bigint {
+  return most(0n, charged + amount - counted);
+}
+
+/** The ceiling from which on more counts, where the server goes on from a lower total. */
+export function countedFrom({ charged, signed, counted = signed }: Channel, total: bigint): bigint {
+  return total + most(0n, counted - charged);
 }
 
 /** What the server can give back: all that it did not charge. */
@@ -166,6 +179,7 @@ export function presented(
     ...channel,
     urls: urls.slice(0, 4),
     signed: most(channel.signed, voucher.ceiling),
+    ...(channel.counted !== undefined && { counted: most(channel.counted, voucher.ceiling) }),
     serial: channel.serial + 1,
     open: [...channel.open, voucher].slice(-MOST_REMEMBERED),
     shown: channel.shown + (deposit ? 1 : 0),
@@ -228,12 +242,31 @@ export function drained(channel: Channel): Channel {
   const again = deposit ?? brought.at(-1) ?? loose.findLast(({ small }) => !small);
   const others = (orders: readonly DepositOrder[]): DepositOrder[] =>
     orders.filter((order) => order !== again);
+  const held = again && brought.includes(again) ? again.amount : 0n;
   return {
     ...emptied({ ...channel, brought: others(brought), loose: others(loose) }),
+    returned: (channel.returned ?? 0n) + most(0n, refundable(channel) - held),
     known: true,
     unsure: false,
     deposit: again,
     shown: again ? Math.max(1, shown) : 0,
+  };
+}
+
+/**
+ * The channel whose server knows no more than `charged` of what it charged. It may claim what was
+ * signed before; that it knew of that is remembered, should it come to know it again.
+ */
+export function begunAnew(channel: Channel, charged: bigint): Channel {
+  const ceilings = channel.open.map(({ ceiling }) => ceiling);
+  return {
+    ...channel,
+    charged,
+    counted: countedFrom(channel, charged),
+    forgot: most(channel.forgot ?? 0n, channel.charged, ...ceilings),
+    known: true,
+    open: [],
+    gone: gone(channel, channel.open),
   };
 }
 
@@ -254,16 +287,51 @@ export function refused(channel: Channel, identity: string): Channel {
   };
 }
 
-/** The channel after `amount` went back to the payer. */
+/** The channel after its server said that `amount` went back to the payer. */
 export function refunded(channel: Channel, amount: bigint): Channel {
   const balance = most(channel.charged, channel.balance - amount);
-  return { ...emptied(channel), balance };
+  const { returned = 0n } = channel;
+  const rest = refundable(channel);
+  const unheard = most(0n, amount - rest - returned); // of a deposit that was not seen to arrive
+  return { ...emptied(channel), balance, returned: returned + least(amount, rest) + unheard };
+}
+
+/** The most that can have gone back, at a Unix time in seconds. */
+export function returnable(channel: Channel, now: number): bigint {
+  const orders = atLarge(channel, now).reduce((sum, { amount }) => sum + amount, 0n);
+  return refundable(channel) + (channel.returned ?? 0n) + orders;
+}
+
+/** The channel whose balance is said to be `onChain`: what did not go back lies in it still. */
+export function settledWith(channel: Channel, onChain: bigint): Channel {
+  const { balance, returned = 0n } = channel;
+  const there = most(balance, least(onChain, balance + returned));
+  return { ...channel, balance: there, returned: 0n };
+}
+
+/** The channel after its server was caught at claiming too much: nothing more is paid to it. */
+export function caught(channel: Channel, what: string): Channel {
+  return { ...channel, wrong: 0, fault: what };
+}
+
+/** What nothing more is signed for; a misdelivery its owner may forgive. */
+export function faultOf(channel: Channel): PaymentError | undefined {
+  const { channelId, fault, wrong = 0 } = channel;
+  if (!fault) return undefined;
+  const code = wrong < MOST_WRONG ? 'overcharged' : 'misdelivered';
+  return new PaymentError(code, fault, false, 0, { channelId });
+}
+
+/** The channel whose owner forgives that what was paid for did not come. */
+export function forgiven(channel: Channel): Channel {
+  return faultOf(channel)?.code === 'misdelivered' ? { ...channel, wrong: 0, fault: '' } : channel;
 }
 
 /** The channel after what was paid for did not come: its server is given one more chance. */
 export function misdelivered(channel: Channel, what: string): Channel {
+  if (channel.fault) return channel;
   const wrong = (channel.wrong ?? 0) + 1;
-  const fault = wrong < MOST_WRONG ? channel.fault : `${what}, once more; nothing more is paid to it`;
+  const fault = wrong < MOST_WRONG ? '' : `${what}, once more; nothing more is paid to it`;
   return { ...channel, wrong, fault };
 }
 
@@ -280,6 +348,7 @@ export function overcharged(what: string): PaymentError {
 
 /** A channel for people. */
 export function viewOf(channel: Channel): ChannelView {
+  const fault = faultOf(channel);
   return {
     channelId: channel.channelId,
     network: channel.network,
@@ -290,8 +359,9 @@ export function viewOf(channel: Channel): ChannelView {
     charged: channel.charged,
     balance: channel.balance,
     refundable: refundable(channel),
+    returned: channel.returned ?? 0n,
     depositing: channel.deposit?.amount ?? 0n,
-    ...(channel.fault && { fault: channel.fault }),
+    ...(fault && { fault: fault.message, faultCode: fault.code }),
   };
 }
 

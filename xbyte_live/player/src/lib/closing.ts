@@ -1,18 +1,29 @@
-import { emptied, refundable, refunded, type Channel } from './channel';
-import { AMOUNT_MISMATCH, BELOW_CLAIMED, BUSY, REFUND_NOTHING } from './codes';
+import { emptied, refundable, refunded, returnable, settledWith, type Channel } from './channel';
+import {
+  AMOUNT_MISMATCH,
+  BELOW_CLAIMED,
+  BUSY,
+  CHANNEL_NOT_FOUND,
+  REFUND_NOTHING,
+} from './codes';
 import { PaymentError } from './errors';
 import { discard, unreachable } from './http';
-import { proves } from './proof';
+import { evidenceOf } from './proof';
 import type { Means } from './purchase';
 import { receiptOf } from './receipts';
 import { after } from './recovery';
 import { Turn } from './turns';
-import { chainIdOf } from './typed';
 import type { Hex, Refund, Terms } from './types';
-import { readChallenge, readCorrection, readRefund, retryAfter, type Challenge } from './wire';
+import { readChallenge, readRefund, retryAfter, type Challenge } from './wire';
 
 const TRIES = 6;
-const LONGEST_WAIT = 100_000; // milliseconds in all
+
+/** Which channels to refund: those of a payer or, without one, all; or those that are named. */
+export interface Which {
+  payer?: Hex | undefined;
+  named?: readonly Hex[] | undefined;
+  url?: string | undefined;
+}
 
 /** Gets money back out of channels, by their servers. */
 export class Closing {
@@ -23,23 +34,23 @@ export class Closing {
   }
 
   /** Refund what can be had back; throws `PaymentError` when that fails for all there is. */
-  async refundAll(
-    payer: Hex | undefined,
-    only: { channelId?: Hex; url?: string } = {},
-  ): Promise<Refund[]> {
+  async refundAll({ payer, named, url }: Which): Promise<Refund[]> {
     const { store } = this.#means;
     const channels = (await store.channels()).filter(
       (channel) =>
-        (only.channelId === undefined || channel.channelId === only.channelId) &&
-        isOf(channel, only.channelId === undefined ? payer : undefined) &&
-        refundable(channel) > 0n,
+        (named?.includes(channel.channelId) ?? isOf(channel, payer)) &&
+        returnable(channel, Infinity) > 0n,
     );
     const refunds: Refund[] = [];
     const failures: unknown[] = [];
     for (const channel of channels) {
       const turn = await Turn.take(store, channel);
       try {
-        const refund = await this.#refund(turn, placesOf(turn.channel, only.url));
+        await this.#look(turn);
+        const { returned = 0n } = turn.channel;
+        const again = named !== undefined && returned > 0n;
+        if (!again && refundable(turn.channel) === 0n) continue;
+        const refund = await this.#refund(turn, placesOf(turn.channel, url));
         if (refund) refunds.push(refund);
       } catch (error) {
         failures.push(error);
@@ -51,10 +62,17 @@ export class Closing {
     return refunds;
   }
 
+  /** What its server said went back is looked for on the chain, where a node is known. */
+  async #look(turn: Turn): Promise<void> {
+    if (!turn.channel.returned) return;
+    const found = await this.#means.till.onChain(turn.channel);
+    if (found) await turn.keep(settledWith(turn.channel, found.balance), undefined, true);
+  }
+
   async #refund(turn: Turn, urls: readonly string[]): Promise<Refund | undefined> {
     let silent = false;
     for (const url of urls) {
-      const response = await this.#means.fetch(url, { cache: 'no-store' }).catch(() => undefined);
+      const response = await this.#send(url, {});
       silent ||= !response;
       if (response) await discard(response);
       if (response?.status !== 402) continue;
@@ -73,29 +91,38 @@ export class Closing {
     { resource, extensions }: Challenge,
   ): Promise<Refund | undefined> {
     const context = { ...(resource && { resource }), ...(extensions && { extensions }) };
-    let waited = 0;
+    const until = performance.now() + this.#means.patience.pending;
     for (let tries = 0; tries < TRIES; ) {
       const header = await this.#means.till.refund(turn.channel, terms, context);
-      const response = await this.#means
-        .fetch(url, {
-          headers: { 'payment-signature': header },
-          cache: 'no-store',
-          redirect: 'error',
-        })
-        .catch(() => undefined);
+      const headers = { 'payment-signature': header };
+      const response = await this.#send(url, { headers, redirect: 'error' });
       const refund = response && readRefund(response.headers);
       if (refund) {
         await discard(response);
-        await turn.keep(refunded(turn.channel, refund.amount), undefined, true);
+        if (refund.amount > returnable(turn.channel, this.#means.now() / 1000)) {
+          const what = `the server says that it gave back ${refund.amount}, which was not there`;
+          throw new PaymentError('refused', what);
+        }
+        const after = refunded(turn.channel, refund.amount);
+        await turn.keep(after, undefined, true);
+        const found = await this.#means.till.onChain(after);
+        if (found && found.balance <= after.balance) await turn.keep({ ...after, returned: 0n });
         return { channelId: turn.channel.channelId, ...refund };
       }
       const wait = await this.#judge(turn, response);
       if (wait === 'nothing') return undefined;
       if (wait === 0) tries += 1;
-      else if ((waited += wait) > LONGEST_WAIT) break;
+      else if (performance.now() + wait > until) break;
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
     throw new PaymentError('pending', 'the server has not given it back yet; ask again', true);
+  }
+
+  /** Ask once; no answer is `undefined`. */
+  async #send(url: string, init: RequestInit): Promise<Response | undefined> {
+    const { fetch: get, patience } = this.#means;
+    const signal = AbortSignal.timeout(patience.firstByte);
+    return get(url, { ...init, cache: 'no-store', signal }).catch(() => undefined);
   }
 
   /** How long to wait (ms) before the next try: 0 once the channel was mended. */
@@ -111,9 +138,15 @@ export class Closing {
     }
     const challenge = readChallenge(response.headers);
     if (challenge.error === BUSY) return 1000;
-    if (challenge.error === REFUND_NOTHING) {
-      await turn.keep({ ...emptied(turn.channel), balance: turn.channel.charged });
-      return 'nothing';
+    if (challenge.error === REFUND_NOTHING || challenge.error === CHANNEL_NOT_FOUND) {
+      const found = await this.#means.till.onChain(turn.channel);
+      const denied = found ? found.balance > turn.channel.charged : challenge.error !== REFUND_NOTHING;
+      if (!denied) {
+        const { charged: balance } = turn.channel;
+        const returned = found ? 0n : returnable(turn.channel, Infinity);
+        await turn.keep({ ...emptied(turn.channel), balance, returned });
+        return 'nothing';
+      }
     }
     if (challenge.error !== AMOUNT_MISMATCH && challenge.error !== BELOW_CLAIMED) {
       throw new PaymentError('refused', `the server does not refund (${challenge.error})`);
@@ -123,20 +156,9 @@ export class Closing {
   }
 
   async #mend(turn: Turn, challenge: Challenge): Promise<void> {
-    const { channel } = turn;
-    const correction = readCorrection(challenge, channel.channelId);
-    const key = channel.config.payerAuthorizer;
-    const chainId = chainIdOf(channel.network);
-    const proven = correction
-      ? await proves(correction, channel.channelId, key, chainId)
-      : false;
-    const outcome = after(channel, {
-      code: challenge.error,
-      identity: '',
-      presentedBefore: false,
-      correction,
-      proven,
-    });
+    const { till } = this.#means;
+    const evidence = await evidenceOf(challenge, turn.channel, async (of) => till.onChain(of));
+    const outcome = after(turn.channel, { ...evidence, identity: '', presentedBefore: false });
     if (outcome.verdict === 'refused') {
       throw new PaymentError('refused', `the server does not refund (${challenge.error})`);
     }

@@ -8,6 +8,8 @@ import { retryAfter } from './wire';
 
 const UNDECIDED = new Set([425, 429, 500, 502, 503, 504]); // says nothing about the payment
 
+const MOST_TOLD = 2 ** 23; // bytes made room for on the word of a server alone
+
 /** How long one payment is presented again while its outcome is unknown; in milliseconds. */
 export interface Patience {
   /** How often it may go wrong without a word on when to come back. */
@@ -18,6 +20,8 @@ export interface Patience {
   pending: number;
   /** How long an answer may take to begin. */
   firstByte: number;
+  /** How long nothing may come of a body that has begun. */
+  nextBytes: number;
   /** How long an aborted request may still take to tell whether it was charged. */
   grace: number;
 }
@@ -28,6 +32,7 @@ export const PATIENCE: Patience = {
   longestWait: 10_000,
   pending: 100_000,
   firstByte: 15_000,
+  nextBytes: 15_000,
   grace: 4_000,
 };
 
@@ -82,12 +87,12 @@ export class Exchange {
     const total = lengthOf(response);
     onHeaders?.(response, total);
     const size = bytesOf(this.#request, response.status);
-    const body = new Body(size ?? total, size ?? MOST_BYTES);
+    const body = new Body(size ?? Math.min(total, MOST_TOLD), size ?? MOST_BYTES);
     let held = true;
     const reader = response.body?.getReader();
     try {
       while (reader) {
-        const { done, value } = await unlessAborted(reader.read(), signal);
+        const { done, value } = await this.#next(reader, signal);
         if (done) break;
         held = body.add(value);
         if (!held) break;
@@ -132,6 +137,22 @@ export class Exchange {
   leave(paid: boolean): void {
     if (paid) setTimeout(() => this.#wire.abort(), this.#patience.grace);
     else this.#wire.abort();
+  }
+
+  /** What comes next of a body; throws where nothing does. */
+  async #next(
+    reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
+    signal: AbortSignal | undefined,
+  ): Promise<ReadableStreamReadResult<Uint8Array<ArrayBuffer>>> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const silence = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error('nothing comes')), this.#patience.nextBytes);
+    });
+    try {
+      return await unlessAborted(Promise.race([reader.read(), silence]), signal);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Send it once; no answer is `undefined`. */

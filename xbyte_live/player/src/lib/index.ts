@@ -1,5 +1,5 @@
 export { KNOWN_ASSETS } from './assets';
-export { PaymentError, type PaymentErrorCode } from './errors';
+export { PaymentError, type Asked, type PaymentErrorCode } from './errors';
 export {
   InjectedWallet,
   injectedWallets,
@@ -16,7 +16,7 @@ export {
   type LoaderOptions,
 } from './loader';
 export { MIB, amountFor, costPerMinute, formatAmount, parseAmount, type Rate } from './money';
-export { Payer, type PayerOptions } from './payer';
+export { Payer, type CloseOptions, type PayerOptions } from './payer';
 export { loadPricing, type Pricing } from './pricing';
 export { IndexedDbStore, MemoryStore, type ChannelStore } from './store';
 export type {

@@ -1,6 +1,7 @@
 import { assetOf } from './assets';
 import { priceRaised } from './bounds';
 import { PaymentError } from './errors';
+import { least } from './money';
 import { loadPricing } from './pricing';
 import type { Asset, Terms } from './types';
 import type { Challenge } from './wire';
@@ -15,16 +16,20 @@ export class Offers {
   readonly #fetch: typeof fetch;
   readonly #assets: readonly Asset[];
 
-  constructor(assets: readonly Asset[], get: typeof fetch) {
+  readonly #within: number;
+
+  /** A price list may take `within` milliseconds. */
+  constructor(assets: readonly Asset[], get: typeof fetch, within: number) {
     this.#assets = assets;
     this.#fetch = get;
+    this.#within = within;
   }
 
   /** Ask for an item's price list, once; where there is none its 402 will say the same. */
   async ask(item: string, url: string): Promise<void> {
     let asking = this.#asked.get(url);
     if (!asking) {
-      asking = loadPricing(url, { fetch: this.#fetch }).then(
+      asking = loadPricing(url, { fetch: this.#fetch, within: this.#within }).then(
         (pricing) => {
           if (!this.#known.has(item)) this.learn(item, pricing.offers);
         },
@@ -52,11 +57,15 @@ export class Offers {
   }
 
   /**
-   * The ways to pay that a 402 offers, for no more than `ceiling`.
+   * The ways to pay that a 402 offers for `bytes`, if that is known, for no more than `ceiling`.
    *
    * Throws `PaymentError`: `price-raised` when all are dearer, `no-way-to-pay` when none will do.
    */
-  usable(challenge: Challenge, ceiling: bigint | undefined): readonly Terms[] {
+  usable(
+    challenge: Challenge,
+    ceiling: bigint | undefined,
+    bytes?: number,
+  ): readonly Terms[] {
     const usable = challenge.offers.filter((offer) => assetOf(offer, this.#assets));
     if (usable.length === 0) {
       const why = challenge.offers.length > 0 ? 'it takes no token allowed here' : challenge.unfit;
@@ -64,7 +73,8 @@ export class Offers {
     }
     const cheap = usable.filter((offer) => ceiling === undefined || BigInt(offer.amount) <= ceiling);
     if (cheap.length === 0) {
-      throw priceRaised(usable[0]?.amount ?? '', ceiling);
+      const [first = 0n, ...others] = usable.map(({ amount }) => BigInt(amount));
+      throw priceRaised({ amount: least(first, ...others), ...(bytes !== undefined && { bytes }) }, ceiling);
     }
     return cheap.map(withoutState);
   }

@@ -1,4 +1,4 @@
-import type { PaymentErrorCode } from './errors';
+import type { Asked, PaymentErrorCode } from './errors';
 
 export type Hex = `0x${string}`;
 
@@ -168,10 +168,14 @@ export interface ChannelView {
   charged: bigint;
   balance: bigint;
   refundable: bigint;
+  /** What its server says it gave back, or does not have, and no node has confirmed yet. */
+  returned: bigint;
   /** A deposit that was signed and has not been seen to arrive. */
   depositing: bigint;
   /** Why its server is not trusted any more. */
   fault?: string;
+  /** `misdelivered` ends with `trustAgain()`; `overcharged` is final. */
+  faultCode?: PaymentErrorCode;
 }
 
 export interface Refund {
@@ -205,7 +209,15 @@ export interface PayerEvents {
   'topup-needed': { missing: bigint; suggested: bigint; network: string; asset: Hex };
   deposit: { amount: bigint; state: 'signing' | 'sent' | 'done'; transaction?: Hex };
   /** What stopped a purchase. Where `retryable`, it waits for `resume()`, `topUp()` or a wallet. */
-  error: { code: PaymentErrorCode; message: string; retryable: boolean };
+  error: {
+    code: PaymentErrorCode;
+    message: string;
+    retryable: boolean;
+    /** What the server asks for, where that is more than was agreed to (`price-raised`). */
+    asked?: Asked;
+    /** The channel that nothing more is paid through, where that is the error. */
+    channelId?: Hex;
+  };
   /** It waited, and goes on. */
   resume: { waited: Waiting };
   /** The budget was set anew. */

@@ -107,6 +107,7 @@ export function readRefund(headers: Headers): { amount: bigint; transaction: Hex
   const transaction = document?.transaction;
   const amount = number(document?.amount);
   if (!matches(transaction, WORD) || amount === undefined) return undefined;
+  if (BigInt(transaction) === 0n) return undefined;
   return { amount, transaction };
 }
 
@@ -129,6 +130,16 @@ export function readCorrection(challenge: Challenge, channelId: Hex): Correction
     if (report?.channelId !== channelId || report.charged === undefined) continue;
     if (signed === undefined || !matches(signature, SIGNATURE)) continue;
     return { report: { ...report, charged: report.charged }, signed, signature };
+  }
+  return undefined;
+}
+
+/** What a 402 says of that channel, with a proof or without, or `undefined` if it does not. */
+export function readState(challenge: Challenge, channelId: Hex): Report | undefined {
+  for (const offer of challenge.accepts) {
+    const extra = isObject(offer) ? offer.extra : undefined;
+    const report = isObject(extra) ? readReport(extra.channelState) : undefined;
+    if (report?.channelId === channelId) return report;
   }
   return undefined;
 }
