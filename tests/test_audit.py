@@ -22,7 +22,7 @@ from xbyte_live.ledger.channel import NewDelivery
 from xbyte_live.ledger.charge import Charge
 from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.findings import KEPT, Findings
-from xbyte_live.ledger.sessions import Session
+from xbyte_live.ledger.session import Session
 from xbyte_live.payments.evidence import Evidence, Landed, Logged
 from xbyte_live.payments.facilitator import Settled
 

@@ -207,6 +207,7 @@ async def test_mending_while_servers_sell_and_sum_and_roll_up_loses_nothing(
 ) -> None:
     for module in ("summing", "resumming"):
         monkeypatch.setattr(f"xbyte_live.ledger.{module}.BATCH", 2)
+    monkeypatch.setattr(resumming, "_AT_ONCE", 5)
     payer = await a_summed_shop(shop)
     other = Shop(Database(database_url))  # another process, as far as the database can tell
     other.clock = shop.clock

@@ -22,7 +22,7 @@ from xbyte_live.db.engine import Database
 from xbyte_live.ledger.actions import ActionLedger
 from xbyte_live.ledger.earnings import Earnings, Period
 from xbyte_live.ledger.export import Entry, Export
-from xbyte_live.ledger.sessions import Session
+from xbyte_live.ledger.session import Session
 from xbyte_live.payments.order import charge_origin, digest_of, read_order, token_of
 
 

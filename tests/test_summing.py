@@ -28,7 +28,7 @@ from xbyte_live.ledger import earnings as reports
 from xbyte_live.ledger.differences import Difference, differences
 from xbyte_live.ledger.earnings import Earned, Earnings, Moment, Period
 from xbyte_live.ledger.retention import Retention
-from xbyte_live.ledger.sessions import Session
+from xbyte_live.ledger.session import Session
 from xbyte_live.ledger.spans import DAY, SLOT, Summed
 from xbyte_live.ledger.summing import BATCH, MARGIN, _advance, read_mark
 from xbyte_live.payments.order import Order

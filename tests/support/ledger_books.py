@@ -21,7 +21,8 @@ from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.draws import DrawLedger, NewDraw
 from xbyte_live.ledger.findings import Audit
 from xbyte_live.ledger.retention import Retention
-from xbyte_live.ledger.sessions import Session, SessionLedger
+from xbyte_live.ledger.session import Session
+from xbyte_live.ledger.sessions import SessionLedger
 from xbyte_live.ledger.spans import DAY
 from xbyte_live.ledger.summing import Summing
 from xbyte_live.money import Asset

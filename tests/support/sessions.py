@@ -14,7 +14,8 @@ from xbyte_live.ledger.channels import ChannelLedger
 from xbyte_live.ledger.charge import Charge, NewCharge
 from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.draws import DrawLedger, NewDraw
-from xbyte_live.ledger.sessions import Session, SessionLedger
+from xbyte_live.ledger.session import Session
+from xbyte_live.ledger.sessions import SessionLedger
 from xbyte_live.payments.order import Order, channel_origin
 from xbyte_live.payments.voucher import ChannelConfig
 

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, 
 from xbyte_live.batching import Batched
 from xbyte_live.db.engine import Database
 from xbyte_live.db.tables import channels, draws, sessions
-from xbyte_live.ledger.sessions import Session, lock_channels, lock_sessions
+from xbyte_live.ledger.session import Session
+from xbyte_live.ledger.sessions import lock_channels, lock_sessions
 
 DrawOutcome = Literal["drawn", "again", "empty", "over", "unsold", "leaving"]
 

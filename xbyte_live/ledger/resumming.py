@@ -27,6 +27,7 @@ from xbyte_live.ledger.differences import (
 )
 from xbyte_live.ledger.summing import BATCH, MARGIN, Key, lock_mark
 
+_AT_ONCE = 10_000  # differences of a day in memory: each look at a day costs all of its rows
 _PATIENCE = 20  # looks at a day of which no sum stood still, one after another
 
 
@@ -59,9 +60,11 @@ class Resumming:
     async def _day(self, day: int) -> tuple[int, int]:
         mended = idle = 0
         while found := await self._database.read(partial(_some, day=day)):
-            now_right = await self._database.write(partial(mend, found=found))
-            mended += now_right
-            idle = 0 if now_right else idle + 1
+            before = mended
+            for first in range(0, len(found), BATCH):
+                some = found[first : first + BATCH]
+                mended += await self._database.write(partial(mend, found=some))
+            idle = 0 if mended > before else idle + 1
             if idle == _PATIENCE:
                 return mended, len(found)
         return mended, 0
@@ -76,9 +79,9 @@ def mend(db: Connection, found: Sequence[Difference]) -> int:
 
 
 def _some(db: Connection, day: int) -> list[Difference]:
-    """As many differences of a day as one transaction mends."""
+    """Differences of a day, as many as are held in memory."""
     with closing(differences_of(db, day)) as found:
-        return list(islice(found, BATCH))
+        return list(islice(found, _AT_ONCE))
 
 
 def _mend(db: Connection, one: Difference) -> int:

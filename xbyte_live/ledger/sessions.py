@@ -13,8 +13,8 @@ Whatever changes together is one transaction. Rows are locked in one order: chan
 import json
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,6 +24,7 @@ from xbyte_live.db.tables import actions, channels, charges, credits, purchases,
 from xbyte_live.ledger.channel import Channel, Charging, NewDelivery
 from xbyte_live.ledger.channels import charge_all
 from xbyte_live.ledger.charge import Charge
+from xbyte_live.ledger.session import Ended, Session, SessionTotals, Way
 from xbyte_live.ledger.summing import Event, add_late
 from xbyte_live.payments.order import (
     NAMES,
@@ -33,57 +34,6 @@ from xbyte_live.payments.order import (
     digest_of,
     token_of,
 )
-
-Way = Literal["channel", "transfer", "credit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A budget for one item; amounts are atomic units, times Unix seconds, addresses lower case.
-
-    ``channel`` is the row of the channel that paid, ``None`` for ``exact``. ``returned`` is what
-    was left when it ended.
-    """
-
-    id: int
-    digest: str
-    slug: str
-    network: str
-    asset: str
-    payer: str
-    pay_to: str
-    channel: int | None
-    budget: int
-    drawn: int
-    returned: int
-    created_at: float
-    expires_at: float
-    closed_at: float | None
-
-    @property
-    def left(self) -> int:
-        """What can still be drawn."""
-        return self.budget - self.drawn - self.returned
-
-    def is_over(self, now: float) -> bool:
-        """Whether nothing can be drawn any more."""
-        return self.closed_at is not None or self.expires_at <= now
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A session that ended, and the way its rest goes back."""
-
-    session: Session
-    way: Way
-
-
-@dataclass(frozen=True, slots=True)
-class SessionTotals:
-    """Sessions that have not ended, and the atomic units left in them."""
-
-    count: int
-    left: int
 
 
 class SessionLedger:

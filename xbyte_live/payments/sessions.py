@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from xbyte_live.errors import ItemGone, XByteError
 from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.ledger.draws import DrawLedger, Drawn, NewDraw
-from xbyte_live.ledger.sessions import Ended, Session, SessionLedger, SessionTotals
+from xbyte_live.ledger.session import Ended, Session, SessionTotals
+from xbyte_live.ledger.sessions import SessionLedger
 from xbyte_live.payments.gate import Gate, Paid, Sale
 from xbyte_live.payments.order import digest_of, read_order, token_of
 

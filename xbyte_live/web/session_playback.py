@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemGone, ItemNotFound, PaymentRefused
 from xbyte_live.ledger.draws import Drawn, NewDraw
-from xbyte_live.ledger.sessions import Session
+from xbyte_live.ledger.session import Session
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.sessions import Sessions

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from xbyte_live.config import Settings
 from xbyte_live.errors import BadRequest, ItemNotFound, PaymentRefused, XByteError
-from xbyte_live.ledger.sessions import Session
+from xbyte_live.ledger.session import Session
 from xbyte_live.money import MIB, PRICE_DECIMALS, Price, format_decimal
 from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.payments.headers import read_payment
