@@ -216,7 +216,7 @@ async def test_each_process_tells_the_figures_of_all_also_of_one_that_was_killed
     await until(lambda: helpers_of(leader) - {helper}, "another helper is there")
     await two_answer(server)
 
-    await settled(server, name, before + 60)
+    await settled(server, name, before)
     await asked(server, 20)
-    await settled(server, name, before + 80)
+    await settled(server, name, before + 20)
     await settled(server, "xbyte_settles", 1)
