@@ -44,7 +44,9 @@ export class Agreement {
 
   /** Nothing is left to play. */
   dry(): void {
-    if (this.#isDue && !this.#stands) void this.ask();
+    if (!this.#isDue || this.#stands) return;
+    if (this.#declined) this.#sayNo();
+    else void this.ask();
   }
 
   /** Ask, unless that was answered already. */
@@ -69,7 +71,7 @@ export class Agreement {
 
   /** Ask again, whatever was answered: for another wallet. */
   askAgain(): void {
-    this.#stands = false;
+    this.#withdraw();
     this.#declined = false;
     this.notice.clear();
     void this.ask();
@@ -90,12 +92,15 @@ export class Agreement {
   }
 
   /** Nothing is paid any more, until it is agreed to anew. */
-  end(): void {
-    if (!this.#stands) return;
-    this.#stands = false;
-    this.#declined = true;
-    this.limits.end();
+  stop(): void {
+    if (this.#stands) this.#declined = true;
+    this.#withdraw();
+  }
+
+  /** What was left is back. */
+  returned(): void {
     this.notice.clear();
+    if (!this.#declined) return;
     this.halt.show('Stopped. What you did not use is back in your wallet.', 'Go on watching');
   }
 
@@ -112,7 +117,20 @@ export class Agreement {
 
   #refuse(): void {
     this.#declined = true;
+    this.#withdraw();
     this.goods.pause();
-    this.halt.show('Nothing was charged. What follows costs money.', 'See the price');
+    this.#sayNo();
+  }
+
+  /** What was agreed to holds no longer: not a unit is spent on the strength of it. */
+  #withdraw(): void {
+    if (this.#stands) this.#isDue = true; // what it was paying for is not free now
+    this.#stands = false;
+    this.limits.stop();
+  }
+
+  #sayNo(): void {
+    const charged = this.limits.untouched ? 'Nothing was charged.' : 'Nothing more is charged.';
+    this.halt.show(`${charged} What follows costs money.`, 'See the price');
   }
 }

@@ -50,15 +50,18 @@ export class Limits {
     this.meter.cap.cap = most(this.meter.cap.cap, this.payer.spent + this.offer.usualCap);
   }
 
-  /** Spend nothing more. */
-  stop(): void {
-    this.payer.budget = { total: this.payer.spent };
+  /** Whether nothing was charged so far. */
+  get untouched(): boolean {
+    return this.payer.spent === 0n;
   }
 
-  /** Nothing is paid any more, and no cap is in the way. */
-  end(): void {
+  /** Spend nothing more; that is no cap that is in the way. */
+  stop(): void {
     this.#reached = undefined;
     this.meter.state = 'idle';
+    const { spent, budget } = this.payer;
+    if (budget.total > spent) this.payer.budget = { total: spent };
+    this.meter.show();
   }
 
   /** Say that a cap is reached; `others` are ways out besides raising it. */

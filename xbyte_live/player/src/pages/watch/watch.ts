@@ -188,7 +188,8 @@ export class Watch {
   }
 
   async #topUp(): Promise<void> {
-    if (!this.#payer.wallet) {
+    if (!this.#agreement.stands) {
+      this.#agreement.reconsider();
       await this.#agreement.ask();
       return;
     }
@@ -203,10 +204,10 @@ export class Watch {
   async #refund(): Promise<void> {
     this.#goods.pause();
     this.notice.clear();
-    if (this.#agreement.stands) this.#limits.stop();
+    this.#agreement.stop();
     try {
       await this.#purse.refund();
-      this.#agreement.end();
+      this.#agreement.returned();
     } catch (error) {
       this.notice.failed(error, () => void this.#refund());
     }
