@@ -1,4 +1,4 @@
-import Hls, { ErrorTypes, Events, type ErrorData, type Fragment } from 'hls.js';
+import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData, type Fragment } from 'hls.js';
 
 import { capLevels, xbyteLoader } from '../../lib/loader';
 import { parseAmount } from '../../lib/money';
@@ -17,6 +17,14 @@ const AHEAD = 12; // seconds that are bought before they are played
 const KEPT = 180; // seconds that may be played again without buying them again
 const AT_EDGE = 4; // seconds behind the place where live is played, which still count as live
 const DRY = 0.5; // seconds of media that are as good as none
+const NO_CODEC: ReadonlySet<string> = new Set([
+  ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
+  ErrorDetails.BUFFER_INCOMPATIBLE_CODECS_ERROR,
+  ErrorDetails.BUFFER_ADD_CODEC_ERROR,
+]);
+
+/** What keeps it from playing. */
+export type Failure = 'unreachable' | 'unplayable' | 'unsupported' | 'gone';
 
 /** What the player tells. */
 export interface Heard {
@@ -26,7 +34,7 @@ export interface Heard {
   ended(): void;
   /** The browser wants a click first. */
   refused(): void;
-  failed(code: 'unreachable' | 'unplayable' | 'gone'): void;
+  failed(code: Failure): void;
   rate(perMinute: bigint): void;
 }
 
@@ -95,6 +103,10 @@ export class Player {
 
   /** Begin: to be called while a click is handled, so that sound may play. */
   start(): void {
+    if (!Hls.isSupported()) {
+      this.heard.failed('unsupported');
+      return;
+    }
     if (!this.#started) {
       this.#started = true;
       this.#hls.loadSource(this.server.mediaUrl);
@@ -234,6 +246,11 @@ export class Player {
       return;
     }
     if (!data.fatal) return;
+    if (NO_CODEC.has(data.details)) {
+      this.media.pause(); // it would wait for ever
+      this.heard.failed('unplayable');
+      return;
+    }
     if (data.type === ErrorTypes.MEDIA_ERROR && !this.#mended) {
       this.#mended = true;
       this.#hls.recoverMediaError();

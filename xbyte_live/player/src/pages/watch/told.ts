@@ -114,6 +114,12 @@ const TOLD: Record<string, Told> = {
     title: 'This browser cannot play this.',
     text: 'Try another browser, or xbyte-live play with a player of your own.',
   },
+  unsupported: {
+    title: 'This browser cannot play this.',
+    text:
+      'It plays no streams in a page. Try another browser, or buy a link with xbyte-live session: ' +
+      'Safari and televisions play that by themselves.',
+  },
   setup: {
     title: 'The server does not answer.',
     text: 'It may be restarting: try again in a moment.',

@@ -7,6 +7,7 @@ import type { Goods } from './goods';
 import type { Limits } from './limits';
 import type { Notice, WayOut } from './notice';
 import type { Offer } from './offer';
+import type { Failure } from './player';
 import type { Purse } from './purse';
 import type { Server } from './server';
 import { byHand, fill, isUnknown } from './wallets';
@@ -50,10 +51,11 @@ export class Trouble {
   }
 
   /** The player has told of it: where it is what the payer told of, that one knows better. */
-  ofPlayer(code: 'unreachable' | 'unplayable' | 'gone'): void {
+  ofPlayer(code: Failure): void {
     byId('spinner').hidden = true;
     if (this.notice.isPayers) return;
-    this.notice.show(code, code === 'unplayable' ? [] : [this.#again]);
+    const lasts = code === 'unplayable' || code === 'unsupported';
+    this.notice.show(code, lasts ? [] : [this.#again]);
   }
 
   /** Nothing has come for long, and no one was asked for anything: say why, if the server knows. */
