@@ -131,7 +131,8 @@ export class Trouble {
 /** What helps where the payer is in trouble. */
 export type Remedy = 'deposit' | 'again' | 'new-price' | 'none';
 
-const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
+/** What keeps a wallet from depositing. */
+export const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
   'topup-needed',
   'insufficient-funds',
   'wallet-rejected',
