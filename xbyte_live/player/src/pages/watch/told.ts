@@ -9,13 +9,17 @@ const TOLD: Record<string, Told> = {
     title: 'There is no wallet to pay with.',
     text: 'Install one in this browser, such as MetaMask or Rabby, then choose it here.',
   },
+  'no-wallet-phone': {
+    title: 'There is no wallet to pay with.',
+    text: 'Open this page in your wallet’s own browser: on a phone, wallets are there alone.',
+  },
   'wallet-rejected': {
     title: 'The wallet was not allowed to sign.',
-    text: 'Nothing was charged. Without the deposit nothing can be bought: try again when you like.',
+    text: 'Nothing was deposited. What is left in your channel plays; for more, try again when you like.',
   },
   'wallet-failed': {
     title: 'The wallet did not answer as it should.',
-    text: 'Nothing was charged. Unlock it and try again, or choose another one.',
+    text: 'Nothing was deposited. Unlock it and try again, or choose another one.',
   },
   'wrong-network': {
     title: 'The wallet is on another network.',
@@ -85,6 +89,12 @@ const TOLD: Record<string, Told> = {
     title: 'This browser does not let the page keep your channel.',
     text: 'Payments need its storage: leave private mode, or free some space.',
   },
+  insecure: {
+    title: 'This page came without https.',
+    text:
+      'Browsers let only pages that come over https, or from this machine, sign and keep payments: ' +
+      'open it with https, or tell whoever runs the server.',
+  },
   'bad-delivery': {
     title: 'The bytes did not arrive whole.',
     text: 'They are asked for again with the same payment, which is not charged twice.',
@@ -128,7 +138,16 @@ const TOLD: Record<string, Told> = {
 
 /** What to say of a code; of an unknown one, what came with it. */
 export function told(code: string, message = ''): Told {
-  const known = TOLD[code];
+  const known = TOLD[here(code)];
   if (!known) return { title: 'That did not work.', text: message };
   return code === 'unknown-network' && message ? { ...known, text: message } : known;
+}
+
+/** The code that says best what it comes from in this browser. */
+function here(code: string): string {
+  if (code === 'storage' && !isSecureContext) return 'insecure';
+  if (code === 'no-wallet' && /Mobi|Android|iPhone|iPad/.test(navigator.userAgent)) {
+    return 'no-wallet-phone';
+  }
+  return code;
 }
