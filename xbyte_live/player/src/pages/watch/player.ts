@@ -1,4 +1,4 @@
-import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData, type Fragment } from 'hls.js';
+import Hls, { Events, type ErrorData, type Fragment } from 'hls.js';
 
 import { capLevels, xbyteLoader } from '../../lib/loader';
 import { parseAmount } from '../../lib/money';
@@ -6,6 +6,7 @@ import type { Payer } from '../../lib/payer';
 import { byId, elementOf, say } from '../dom';
 import { clock } from '../words';
 import { Controls } from './controls';
+import { failureOf, isMendable, type Failure } from './failure';
 import { levelCap } from './level-cap';
 import { Qualities } from './qualities';
 import { Recent } from './recent';
@@ -17,14 +18,6 @@ const AHEAD = 12; // seconds that are bought before they are played
 const KEPT = 180; // seconds that may be played again without buying them again
 const AT_EDGE = 4; // seconds behind the place where live is played, which still count as live
 const DRY = 0.5; // seconds of media that are as good as none
-const NO_CODEC: ReadonlySet<string> = new Set([
-  ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
-  ErrorDetails.BUFFER_INCOMPATIBLE_CODECS_ERROR,
-  ErrorDetails.BUFFER_ADD_CODEC_ERROR,
-]);
-
-/** What keeps it from playing. */
-export type Failure = 'unreachable' | 'unplayable' | 'unsupported' | 'gone';
 
 /** What the player tells. */
 export interface Heard {
@@ -246,16 +239,13 @@ export class Player {
       return;
     }
     if (!data.fatal) return;
-    if (NO_CODEC.has(data.details)) {
-      this.media.pause(); // it would wait for ever
-      this.heard.failed('unplayable');
-      return;
-    }
-    if (data.type === ErrorTypes.MEDIA_ERROR && !this.#mended) {
+    if (isMendable(data) && !this.#mended) {
       this.#mended = true;
       this.#hls.recoverMediaError();
       return;
     }
-    this.heard.failed(data.type === ErrorTypes.NETWORK_ERROR ? 'unreachable' : 'unplayable');
+    const failure = failureOf(data);
+    if (failure === 'unplayable') this.media.pause(); // it would wait for ever
+    this.heard.failed(failure);
   }
 }
