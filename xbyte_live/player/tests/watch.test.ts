@@ -4,7 +4,7 @@ import { amountFor, parseAmount } from '../src/lib/money';
 import type { PaidRequest, PaidResponse } from '../src/lib/types';
 import { stepAfter, stepAt, stepsWith, usualCap } from '../src/pages/watch/caps';
 import { Download, PIECE, Replaced } from '../src/pages/watch/download';
-import { after } from '../src/pages/watch/receipts';
+import { after, leftOut } from '../src/pages/watch/receipts';
 import { Recent } from '../src/pages/watch/recent';
 import { isForGood, remedyOf } from '../src/pages/watch/trouble';
 
@@ -53,6 +53,14 @@ test('new receipts are found though the oldest are dropped for them', () => {
   all = [...all.slice(2), { at: 4 }, { at: 5 }]; // as long as it was
   expect(after(newest, all)).toEqual([{ at: 4 }, { at: 5 }]);
   expect(after({ at: 1 }, all)).toEqual(all);
+});
+
+test('of receipts that are not kept any more it is said how many there were', () => {
+  expect(leftOut(0, 0)).toBe('');
+  expect(leftOut(20_000, 20_000)).toBe('');
+  expect(leftOut(21_234, 20_000)).toBe(
+    'The last 20,000 are kept and exported; 1,234 before them are left out.',
+  );
 });
 
 describe('a download', () => {

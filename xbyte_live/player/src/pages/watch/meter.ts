@@ -64,7 +64,7 @@ export class Meter {
     say(byId('count'), this.#count.toLocaleString('en'));
     this.cap.rate(this.#expected, spent);
     this.#gauge(spent);
-    this.#receipts.show();
+    this.#receipts.show(this.#count);
     this.#tick();
   }
 
