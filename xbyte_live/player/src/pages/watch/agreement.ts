@@ -1,10 +1,11 @@
+import { formatAmount } from '../../lib/money';
 import type { Wallet } from '../../lib/types';
 import type { Goods } from './goods';
 import type { Halt } from './halt';
 import type { Limits } from './limits';
 import type { Meter } from './meter';
 import type { Notice } from './notice';
-import type { Offer } from './offer';
+import type { Asking, Offer } from './offer';
 import type { Purse } from './purse';
 import { Question } from './question';
 import { choices, ready } from './wallets';
@@ -77,12 +78,12 @@ export class Agreement {
     void this.ask();
   }
 
-  /** Ask again, at the price of now: it went up. */
-  async askAnew(): Promise<void> {
+  /** Ask again, at the price of now or of what was asked, whichever is higher. */
+  async askAnew(asking?: Asking): Promise<void> {
     try {
-      await this.offer.renew();
+      await this.offer.renew(asking);
     } catch {
-      this.notice.show('setup', [{ label: 'Try again', act: () => void this.askAnew() }]);
+      this.notice.show('setup', [{ label: 'Try again', act: () => void this.askAnew(asking) }]);
       return;
     }
     this.meter.expected = this.offer.perMinute;
@@ -107,7 +108,7 @@ export class Agreement {
   #agree(wallet: Wallet, name: string, cap: bigint): void {
     this.#stands = true;
     this.#isDue = false;
-    this.#price = this.offer.pricing.price_per_mb;
+    this.#price = formatAmount(this.offer.perMb);
     this.limits.begin(cap);
     this.purse.open(wallet, name);
     this.halt.clear();

@@ -1,4 +1,4 @@
-import { most, parseAmount } from '../../lib/money';
+import { most } from '../../lib/money';
 import type { Payer } from '../../lib/payer';
 import type { Budget, PayerEvents } from '../../lib/types';
 import { inSeconds, round } from '../words';
@@ -31,7 +31,7 @@ export class Limits {
 
   /** Spend up to `cap` from now on, at no higher price than that of now. */
   begin(cap: bigint): void {
-    this.payer.maxPerMb = parseAmount(this.offer.pricing.price_per_mb);
+    this.payer.maxPerMb = this.offer.perMb;
     this.meter.cap.cap = cap;
     this.meter.state = 'paying';
     this.payer.budget = this.#budget;

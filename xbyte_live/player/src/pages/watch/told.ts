@@ -66,8 +66,8 @@ const TOLD: Record<string, Told> = {
     text: 'Nothing more is signed. Your receipts below say what you did agree to; keep a copy.',
   },
   'price-raised': {
-    title: 'The price went up.',
-    text: 'Nothing was charged at the new price, and nothing is until you agree to it.',
+    title: 'It costs more than you agreed to.',
+    text: 'Nothing was charged at that price, and nothing is until you agree to it.',
   },
   'no-way-to-pay': {
     title: 'This page cannot pay this server.',

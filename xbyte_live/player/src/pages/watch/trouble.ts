@@ -7,12 +7,15 @@ import type { Failure } from './failure';
 import type { Goods } from './goods';
 import type { Limits } from './limits';
 import type { Notice, WayOut } from './notice';
-import type { Offer } from './offer';
+import type { Asking, Offer } from './offer';
 import type { Purse } from './purse';
 import type { Server } from './server';
 import { byHand, fill, isUnknown } from './wallets';
 
 const PATIENCE = 5_000; // milliseconds without anything to play until one asks why
+
+/** What the payer tells of; at a price above what was agreed to, with what was asked. */
+type Stop = PayerEvents['error'] & { asked?: Asking | undefined };
 
 /** What is said where something goes wrong, and what can be done about it. */
 export class Trouble {
@@ -30,7 +33,7 @@ export class Trouble {
   ) {}
 
   /** The payer has told of it. */
-  ofPayer({ code, message, retryable }: PayerEvents['error']): void {
+  ofPayer({ code, message, retryable, asked }: Stop): void {
     if (!this.agreement.stands && code === 'no-wallet') {
       this.agreement.due();
       return;
@@ -39,7 +42,7 @@ export class Trouble {
     byId('spinner').hidden = true;
     this.purse.undo();
     if (isForGood(code, retryable)) this.goods.halt();
-    const ways = this.#waysOut(code, retryable);
+    const ways = this.#waysOut(code, retryable, asked);
     const { network } = this.offer;
     const text = code === 'unknown-network' && network ? byHand(network) : message;
     this.notice.showPayers(code, ways, text);
@@ -92,7 +95,7 @@ export class Trouble {
     this.goods.retry();
   }
 
-  #waysOut(code: PaymentErrorCode, retryable: boolean): WayOut[] {
+  #waysOut(code: PaymentErrorCode, retryable: boolean, asked?: Asking): WayOut[] {
     const ways: WayOut[] = [];
     const remedy = remedyOf(code, retryable);
     const { network } = this.offer;
@@ -117,7 +120,7 @@ export class Trouble {
         act: () => after(wallet.switchChain(network.chain_id)),
       });
     } else if (remedy === 'new-price') {
-      ways.push({ label: 'See the new price', act: () => void this.agreement.askAnew() });
+      ways.push({ label: 'See the new price', act: () => void this.agreement.askAnew(asked) });
     } else if (remedy !== 'none') {
       ways.push({ label: code === 'wallet-changed' ? 'Pay from that one' : 'Try again', act: again });
     }
