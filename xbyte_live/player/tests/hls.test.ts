@@ -107,7 +107,7 @@ describe('hls.js tries again, and nothing is paid for twice', () => {
     expect(shop.vouchers).toBe(1);
     expect(shop.paid).toBe(2);
     expect((await store.channels())[0]?.fault).toContain('1000 bytes where 1001');
-    expect(of('error').at(-1)).toMatchObject({ code: 'overcharged' });
+    expect(of('error').at(-1)).toMatchObject({ code: 'misdelivered' });
   });
 
   it('where a byte was missing the first time', async () => {

@@ -1,6 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import { recoverAddress } from 'viem/utils';
-import { AMOUNT_MISMATCH, BUSY, CHANNEL_NOT_FOUND, EXCEEDS_BALANCE } from '../src/lib/codes';
+import {
+  AMOUNT_MISMATCH,
+  BUSY,
+  CHANNEL_NOT_FOUND,
+  DEPOSIT_EXPIRED,
+  EXCEEDS_BALANCE,
+} from '../src/lib/codes';
 import { amountFor } from '../src/lib/money';
 import { channelIdOf, depositData, hashOf, voucherDigest } from '../src/lib/typed';
 import type { ChannelConfig, Hex, Terms } from '../src/lib/types';
@@ -36,7 +42,7 @@ interface Payload {
 /**
  * What may go wrong, one for each request with a payment: `drop` (no answer, not charged),
  * `charge+drop`, `long` (charged, and the body is much longer), `short` (charged, a byte is missing), `503`, `charge+503`, `hang` and `charge+hang` (until aborted), `busy`, `break`
- * (charged, and the body breaks off), `overcharge`, `steal` (charged, and the 402 claims more than
+ * (charged, and the body breaks off), `stall` (charged, and the body stops half way), `overcharge`, `steal` (charged, and the 402 claims more than
  * was signed), `refuse:CODE`.
  */
 export type Fault = string;
@@ -45,6 +51,9 @@ export type Fault = string;
 export class Shop {
   price = 1_048_576n; // a unit a byte
   minDeposit = 10_000n;
+  validFor = 300; // seconds
+  /** Its clock, in milliseconds, where it looks at it. */
+  now?: () => number;
   payTo: Hex = PAYEE;
   readonly files = new Map<string, Uint8Array<ArrayBuffer>>();
   readonly accounts = new Map<Hex, Account>();
@@ -81,6 +90,15 @@ export class Shop {
   /** The retry window has passed. */
   forget(): void {
     for (const account of this.accounts.values()) account.deliveries.clear();
+  }
+
+  /** It lost its ledger; deposits lie in the channels still. */
+  loseLedger(): void {
+    for (const account of this.accounts.values()) {
+      account.charged = account.signed = 0n;
+      account.signature = '0x';
+      account.deliveries.clear();
+    }
   }
 
   readonly fetch: typeof fetch = async (input, init = {}) => {
@@ -137,7 +155,7 @@ export class Shop {
       asset: ASSET,
       amount: amount.toString(),
       payTo: this.payTo,
-      maxTimeoutSeconds: 300,
+      maxTimeoutSeconds: this.validFor,
       extra: {
         name: 'USDC',
         version: '2',
@@ -221,6 +239,7 @@ export class Shop {
   ): Promise<string | undefined> {
     const { validBefore, salt, signature } = deposit.authorization.erc3009Authorization;
     if (account.deposits.has(salt)) return undefined;
+    if (Number(validBefore) * 1000 < (this.now?.() ?? 0)) return DEPOSIT_EXPIRED;
     const amount = BigInt(deposit.amount);
     const data = depositData(
       { address: ASSET, name: 'USDC', version: '2', chainId: CHAIN },
@@ -245,7 +264,9 @@ export class Shop {
           totalClaimed: '0',
           chargedCumulativeAmount: `${account.charged}`,
         },
-        voucherState: { signedMaxClaimable: `${account.signed}`, signature: account.signature },
+        ...(account.signature !== '0x' && {
+          voucherState: { signedMaxClaimable: `${account.signed}`, signature: account.signature },
+        }),
       };
     }
     const document = { x402Version: 2, error, resource: { url: '…' }, accepts: [terms] };
@@ -261,7 +282,7 @@ export class Shop {
     paid?: string,
     fault: Fault = '',
   ): Response {
-    const broken = fault === 'break';
+    const broken = fault === 'break' || fault === 'stall';
     if (fault === 'short') file = file.subarray(1);
     const headers = new Headers();
     if (fault !== 'long') headers.set('content-length', `${file.byteLength}`);
@@ -275,8 +296,10 @@ export class Shop {
           pulls += 1;
           count();
           if (pulls === 1 || (fault === 'long' && pulls < 50)) controller.enqueue(broken ? half : file);
+          else if (fault === 'stall') return new Promise<void>(() => undefined);
           else if (broken) controller.error(new TypeError('network'));
           else controller.close();
+          return undefined;
         },
       },
       { highWaterMark: 0 },

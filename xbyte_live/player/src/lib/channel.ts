@@ -38,7 +38,8 @@ export interface DepositOrder {
  * before may have. Of those that have not expired, `brought` are in the balance, `loose` are not:
  * servers may still take these. `wrong` counts deliveries in a row that were not what was paid for.
  * `known` is false until the server has said how it stands. `urls` are of what was bought last,
- * newest first.
+ * newest first. Where its server began anew, `forgot` is the most that it may have charged before,
+ * and `counted` the highest ceiling signed since, from which on more counts against budgets.
  */
 export interface Channel {
   channelId: Hex;
@@ -59,6 +60,8 @@ export interface Channel {
   unsure: boolean;
   wrong?: number;
   fault: string;
+  forgot?: bigint;
+  counted?: bigint | undefined;
 }
 
 /** A channel before anything is known of it. */
@@ -81,9 +84,17 @@ export function newChannel(channelId: Hex, network: string, config: ChannelConfi
   };
 }
 
-/** How much more than before the server may claim once it has a voucher for `amount` more. */
-export function atStake(channel: Channel, amount: bigint): bigint {
-  return most(0n, channel.charged + amount - channel.signed);
+/**
+ * How much a voucher for `amount` more counts against budgets: how much more than before the server
+ * may claim once it has it, or all of it where the server began anew.
+ */
+export function atStake({ charged, signed, counted = signed }: Channel, amount: bigint): bigint {
+  return most(0n, charged + amount - counted);
+}
+
+/** The ceiling from which on more counts, where the server goes on from a lower total. */
+export function countedFrom({ charged, signed, counted = signed }: Channel, total: bigint): bigint {
+  return total + most(0n, counted - charged);
 }
 
 /** What the server can give back: all that it did not charge. */
@@ -161,6 +172,7 @@ export function presented(
     ...channel,
     urls: urls.slice(0, 4),
     signed: most(channel.signed, voucher.ceiling),
+    ...(channel.counted !== undefined && { counted: most(channel.counted, voucher.ceiling) }),
     serial: channel.serial + 1,
     open: [...channel.open, voucher].slice(-MOST_REMEMBERED),
     shown: channel.shown + (deposit ? 1 : 0),
@@ -232,6 +244,23 @@ export function drained(channel: Channel): Channel {
   };
 }
 
+/**
+ * The channel whose server knows no more than `charged` of what it charged. It may claim what was
+ * signed before; that it knew of that is remembered, should it come to know it again.
+ */
+export function begunAnew(channel: Channel, charged: bigint): Channel {
+  const ceilings = channel.open.map(({ ceiling }) => ceiling);
+  return {
+    ...channel,
+    charged,
+    counted: countedFrom(channel, charged),
+    forgot: most(channel.forgot ?? 0n, channel.charged, ...ceilings),
+    known: true,
+    open: [],
+    gone: gone(channel, channel.open),
+  };
+}
+
 /** The channel once no more lies in it than was charged. */
 export function emptied(channel: Channel): Channel {
   const { brought = [], loose = [] } = channel;
@@ -255,10 +284,29 @@ export function refunded(channel: Channel, amount: bigint): Channel {
   return { ...emptied(channel), balance };
 }
 
+/** The channel after its server was caught at claiming too much: nothing more is paid to it. */
+export function caught(channel: Channel, what: string): Channel {
+  return { ...channel, wrong: 0, fault: what };
+}
+
+/** What nothing more is signed for; a misdelivery its owner may forgive. */
+export function faultOf(channel: Channel): PaymentError | undefined {
+  const { channelId, fault, wrong = 0 } = channel;
+  if (!fault) return undefined;
+  const code = wrong < MOST_WRONG ? 'overcharged' : 'misdelivered';
+  return new PaymentError(code, fault, false, 0, { channelId });
+}
+
+/** The channel whose owner forgives that what was paid for did not come. */
+export function forgiven(channel: Channel): Channel {
+  return faultOf(channel)?.code === 'misdelivered' ? { ...channel, wrong: 0, fault: '' } : channel;
+}
+
 /** The channel after what was paid for did not come: its server is given one more chance. */
 export function misdelivered(channel: Channel, what: string): Channel {
+  if (channel.fault) return channel;
   const wrong = (channel.wrong ?? 0) + 1;
-  const fault = wrong < MOST_WRONG ? channel.fault : `${what}, once more; nothing more is paid to it`;
+  const fault = wrong < MOST_WRONG ? '' : `${what}, once more; nothing more is paid to it`;
   return { ...channel, wrong, fault };
 }
 
@@ -275,6 +323,7 @@ export function overcharged(what: string): PaymentError {
 
 /** A channel for people. */
 export function viewOf(channel: Channel): ChannelView {
+  const fault = faultOf(channel);
   return {
     channelId: channel.channelId,
     network: channel.network,
@@ -286,7 +335,7 @@ export function viewOf(channel: Channel): ChannelView {
     balance: channel.balance,
     refundable: refundable(channel),
     depositing: channel.deposit?.amount ?? 0n,
-    ...(channel.fault && { fault: channel.fault }),
+    ...(fault && { fault: fault.message, faultCode: fault.code }),
   };
 }
 

@@ -2,17 +2,15 @@ import { emptied, refundable, refunded, type Channel } from './channel';
 import { AMOUNT_MISMATCH, BELOW_CLAIMED, BUSY, REFUND_NOTHING } from './codes';
 import { PaymentError } from './errors';
 import { discard, unreachable } from './http';
-import { proves } from './proof';
+import { evidenceOf } from './proof';
 import type { Means } from './purchase';
 import { receiptOf } from './receipts';
 import { after } from './recovery';
 import { Turn } from './turns';
-import { chainIdOf } from './typed';
 import type { Hex, Refund, Terms } from './types';
-import { readChallenge, readCorrection, readRefund, retryAfter, type Challenge } from './wire';
+import { readChallenge, readRefund, retryAfter, type Challenge } from './wire';
 
 const TRIES = 6;
-const LONGEST_WAIT = 100_000; // milliseconds in all
 
 /** Gets money back out of channels, by their servers. */
 export class Closing {
@@ -54,7 +52,7 @@ export class Closing {
   async #refund(turn: Turn, urls: readonly string[]): Promise<Refund | undefined> {
     let silent = false;
     for (const url of urls) {
-      const response = await this.#means.fetch(url, { cache: 'no-store' }).catch(() => undefined);
+      const response = await this.#send(url, {});
       silent ||= !response;
       if (response) await discard(response);
       if (response?.status !== 402) continue;
@@ -73,16 +71,11 @@ export class Closing {
     { resource, extensions }: Challenge,
   ): Promise<Refund | undefined> {
     const context = { ...(resource && { resource }), ...(extensions && { extensions }) };
-    let waited = 0;
+    const until = performance.now() + this.#means.patience.pending;
     for (let tries = 0; tries < TRIES; ) {
       const header = await this.#means.till.refund(turn.channel, terms, context);
-      const response = await this.#means
-        .fetch(url, {
-          headers: { 'payment-signature': header },
-          cache: 'no-store',
-          redirect: 'error',
-        })
-        .catch(() => undefined);
+      const headers = { 'payment-signature': header };
+      const response = await this.#send(url, { headers, redirect: 'error' });
       const refund = response && readRefund(response.headers);
       if (refund) {
         await discard(response);
@@ -92,10 +85,17 @@ export class Closing {
       const wait = await this.#judge(turn, response);
       if (wait === 'nothing') return undefined;
       if (wait === 0) tries += 1;
-      else if ((waited += wait) > LONGEST_WAIT) break;
+      else if (performance.now() + wait > until) break;
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
     throw new PaymentError('pending', 'the server has not given it back yet; ask again', true);
+  }
+
+  /** Ask once; no answer is `undefined`. */
+  async #send(url: string, init: RequestInit): Promise<Response | undefined> {
+    const { fetch: get, patience } = this.#means;
+    const signal = AbortSignal.timeout(patience.firstByte);
+    return get(url, { ...init, cache: 'no-store', signal }).catch(() => undefined);
   }
 
   /** How long to wait (ms) before the next try: 0 once the channel was mended. */
@@ -123,20 +123,9 @@ export class Closing {
   }
 
   async #mend(turn: Turn, challenge: Challenge): Promise<void> {
-    const { channel } = turn;
-    const correction = readCorrection(challenge, channel.channelId);
-    const key = channel.config.payerAuthorizer;
-    const chainId = chainIdOf(channel.network);
-    const proven = correction
-      ? await proves(correction, channel.channelId, key, chainId)
-      : false;
-    const outcome = after(channel, {
-      code: challenge.error,
-      identity: '',
-      presentedBefore: false,
-      correction,
-      proven,
-    });
+    const { till } = this.#means;
+    const evidence = await evidenceOf(challenge, turn.channel, async (of) => till.onChain(of));
+    const outcome = after(turn.channel, { ...evidence, identity: '', presentedBefore: false });
     if (outcome.verdict === 'refused') {
       throw new PaymentError('refused', `the server does not refund (${challenge.error})`);
     }

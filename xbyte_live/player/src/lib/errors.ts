@@ -1,3 +1,5 @@
+import type { Hex } from './types';
+
 export type PaymentErrorCode =
   | 'no-wallet'
   | 'wallet-rejected'
@@ -11,9 +13,11 @@ export type PaymentErrorCode =
   | 'cap-minute'
   | 'cap-deposit'
   | 'overcharged'
+  | 'misdelivered'
   | 'price-raised'
   | 'no-way-to-pay'
   | 'refused'
+  | 'wrong-clock'
   | 'pending'
   | 'unreachable'
   | 'charged-before'
@@ -22,15 +26,25 @@ export type PaymentErrorCode =
   | 'storage'
   | 'http';
 
+/** What an error is about, where that is one thing. */
+export interface About {
+  /** The channel that nothing more is paid through. */
+  channelId?: Hex;
+}
+
 /** What a purchase fails with; `status` is the answer's, where there was one. */
 export class PaymentError extends Error {
   override readonly name = 'PaymentError';
+  readonly channelId: Hex | undefined;
+
   constructor(
     readonly code: PaymentErrorCode,
     message: string,
     readonly retryable = false,
     readonly status = 0,
+    about: About = {},
   ) {
     super(message);
+    this.channelId = about.channelId;
   }
 }

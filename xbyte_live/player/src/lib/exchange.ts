@@ -18,6 +18,8 @@ export interface Patience {
   pending: number;
   /** How long an answer may take to begin. */
   firstByte: number;
+  /** How long nothing may come of a body that has begun. */
+  nextBytes: number;
   /** How long an aborted request may still take to tell whether it was charged. */
   grace: number;
 }
@@ -28,6 +30,7 @@ export const PATIENCE: Patience = {
   longestWait: 10_000,
   pending: 100_000,
   firstByte: 15_000,
+  nextBytes: 15_000,
   grace: 4_000,
 };
 
@@ -87,7 +90,7 @@ export class Exchange {
     const reader = response.body?.getReader();
     try {
       while (reader) {
-        const { done, value } = await unlessAborted(reader.read(), signal);
+        const { done, value } = await this.#next(reader, signal);
         if (done) break;
         held = body.add(value);
         if (!held) break;
@@ -132,6 +135,22 @@ export class Exchange {
   leave(paid: boolean): void {
     if (paid) setTimeout(() => this.#wire.abort(), this.#patience.grace);
     else this.#wire.abort();
+  }
+
+  /** What comes next of a body; throws where nothing does. */
+  async #next(
+    reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
+    signal: AbortSignal | undefined,
+  ): Promise<ReadableStreamReadResult<Uint8Array<ArrayBuffer>>> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const silence = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error('nothing comes')), this.#patience.nextBytes);
+    });
+    try {
+      return await unlessAborted(Promise.race([reader.read(), silence]), signal);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Send it once; no answer is `undefined`. */

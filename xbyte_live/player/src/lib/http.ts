@@ -41,6 +41,11 @@ export function tooLarge(): PaymentError {
   return new PaymentError('too-large', 'that is more than a page can hold; buy it by ranges');
 }
 
+export function wrongClock(): PaymentError {
+  const what = 'the clock of this device is wrong: for the server, a deposit that is valid has expired';
+  return new PaymentError('wrong-clock', what, true, 402);
+}
+
 export function lost(): PaymentError {
   return new PaymentError(
     'charged-before',

@@ -15,16 +15,20 @@ export class Offers {
   readonly #fetch: typeof fetch;
   readonly #assets: readonly Asset[];
 
-  constructor(assets: readonly Asset[], get: typeof fetch) {
+  readonly #within: number;
+
+  /** A price list may take `within` milliseconds. */
+  constructor(assets: readonly Asset[], get: typeof fetch, within: number) {
     this.#assets = assets;
     this.#fetch = get;
+    this.#within = within;
   }
 
   /** Ask for an item's price list, once; where there is none its 402 will say the same. */
   async ask(item: string, url: string): Promise<void> {
     let asking = this.#asked.get(url);
     if (!asking) {
-      asking = loadPricing(url, { fetch: this.#fetch }).then(
+      asking = loadPricing(url, { fetch: this.#fetch, within: this.#within }).then(
         (pricing) => {
           if (!this.#known.has(item)) this.learn(item, pricing.offers);
         },

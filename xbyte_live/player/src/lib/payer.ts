@@ -1,6 +1,6 @@
 import { Account } from './account';
 import { KNOWN_ASSETS } from './assets';
-import { viewOf } from './channel';
+import { forgiven, viewOf } from './channel';
 import { Closing } from './closing';
 import type { Teller } from './deposits';
 import { PaymentError, type PaymentErrorCode } from './errors';
@@ -10,6 +10,7 @@ import { Paused, Purchase, type Delivery, type Means } from './purchase';
 import { LimitReached, Spending, type Limit } from './spending';
 import { IndexedDbStore, unlessAborted, type ChannelStore } from './store';
 import { Till } from './till';
+import { Turn } from './turns';
 import type {
   Asset,
   Budget,
@@ -34,6 +35,7 @@ const FOR_THE_OWNER: ReadonlySet<PaymentErrorCode> = new Set([
   'unknown-network',
   'insufficient-funds',
   'topup-needed',
+  'wrong-clock',
 ]);
 
 export interface PayerOptions {
@@ -92,6 +94,7 @@ export class Payer extends EventTarget {
     const now = options.now ?? Date.now;
     const get = options.fetch ?? globalThis.fetch.bind(globalThis);
     const assets = options.assets ?? KNOWN_ASSETS;
+    const patience = { ...PATIENCE, ...options.patience };
     this.maxPerMb = options.maxPerMb;
     this.#wallet = options.wallet;
     this.#deposit = options.deposit ?? ((suggested) => suggested);
@@ -110,10 +113,10 @@ export class Payer extends EventTarget {
     this.#means = {
       store: this.#store,
       till: this.#till,
-      offers: new Offers(assets, get),
+      offers: new Offers(assets, get, patience.firstByte),
       fetch: get,
       now,
-      patience: { ...PATIENCE, ...options.patience },
+      patience,
       resources: new Map(),
       charged: (receipt, deposit) => this.#charged(receipt, deposit),
       agreed: () => this.maxPerMb,
@@ -209,6 +212,20 @@ export class Payer extends EventTarget {
     } catch (error) {
       this.#report(error);
       throw error;
+    }
+  }
+
+  /** Pay a server again that twice in a row handed over what was not paid for, or all such. */
+  async trustAgain(channelId?: Hex): Promise<void> {
+    for (const channel of await this.#store.channels()) {
+      if (channelId !== undefined && channel.channelId !== channelId) continue;
+      if (forgiven(channel) === channel) continue;
+      const turn = await Turn.take(this.#store, channel);
+      try {
+        await turn.keep(forgiven(turn.channel), undefined, true);
+      } finally {
+        turn.release();
+      }
     }
   }
 
@@ -308,8 +325,8 @@ export class Payer extends EventTarget {
 
   #report(error: unknown): void {
     if (!(error instanceof PaymentError)) return;
-    const { code, message, retryable } = error;
-    this.#tell('error', { code, message, retryable });
+    const { code, message, retryable, channelId } = error;
+    this.#tell('error', { code, message, retryable, ...(channelId && { channelId }) });
   }
 
   /** Dispatch an event; false if a listener prevented what comes next. */

@@ -18,13 +18,20 @@ export interface Pricing {
   offers: readonly Terms[];
 }
 
-/** Fetch what an item costs; throws `PaymentError` where that is not to be had. */
+const PATIENCE = 15_000; // milliseconds
+
+/**
+ * Fetch what an item costs; throws `PaymentError` where that is not to be had, and the reason of
+ * `signal` or of a time-out. `within` is how long it may take (default 15,000 ms).
+ */
 export async function loadPricing(
   url: string,
-  options: { fetch?: typeof fetch; signal?: AbortSignal } = {},
+  options: { fetch?: typeof fetch; signal?: AbortSignal; within?: number } = {},
 ): Promise<Pricing> {
   const get = options.fetch ?? globalThis.fetch.bind(globalThis);
-  const response = await get(url, options.signal ? { signal: options.signal } : {});
+  const late = AbortSignal.timeout(options.within ?? PATIENCE);
+  const signal = options.signal ? AbortSignal.any([options.signal, late]) : late;
+  const response = await get(url, { signal });
   if (!response.ok) {
     throw new PaymentError('http', `no price list (${response.status})`, false, response.status);
   }

@@ -1,11 +1,14 @@
 import { bytesOf, ceilingOf, MOST_BYTES, priceRaised } from './bounds';
 import {
+  caught,
   confirmed,
+  faultOf,
   isOpen,
   misdelivered,
   refused,
   superseded,
   type Channel,
+  type DepositOrder,
   type OpenVoucher,
 } from './channel';
 import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from './codes';
@@ -19,13 +22,11 @@ import { unlessAborted, type ChannelStore, type KeptPayment } from './store';
 import { LimitReached } from './spending';
 import type { Context, Till } from './till';
 import { Turn } from './turns';
-import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable } from './http';
-import { proves } from './proof';
+import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable, wrongClock } from './http';
+import { evidenceOf } from './proof';
 import type { PaidRequest, PaidResponse, Receipt, Terms } from './types';
-import { chainIdOf } from './typed';
 import {
   readChallenge,
-  readCorrection,
   readTaken,
   readToken,
   type Challenge,
@@ -77,6 +78,7 @@ export class Purchase {
   #inherited = false;
   #ambiguous = false; // the payment was presented, and not decided on
   #answers = 0;
+  #expired = false; // a deposit was, and another one was signed
   #receipt: Receipt | undefined;
 
   constructor(means: Means, url: string, request: PaidRequest) {
@@ -160,7 +162,9 @@ export class Purchase {
       return;
     }
     this.#turn = await Turn.take(store, channel, this.#request.signal);
-    if (this.#turn.channel.gone.includes(kept.identity) || this.#turn.channel.fault) {
+    const fault = faultOf(this.#turn.channel);
+    if (fault?.code === 'misdelivered') throw fault; // what was paid for is there once it is forgiven
+    if (this.#turn.channel.gone.includes(kept.identity) || fault) {
       await store.dropPayment(kept);
       this.#endTurn();
       return;
@@ -178,7 +182,7 @@ export class Purchase {
     if (ahead?.terms) offers.learn(item, [ahead.terms]);
     let known = offers.of(item, amount);
     if (known.length === 0 && pricing !== undefined) {
-      await offers.ask(item, pricing);
+      await unlessAborted(offers.ask(item, pricing), this.#request.signal);
       known = offers.of(item, amount);
     }
     if (known.length > 0) await this.#sign(known);
@@ -240,16 +244,13 @@ export class Purchase {
       if (payment.charged) await this.#misdelivered(payment, lost());
       return;
     }
-    const correction = readCorrection(challenge, payment.channelId);
-    const { config, network } = turn.channel;
-    const key = config.payerAuthorizer;
-    const proven = correction
-      ? await proves(correction, payment.channelId, key, chainIdOf(network))
-      : false;
+    const { till } = this.#means;
+    const evidence = await evidenceOf(challenge, turn.channel, async (of) => till.onChain(of));
     const presentedBefore = this.#inherited || this.#ambiguous;
     const { identity } = payment;
+    const order = payment.deposit ? turn.channel.deposit : undefined;
     const outcome = await this.#caught(turn, (channel) =>
-      after(channel, { code: challenge.error, identity, presentedBefore, correction, proven }),
+      after(channel, { ...evidence, identity, presentedBefore }),
     );
     await turn.keep(outcome.channel);
     if (outcome.charged) this.#count(turn, outcome.charged, { charged: outcome.charged.amount });
@@ -257,10 +258,13 @@ export class Purchase {
       await store.dropPayment(payment);
       await this.#misdelivered(payment, lost());
     }
-    const again = outcome.verdict === 'again' || (await this.#mended(turn, payment, challenge));
+    const mended = order !== undefined && (await this.#mended(turn, payment, order, challenge));
+    const again = outcome.verdict === 'again' || mended;
+    const expired = order !== undefined && challenge.error === DEPOSIT_EXPIRED && !mended;
     const hopeless = presentedBefore || stillOffered(challenge, payment.terms);
-    if ((!again && hopeless) || ++this.#answers >= MOST_ANSWERS) {
+    if (expired || (!again && hopeless) || ++this.#answers >= MOST_ANSWERS) {
       if (!presentedBefore) await store.dropPayment(payment);
+      if (expired) throw wrongClock();
       const code = challenge.error || 'payment_required';
       const what = payment.deposit ? 'deposit' : 'voucher';
       throw new PaymentError(
@@ -274,19 +278,24 @@ export class Purchase {
   }
 
   /** Whether a deposit was refused for a reason that another one would not have. */
-  async #mended(turn: Turn, payment: KeptPayment, challenge: Challenge): Promise<boolean> {
-    const { deposit } = turn.channel;
-    if (!payment.deposit || !deposit) return false;
+  async #mended(
+    turn: Turn,
+    payment: KeptPayment,
+    order: DepositOrder,
+    challenge: Challenge,
+  ): Promise<boolean> {
     const { till, now } = this.#means;
     if (challenge.error === DEPOSIT_BELOW_MINIMUM) {
       const { channelId, terms } = payment;
       const asked = challenge.offers.find(({ asset }) => asset === terms.asset) ?? terms;
-      if (!till.deposits.raiseFloor(channelId, deposit, asked)) return false;
+      if (!till.deposits.raiseFloor(channelId, order, asked)) return false;
       await turn.keep(superseded(turn.channel), undefined, true);
       return true;
     }
-    const left = deposit.validBefore * 1000 - now();
+    const left = order.validBefore * 1000 - now();
     if (challenge.error !== DEPOSIT_EXPIRED || left > EXPIRY_MARGIN * 1000) return false;
+    if (this.#expired) return false;
+    this.#expired = true;
     await this.#exchange.sleep(left); // servers want it to be good for a little longer
     return true;
   }
@@ -358,7 +367,7 @@ export class Purchase {
     const channel = await this.#means.store.channel(payment.channelId);
     if (!channel?.wrong) return;
     const turn = await this.#ownTurn(payment);
-    await turn.keep({ ...turn.channel, wrong: 0 });
+    if (!turn.channel.fault) await turn.keep({ ...turn.channel, wrong: 0 });
     this.#endTurn();
   }
 
@@ -409,7 +418,7 @@ export class Purchase {
       return learn(turn.channel);
     } catch (error) {
       if (error instanceof PaymentError && error.code === 'overcharged') {
-        await turn.keep({ ...turn.channel, fault: error.message }, undefined, true);
+        await turn.keep(caught(turn.channel, error.message), undefined, true);
       }
       throw error;
     }

@@ -1,14 +1,27 @@
-import { doubted, drained, gone, landed, overcharged, refused } from './channel';
+import {
+  begunAnew,
+  countedFrom,
+  doubted,
+  drained,
+  gone,
+  landed,
+  overcharged,
+  refused,
+} from './channel';
 import type { Channel, OpenVoucher } from './channel';
 import {
   AMOUNT_MISMATCH,
   BELOW_CLAIMED,
   CHANNEL_NOT_FOUND,
   DEPOSIT_BELOW_MINIMUM,
+  DEPOSIT_EXPIRED,
   EXCEEDS_BALANCE,
 } from './codes';
 import { most } from './money';
+import type { Evidence } from './proof';
 import type { Correction } from './wire';
+
+const UNTAKEN = new Set([DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED]); // a deposit has not come in
 
 /**
  * What became of a voucher that got a 402. `charged`: it was taken before; `again`: it was not,
@@ -16,16 +29,10 @@ import type { Correction } from './wire';
  */
 export type Verdict = 'charged' | 'again' | 'refused';
 
-/**
- * A 402 to a voucher. `presentedBefore` when it was handed over before without a decision;
- * `proven` when the correction's voucher was signed by the channel's own key.
- */
-export interface Refusal {
-  code: string;
+/** A 402 to a voucher; `presentedBefore` when it was handed over before without a decision. */
+export interface Refusal extends Evidence {
   identity: string;
   presentedBefore: boolean;
-  correction?: Correction | undefined;
-  proven: boolean;
 }
 
 /** The channel after a refusal, and the voucher of unknown outcome that it shows as charged. */
@@ -45,16 +52,43 @@ export function after(channel: Channel, refusal: Refusal): Outcome {
   const left = refused(channel, identity);
   if (code === AMOUNT_MISMATCH || code === BELOW_CLAIMED) {
     if (correction) return corrected(channel, refusal, correction);
-    return { channel: left, verdict: 'refused' };
+    const known = knownStill(channel, refusal);
+    if (known === undefined) return { channel: left, verdict: 'refused' };
+    return { channel: begunAnew(channel, known), verdict: 'again' };
   }
-  if (code === EXCEEDS_BALANCE || code === CHANNEL_NOT_FOUND) {
-    return { channel: drained(left), verdict: 'again' };
-  }
+  if (code === CHANNEL_NOT_FOUND) return notFound(channel, refusal);
+  if (code === EXCEEDS_BALANCE) return { channel: drained(left), verdict: 'again' };
   const voucher = channel.open.find((open) => open.identity === identity);
-  if (voucher?.deposit && channel.shown > 1 && code !== DEPOSIT_BELOW_MINIMUM) {
+  if (voucher?.deposit && channel.shown > 1 && !UNTAKEN.has(code)) {
     return { channel: doubted(left), verdict: 'again' };
   }
   return { channel: refusal.presentedBefore ? channel : left, verdict: 'refused' };
+}
+
+/**
+ * What a server without a proof knows that it charged, where that is less than it did. It is safe
+ * to go on from there: no more can be claimed than was signed.
+ */
+function knownStill(channel: Channel, { identity, report, found }: Refusal): bigint | undefined {
+  const voucher = channel.open.find((open) => open.identity === identity);
+  // To a deposit in a channel that it does not know it says nothing of the channel.
+  const said = report ? report.charged : voucher?.deposit ? (found?.claimed ?? 0n) : undefined;
+  const claimed = most(report?.claimed ?? 0n, found?.claimed ?? 0n);
+  return said !== undefined && said < channel.charged && claimed <= said ? said : undefined;
+}
+
+/** The server knows no such channel: it is begun anew, unless the chain knows it. */
+function notFound(channel: Channel, { identity, found }: Refusal): Outcome {
+  const left = refused(channel, identity);
+  if (found && found.balance > 0n) {
+    const { balance, deposit } = left;
+    const came = deposit && found.balance >= balance + deposit.amount;
+    const after = came ? landed(left, deposit.amount) : left;
+    const verdict = found.balance === balance ? 'refused' : 'again';
+    return { channel: { ...after, balance: found.balance, known: true, unsure: false }, verdict };
+  }
+  const anew = channel.charged > 0n ? begunAnew(channel, 0n) : left;
+  return { channel: drained(anew), verdict: 'again' };
 }
 
 /** Adopt what the server has charged, once its proof is found to be our own signature. */
@@ -82,6 +116,7 @@ function corrected(channel: Channel, refusal: Refusal, said: Correction): Outcom
       ...after,
       charged,
       signed: most(channel.signed, said.signed),
+      counted: charged < channel.charged ? countedFrom(channel, charged) : undefined,
       balance: trusted ? after.balance : said.report.balance,
       known: true,
       unsure: false,
@@ -108,7 +143,7 @@ function explained(
   refusal: Refusal,
   charged: bigint,
 ): boolean {
-  if (!channel.known || charged <= channel.charged) return true;
+  if (!channel.known || charged <= most(channel.charged, channel.forgot ?? 0n)) return true;
   return channel.open.some(
     (open) => charged <= open.ceiling && (open !== voucher || refusal.presentedBefore),
   );

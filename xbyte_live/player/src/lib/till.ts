@@ -2,6 +2,7 @@ import type { Account } from './account';
 import { assetOf } from './assets';
 import {
   atStake,
+  faultOf,
   newChannel,
   presented,
   withoutExpired,
@@ -12,6 +13,7 @@ import { Deposits, depositWire, type Teller } from './deposits';
 import { PaymentError } from './errors';
 import { type Key, loadKey } from './keys';
 import { LimitReached, type Limit, type Spending } from './spending';
+import { askChannel, type OnChain } from './rpc';
 import type { ChannelStore, KeptPayment } from './store';
 import type { Turn } from './turns';
 import { chainIdOf, channelIdOf, voucherDigest } from './typed';
@@ -105,7 +107,8 @@ export class Till {
     signal?: AbortSignal,
   ): Promise<KeptPayment> {
     const before = withoutExpired(turn.channel, Math.floor(this.#now() / 1000));
-    if (before.fault) throw new PaymentError('overcharged', before.fault);
+    const fault = faultOf(before);
+    if (fault) throw fault;
     this.#require(terms, before);
     const wallet = this.#wallet();
     const { channel, deposit } = await this.deposits.due(turn, before, terms, wallet, signal);
@@ -132,6 +135,12 @@ export class Till {
       giveBack();
       throw error;
     }
+  }
+
+  /** How a channel stands on the chain, where a node is known and says so. */
+  async onChain({ network, channelId }: Channel): Promise<OnChain | undefined> {
+    const rpcUrl = this.#teller.rpcUrl(network);
+    return rpcUrl ? askChannel(rpcUrl, channelId) : undefined;
   }
 
   /** The header of a refund of all that was not charged. */

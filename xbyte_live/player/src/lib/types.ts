@@ -172,6 +172,8 @@ export interface ChannelView {
   depositing: bigint;
   /** Why its server is not trusted any more. */
   fault?: string;
+  /** `misdelivered` ends with `trustAgain()`; `overcharged` is final. */
+  faultCode?: PaymentErrorCode;
 }
 
 export interface Refund {
@@ -205,7 +207,13 @@ export interface PayerEvents {
   'topup-needed': { missing: bigint; suggested: bigint; network: string; asset: Hex };
   deposit: { amount: bigint; state: 'signing' | 'sent' | 'done'; transaction?: Hex };
   /** What stopped a purchase. Where `retryable`, it waits for `resume()`, `topUp()` or a wallet. */
-  error: { code: PaymentErrorCode; message: string; retryable: boolean };
+  error: {
+    code: PaymentErrorCode;
+    message: string;
+    retryable: boolean;
+    /** The channel that nothing more is paid through, where that is the error. */
+    channelId?: Hex;
+  };
   /** It waited, and goes on. */
   resume: { waited: Waiting };
   /** The budget was set anew. */

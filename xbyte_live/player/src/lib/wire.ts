@@ -133,6 +133,16 @@ export function readCorrection(challenge: Challenge, channelId: Hex): Correction
   return undefined;
 }
 
+/** What a 402 says of that channel, with a proof or without, or `undefined` if it does not. */
+export function readState(challenge: Challenge, channelId: Hex): Report | undefined {
+  for (const offer of challenge.accepts) {
+    const extra = isObject(offer) ? offer.extra : undefined;
+    const report = isObject(extra) ? readReport(extra.channelState) : undefined;
+    if (report?.channelId === channelId) return report;
+  }
+  return undefined;
+}
+
 /** Seconds a server asks to wait, where it says so in seconds. */
 export function retryAfter(headers: Headers): number | undefined {
   const value = headers.get('retry-after');

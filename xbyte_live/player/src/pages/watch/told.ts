@@ -65,6 +65,10 @@ const TOLD: Record<string, Told> = {
     title: 'Stopped: the server claims more than you agreed to.',
     text: 'Nothing more is signed. Your receipts below say what you did agree to; keep a copy.',
   },
+  misdelivered: {
+    title: 'Stopped: what came twice was not what you paid for.',
+    text: 'Nothing more is paid to this server unless you say so. What you paid for stays yours.',
+  },
   'price-raised': {
     title: 'It costs more than you agreed to.',
     text: 'Nothing was charged at that price, and nothing is until you agree to it.',
@@ -84,6 +88,10 @@ const TOLD: Record<string, Told> = {
   refused: {
     title: 'The server refused the payment.',
     text: 'Nothing was charged. Try again; if it stays like this, tell whoever runs the server.',
+  },
+  'wrong-clock': {
+    title: 'The clock of this device is wrong.',
+    text: 'By it the server takes your deposit for expired. Nothing was charged: set the clock, then try again.',
   },
   storage: {
     title: 'This browser does not let the page keep your channel.',
