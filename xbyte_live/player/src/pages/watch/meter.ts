@@ -71,7 +71,8 @@ export class Meter {
   #gauge(spent: bigint): void {
     const cap = this.payer.budget.total;
     if (this.#state === 'idle' || cap === 0n) {
-      this.#tellGauge(0, 'Nothing is charged before you say so.', 'Nothing of the cap');
+      const more = spent > 0n ? ' more' : '';
+      this.#tellGauge(0, `Nothing${more} is charged before you say so.`, 'Nothing of the cap');
       return;
     }
     const permille = Number((spent * 1000n) / cap);

@@ -119,6 +119,9 @@ export class Trouble {
         label: `Switch to ${network.name}`,
         act: () => after(wallet.switchChain(network.chain_id)),
       });
+    } else if (remedy === 'trust') {
+      const trusted = async (): Promise<void> => this.payer.trustAgain();
+      ways.push({ label: 'Try it once more', act: () => after(trusted()) });
     } else if (remedy === 'new-price') {
       ways.push({ label: 'See the new price', act: () => void this.agreement.askAnew(asked) });
     } else if (remedy !== 'none') {
@@ -132,7 +135,7 @@ export class Trouble {
 }
 
 /** What helps where the payer is in trouble. */
-export type Remedy = 'deposit' | 'again' | 'new-price' | 'none';
+export type Remedy = 'deposit' | 'again' | 'new-price' | 'trust' | 'none';
 
 /** What keeps a wallet from depositing. */
 export const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
@@ -146,6 +149,7 @@ export const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
 const FOR_GOOD: ReadonlySet<PaymentErrorCode> = new Set([
   'price-raised',
   'overcharged',
+  'misdelivered',
   'no-way-to-pay',
   'refused',
   'storage',
@@ -164,6 +168,7 @@ const WALLETS: ReadonlySet<PaymentErrorCode> = new Set([
 /** A deposit is ordered again only where none was signed: one that was refused is still good. */
 export function remedyOf(code: PaymentErrorCode, retryable: boolean): Remedy {
   if (code === 'price-raised') return 'new-price';
+  if (code === 'misdelivered') return 'trust';
   if (!retryable) return 'none';
   return DEPOSITS.has(code) ? 'deposit' : 'again';
 }
