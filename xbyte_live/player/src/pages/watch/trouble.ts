@@ -130,6 +130,10 @@ export class Trouble {
     if (WALLETS.has(code)) {
       ways.push({ label: 'Another wallet', act: () => this.agreement.askAgain() });
     }
+    if (DEPOSITS.has(code) && this.payer.waiting === undefined) {
+      // what is in the channel plays on
+      ways.push({ label: 'Leave it', act: () => this.notice.clear() });
+    }
     return ways;
   }
 }
