@@ -995,6 +995,20 @@ describe('closing', () => {
     expect(await another.close({ channelId: channel?.channelId ?? '0x' })).toHaveLength(1);
   });
 
+  it('is of what is named, whoever deposited it, though the wallet is locked', async () => {
+    const { shop, payer, store } = setUp({ wallet: new AskingWallet() });
+    const other = setUp({ store }, shop).payer;
+    await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));
+    await other.fetchPaid(shop.add('/hls/a/source/1.ts', 500), ahead(500));
+    const locked = new AskingWallet();
+    locked.locked = true;
+    const since = setUp({ store, wallet: locked }, shop).payer;
+    const rest = (await since.channels()).filter(({ refundable }) => refundable > 0n);
+    const refunds = await since.close({ channelIds: rest.map(({ channelId }) => channelId) });
+    expect(refunds.map(({ amount }) => amount).sort()).toEqual([9000n, 9500n]);
+    expect(await since.close({ channelIds: [] })).toEqual([]);
+  });
+
   it('tells what a withdrawal on chain needs', async () => {
     const { shop, payer } = setUp();
     await payer.fetchPaid(shop.add('/hls/a/source/0.ts', 1000), ahead(1000));

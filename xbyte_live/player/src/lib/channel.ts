@@ -40,6 +40,7 @@ export interface DepositOrder {
  * `known` is false until the server has said how it stands. `urls` are of what was bought last,
  * newest first. Where its server began anew, `forgot` is the most that it may have charged before,
  * and `counted` the highest ceiling signed since, from which on more counts against budgets.
+ * `returned` is what its server says went back, or is not there, and the chain did not show.
  */
 export interface Channel {
   channelId: Hex;
@@ -62,6 +63,7 @@ export interface Channel {
   fault: string;
   forgot?: bigint;
   counted?: bigint | undefined;
+  returned?: bigint;
 }
 
 /** A channel before anything is known of it. */
@@ -235,8 +237,10 @@ export function drained(channel: Channel): Channel {
   const again = deposit ?? brought.at(-1) ?? loose.findLast(({ small }) => !small);
   const others = (orders: readonly DepositOrder[]): DepositOrder[] =>
     orders.filter((order) => order !== again);
+  const held = again && brought.includes(again) ? again.amount : 0n;
   return {
     ...emptied({ ...channel, brought: others(brought), loose: others(loose) }),
+    returned: (channel.returned ?? 0n) + most(0n, refundable(channel) - held),
     known: true,
     unsure: false,
     deposit: again,
@@ -278,10 +282,26 @@ export function refused(channel: Channel, identity: string): Channel {
   };
 }
 
-/** The channel after `amount` went back to the payer. */
+/** The channel after its server said that `amount` went back to the payer. */
 export function refunded(channel: Channel, amount: bigint): Channel {
   const balance = most(channel.charged, channel.balance - amount);
-  return { ...emptied(channel), balance };
+  const { returned = 0n } = channel;
+  const rest = refundable(channel);
+  const unheard = most(0n, amount - rest - returned); // of a deposit that was not seen to arrive
+  return { ...emptied(channel), balance, returned: returned + least(amount, rest) + unheard };
+}
+
+/** The most that can have gone back, at a Unix time in seconds. */
+export function returnable(channel: Channel, now: number): bigint {
+  const orders = atLarge(channel, now).reduce((sum, { amount }) => sum + amount, 0n);
+  return refundable(channel) + (channel.returned ?? 0n) + orders;
+}
+
+/** The channel whose balance is said to be `onChain`: what did not go back lies in it still. */
+export function settledWith(channel: Channel, onChain: bigint): Channel {
+  const { balance, returned = 0n } = channel;
+  const there = most(balance, least(onChain, balance + returned));
+  return { ...channel, balance: there, returned: 0n };
 }
 
 /** The channel after its server was caught at claiming too much: nothing more is paid to it. */
@@ -334,6 +354,7 @@ export function viewOf(channel: Channel): ChannelView {
     charged: channel.charged,
     balance: channel.balance,
     refundable: refundable(channel),
+    returned: channel.returned ?? 0n,
     depositing: channel.deposit?.amount ?? 0n,
     ...(fault && { fault: fault.message, faultCode: fault.code }),
   };

@@ -1,5 +1,11 @@
-import { emptied, refundable, refunded, type Channel } from './channel';
-import { AMOUNT_MISMATCH, BELOW_CLAIMED, BUSY, REFUND_NOTHING } from './codes';
+import { emptied, refundable, refunded, returnable, settledWith, type Channel } from './channel';
+import {
+  AMOUNT_MISMATCH,
+  BELOW_CLAIMED,
+  BUSY,
+  CHANNEL_NOT_FOUND,
+  REFUND_NOTHING,
+} from './codes';
 import { PaymentError } from './errors';
 import { discard, unreachable } from './http';
 import { evidenceOf } from './proof';
@@ -12,6 +18,13 @@ import { readChallenge, readRefund, retryAfter, type Challenge } from './wire';
 
 const TRIES = 6;
 
+/** Which channels to refund: those of a payer or, without one, all; or those that are named. */
+export interface Which {
+  payer?: Hex | undefined;
+  named?: readonly Hex[] | undefined;
+  url?: string | undefined;
+}
+
 /** Gets money back out of channels, by their servers. */
 export class Closing {
   readonly #means: Means;
@@ -21,23 +34,23 @@ export class Closing {
   }
 
   /** Refund what can be had back; throws `PaymentError` when that fails for all there is. */
-  async refundAll(
-    payer: Hex | undefined,
-    only: { channelId?: Hex; url?: string } = {},
-  ): Promise<Refund[]> {
+  async refundAll({ payer, named, url }: Which): Promise<Refund[]> {
     const { store } = this.#means;
     const channels = (await store.channels()).filter(
       (channel) =>
-        (only.channelId === undefined || channel.channelId === only.channelId) &&
-        isOf(channel, only.channelId === undefined ? payer : undefined) &&
-        refundable(channel) > 0n,
+        (named?.includes(channel.channelId) ?? isOf(channel, payer)) &&
+        returnable(channel, Infinity) > 0n,
     );
     const refunds: Refund[] = [];
     const failures: unknown[] = [];
     for (const channel of channels) {
       const turn = await Turn.take(store, channel);
       try {
-        const refund = await this.#refund(turn, placesOf(turn.channel, only.url));
+        await this.#look(turn);
+        const { returned = 0n } = turn.channel;
+        const again = named !== undefined && returned > 0n;
+        if (!again && refundable(turn.channel) === 0n) continue;
+        const refund = await this.#refund(turn, placesOf(turn.channel, url));
         if (refund) refunds.push(refund);
       } catch (error) {
         failures.push(error);
@@ -47,6 +60,13 @@ export class Closing {
     }
     if (refunds.length === 0 && failures.length > 0) throw failures[0];
     return refunds;
+  }
+
+  /** What its server said went back is looked for on the chain, where a node is known. */
+  async #look(turn: Turn): Promise<void> {
+    if (!turn.channel.returned) return;
+    const found = await this.#means.till.onChain(turn.channel);
+    if (found) await turn.keep(settledWith(turn.channel, found.balance), undefined, true);
   }
 
   async #refund(turn: Turn, urls: readonly string[]): Promise<Refund | undefined> {
@@ -79,7 +99,14 @@ export class Closing {
       const refund = response && readRefund(response.headers);
       if (refund) {
         await discard(response);
-        await turn.keep(refunded(turn.channel, refund.amount), undefined, true);
+        if (refund.amount > returnable(turn.channel, this.#means.now() / 1000)) {
+          const what = `the server says that it gave back ${refund.amount}, which was not there`;
+          throw new PaymentError('refused', what);
+        }
+        const after = refunded(turn.channel, refund.amount);
+        await turn.keep(after, undefined, true);
+        const found = await this.#means.till.onChain(after);
+        if (found && found.balance <= after.balance) await turn.keep({ ...after, returned: 0n });
         return { channelId: turn.channel.channelId, ...refund };
       }
       const wait = await this.#judge(turn, response);
@@ -111,9 +138,15 @@ export class Closing {
     }
     const challenge = readChallenge(response.headers);
     if (challenge.error === BUSY) return 1000;
-    if (challenge.error === REFUND_NOTHING) {
-      await turn.keep({ ...emptied(turn.channel), balance: turn.channel.charged });
-      return 'nothing';
+    if (challenge.error === REFUND_NOTHING || challenge.error === CHANNEL_NOT_FOUND) {
+      const found = await this.#means.till.onChain(turn.channel);
+      const denied = found ? found.balance > turn.channel.charged : challenge.error !== REFUND_NOTHING;
+      if (!denied) {
+        const { charged: balance } = turn.channel;
+        const returned = found ? 0n : returnable(turn.channel, Infinity);
+        await turn.keep({ ...emptied(turn.channel), balance, returned });
+        return 'nothing';
+      }
     }
     if (challenge.error !== AMOUNT_MISMATCH && challenge.error !== BELOW_CLAIMED) {
       throw new PaymentError('refused', `the server does not refund (${challenge.error})`);

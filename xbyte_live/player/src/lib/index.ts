@@ -16,7 +16,7 @@ export {
   type LoaderOptions,
 } from './loader';
 export { MIB, amountFor, costPerMinute, formatAmount, parseAmount, type Rate } from './money';
-export { Payer, type PayerOptions } from './payer';
+export { Payer, type CloseOptions, type PayerOptions } from './payer';
 export { loadPricing, type Pricing } from './pricing';
 export { IndexedDbStore, MemoryStore, type ChannelStore } from './store';
 export type {

@@ -57,6 +57,14 @@ export interface PayerOptions {
   patience?: Partial<Patience>;
 }
 
+/** Which channels to close; by default all of the wallet. */
+export interface CloseOptions {
+  channelId?: Hex;
+  channelIds?: readonly Hex[];
+  /** Something that a server sells. */
+  url?: string;
+}
+
 interface Pause {
   why: Waiting;
   error: PaymentError;
@@ -199,16 +207,18 @@ export class Payer extends EventTarget {
   }
 
   /**
-   * Have servers give back what they did not charge, of all channels of this wallet or of one.
+   * Have servers give back what they did not charge, of all channels of this wallet or of those
+   * that are named.
    *
    * The key of this browser asks for it, and it goes to whoever deposited: without a wallet it is
-   * of all channels of this browser.
+   * of all channels of this browser, and another wallet's may be named.
    * `url` is of something a server sells, where what was bought last is not on sale any more.
    */
-  async close(only?: { channelId?: Hex; url?: string }): Promise<Refund[]> {
+  async close({ channelId, channelIds, url }: CloseOptions = {}): Promise<Refund[]> {
+    const named = channelId === undefined ? channelIds : [...(channelIds ?? []), channelId];
     try {
-      const payer = this.#wallet && (await this.#account.of(this.#wallet));
-      return await new Closing(this.#means).refundAll(payer, only);
+      const payer = named || !this.#wallet ? undefined : await this.#account.of(this.#wallet);
+      return await new Closing(this.#means).refundAll({ payer, named, url });
     } catch (error) {
       this.#report(error);
       throw error;

@@ -87,8 +87,10 @@ function notFound(channel: Channel, { identity, found }: Refusal): Outcome {
     const verdict = found.balance === balance ? 'refused' : 'again';
     return { channel: { ...after, balance: found.balance, known: true, unsure: false }, verdict };
   }
-  const anew = channel.charged > 0n ? begunAnew(channel, 0n) : left;
-  return { channel: drained(anew), verdict: 'again' };
+  const { returned = 0n } = channel;
+  const empty = drained(left);
+  const after = channel.charged > 0n ? { ...begunAnew(empty, 0n), balance: 0n } : empty;
+  return { channel: found ? { ...after, returned } : after, verdict: 'again' };
 }
 
 /** Adopt what the server has charged, once its proof is found to be our own signature. */

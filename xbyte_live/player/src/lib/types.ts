@@ -168,6 +168,8 @@ export interface ChannelView {
   charged: bigint;
   balance: bigint;
   refundable: bigint;
+  /** What its server says it gave back, or does not have, and no node has confirmed yet. */
+  returned: bigint;
   /** A deposit that was signed and has not been seen to arrive. */
   depositing: bigint;
   /** Why its server is not trusted any more. */

@@ -107,6 +107,7 @@ export function readRefund(headers: Headers): { amount: bigint; transaction: Hex
   const transaction = document?.transaction;
   const amount = number(document?.amount);
   if (!matches(transaction, WORD) || amount === undefined) return undefined;
+  if (BigInt(transaction) === 0n) return undefined;
   return { amount, transaction };
 }
 
