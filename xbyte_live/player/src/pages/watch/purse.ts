@@ -116,18 +116,10 @@ export class Purse {
 
   /** What came back of all channels; throws if of none, and there was something in one. */
   async #closeAll(): Promise<bigint> {
-    let back = 0n;
-    const failures: unknown[] = [];
-    for (const { channelId, refundable } of await this.payer.channels()) {
-      if (refundable === 0n) continue;
-      try {
-        for (const { amount } of await this.payer.close({ channelId })) back += amount;
-      } catch (error) {
-        failures.push(error);
-      }
-    }
-    if (back === 0n && failures.length > 0) throw failures[0];
-    return back;
+    const withRest = (await this.payer.channels()).filter(({ refundable }) => refundable > 0n);
+    const channelIds = withRest.map(({ channelId }) => channelId);
+    const refunds = await this.payer.close({ channelIds });
+    return refunds.reduce((total, { amount }) => total + amount, 0n);
   }
 
   async #rest(): Promise<bigint> {
