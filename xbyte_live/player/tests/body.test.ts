@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Body } from '../src/lib/body';
+import { setUp } from './payers';
 
 const chunk = (size: number, value: number): Uint8Array => new Uint8Array(size).fill(value);
 
@@ -32,4 +33,22 @@ describe('a body', () => {
       for (let n = 0; n < 200; n += 1) expect(bytes[n * 1000 + 999]).toBe(n);
     });
   }
+});
+
+it('is not made room for on the word of a server alone', async () => {
+  const { shop, payer } = setUp({
+    fetch: async () => {
+      await Promise.resolve();
+      return new Response(new Uint8Array(10), { headers: { 'content-length': `${2 ** 30}` } });
+    },
+  });
+  let most = 0;
+  const before = process.memoryUsage().arrayBuffers;
+  const onProgress = (): void => {
+    most = Math.max(most, process.memoryUsage().arrayBuffers - before);
+  };
+  const buying = payer.fetchPaid(shop.add('/objects/a', 10), { onProgress });
+  await expect(buying).rejects.toMatchObject({ code: 'unreachable' });
+  expect(most).toBeGreaterThan(0);
+  expect(most).toBeLessThan(2 ** 28);
 });

@@ -304,3 +304,33 @@ describe('an injected wallet', () => {
     expect(found[0]?.icon).toBe('');
   });
 });
+
+describe('what IndexedDB throws at once', () => {
+  const failing = { code: 'storage', name: 'PaymentError' };
+  const closing = (): never => {
+    throw new DOMException('the connection is closing', 'InvalidStateError');
+  };
+
+  it('is told in plain words', async () => {
+    const store = new IndexedDbStore(`closing-${Math.random()}`);
+    await store.keep(CHANNEL);
+    vi.spyOn(IDBDatabase.prototype, 'transaction').mockImplementation(closing);
+    try {
+      await expect(store.channel(ID)).rejects.toMatchObject(failing);
+      await expect(store.channels()).rejects.toMatchObject(failing);
+      await expect(store.keep(CHANNEL)).rejects.toMatchObject(failing);
+    } finally {
+      vi.restoreAllMocks();
+    }
+    expect(await store.channel(ID)).toEqual(CHANNEL);
+  });
+
+  it('keeps nothing of what is kept together', async () => {
+    const store = new IndexedDbStore(`together-${Math.random()}`);
+    await store.keep(CHANNEL);
+    const broken = { ...PAYMENT, terms: { ...PAYMENT.terms, extra: { get: () => 1 } } };
+    const kept = store.keep({ ...CHANNEL, charged: 5n }, broken as unknown as typeof PAYMENT);
+    await expect(kept).rejects.toMatchObject(failing);
+    expect(await store.channel(ID)).toEqual(CHANNEL);
+  });
+});

@@ -135,6 +135,27 @@ describe('prices', () => {
     expect((await payer.fetchPaid(first)).amount).toBe(2000n);
   });
 
+  it('that were raised are told as they are asked for', async () => {
+    const { shop, payer, of } = setUp({ maxPerMb: 1_048_576n });
+    const url = shop.add('/hls/a/source/0.ts', 1000);
+    shop.price *= 2n;
+    const amount = 2000n;
+    for (const [request, asked] of [
+      [{ ahead: { bytes: 1000, amount } }, { amount, bytes: 1000 }], // the playlist says so
+      [ahead(1000), { amount, bytes: 1000 }], // its 402 does
+      [{ range: 'bytes=0-99' }, { amount: 200n, bytes: 100 }],
+      [{ atMost: 1n }, { amount }],
+      [{}, undefined], // it is not asked: nothing says how large it is
+    ] as const) {
+      await expect(payer.fetchPaid(url, request)).rejects.toMatchObject({
+        code: 'price-raised',
+        asked,
+      });
+      expect(of('error').at(-1)?.asked).toEqual(asked);
+    }
+    expect(shop.charged).toBe(0n);
+  });
+
   it('holds to the least that anyone agreed to', async () => {
     const { shop, payer } = setUp({ maxPerMb: 1_048_576n });
     const url = shop.add('/hls/a/source/0.ts', 1000);

@@ -292,14 +292,13 @@ export class Shop {
     let pulls = 0;
     const body = new ReadableStream<Uint8Array>(
       {
-        pull(controller) {
+        async pull(controller) {
           pulls += 1;
           count();
           if (pulls === 1 || (fault === 'long' && pulls < 50)) controller.enqueue(broken ? half : file);
-          else if (fault === 'stall') return new Promise<void>(() => undefined);
+          else if (fault === 'stall') await new Promise(() => undefined);
           else if (broken) controller.error(new TypeError('network'));
           else controller.close();
-          return undefined;
         },
       },
       { highWaterMark: 0 },

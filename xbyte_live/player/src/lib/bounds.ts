@@ -1,4 +1,4 @@
-import { PaymentError } from './errors';
+import { PaymentError, type Asked } from './errors';
 import { amountFor, least } from './money';
 import type { PaidRequest } from './types';
 
@@ -37,11 +37,12 @@ export function ceilingOf(request: PaidRequest, agreed: bigint | undefined): big
   return bound === undefined ? undefined : least(bound, ...more);
 }
 
-export function priceRaised(asked: string, ceiling: bigint | undefined): PaymentError {
+export function priceRaised(asked: Asked, ceiling: bigint | undefined): PaymentError {
   return new PaymentError(
     'price-raised',
-    `the server asks ${asked} where no more than ${ceiling} may be paid; load the playlist again`,
+    `the server asks ${asked.amount} where no more than ${ceiling} may be paid; load the playlist again`,
     false,
     402,
+    { asked },
   );
 }

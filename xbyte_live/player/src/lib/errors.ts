@@ -26,8 +26,16 @@ export type PaymentErrorCode =
   | 'storage'
   | 'http';
 
+/** What a server asks for: so much, for so many bytes where that is known. */
+export interface Asked {
+  amount: bigint;
+  bytes?: number;
+}
+
 /** What an error is about, where that is one thing. */
 export interface About {
+  /** What is dearer than was agreed to. */
+  asked?: Asked;
   /** The channel that nothing more is paid through. */
   channelId?: Hex;
 }
@@ -35,6 +43,7 @@ export interface About {
 /** What a purchase fails with; `status` is the answer's, where there was one. */
 export class PaymentError extends Error {
   override readonly name = 'PaymentError';
+  readonly asked: Asked | undefined;
   readonly channelId: Hex | undefined;
 
   constructor(
@@ -45,6 +54,7 @@ export class PaymentError extends Error {
     about: About = {},
   ) {
     super(message);
+    this.asked = about.asked;
     this.channelId = about.channelId;
   }
 }

@@ -8,6 +8,8 @@ import { retryAfter } from './wire';
 
 const UNDECIDED = new Set([425, 429, 500, 502, 503, 504]); // says nothing about the payment
 
+const MOST_TOLD = 2 ** 23; // bytes made room for on the word of a server alone
+
 /** How long one payment is presented again while its outcome is unknown; in milliseconds. */
 export interface Patience {
   /** How often it may go wrong without a word on when to come back. */
@@ -85,7 +87,7 @@ export class Exchange {
     const total = lengthOf(response);
     onHeaders?.(response, total);
     const size = bytesOf(this.#request, response.status);
-    const body = new Body(size ?? total, size ?? MOST_BYTES);
+    const body = new Body(size ?? Math.min(total, MOST_TOLD), size ?? MOST_BYTES);
     let held = true;
     const reader = response.body?.getReader();
     try {

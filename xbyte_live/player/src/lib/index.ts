@@ -1,5 +1,5 @@
 export { KNOWN_ASSETS } from './assets';
-export { PaymentError, type PaymentErrorCode } from './errors';
+export { PaymentError, type Asked, type PaymentErrorCode } from './errors';
 export {
   InjectedWallet,
   injectedWallets,

@@ -1,6 +1,7 @@
 import { assetOf } from './assets';
 import { priceRaised } from './bounds';
 import { PaymentError } from './errors';
+import { least } from './money';
 import { loadPricing } from './pricing';
 import type { Asset, Terms } from './types';
 import type { Challenge } from './wire';
@@ -56,11 +57,15 @@ export class Offers {
   }
 
   /**
-   * The ways to pay that a 402 offers, for no more than `ceiling`.
+   * The ways to pay that a 402 offers for `bytes`, if that is known, for no more than `ceiling`.
    *
    * Throws `PaymentError`: `price-raised` when all are dearer, `no-way-to-pay` when none will do.
    */
-  usable(challenge: Challenge, ceiling: bigint | undefined): readonly Terms[] {
+  usable(
+    challenge: Challenge,
+    ceiling: bigint | undefined,
+    bytes?: number,
+  ): readonly Terms[] {
     const usable = challenge.offers.filter((offer) => assetOf(offer, this.#assets));
     if (usable.length === 0) {
       const why = challenge.offers.length > 0 ? 'it takes no token allowed here' : challenge.unfit;
@@ -68,7 +73,8 @@ export class Offers {
     }
     const cheap = usable.filter((offer) => ceiling === undefined || BigInt(offer.amount) <= ceiling);
     if (cheap.length === 0) {
-      throw priceRaised(usable[0]?.amount ?? '', ceiling);
+      const [first = 0n, ...others] = usable.map(({ amount }) => BigInt(amount));
+      throw priceRaised({ amount: least(first, ...others), ...(bytes !== undefined && { bytes }) }, ceiling);
     }
     return cheap.map(withoutState);
   }

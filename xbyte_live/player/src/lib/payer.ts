@@ -335,8 +335,9 @@ export class Payer extends EventTarget {
 
   #report(error: unknown): void {
     if (!(error instanceof PaymentError)) return;
-    const { code, message, retryable, channelId } = error;
-    this.#tell('error', { code, message, retryable, ...(channelId && { channelId }) });
+    const { code, message, retryable, asked, channelId } = error;
+    const about = { ...(asked && { asked }), ...(channelId && { channelId }) };
+    this.#tell('error', { code, message, retryable, ...about });
   }
 
   /** Dispatch an event; false if a listener prevented what comes next. */

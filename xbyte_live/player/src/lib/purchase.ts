@@ -176,8 +176,10 @@ export class Purchase {
   async #payAhead(amount: bigint): Promise<void> {
     const { offers } = this.#means;
     const ceiling = this.#ceiling();
-    if (ceiling !== undefined && amount > ceiling) throw priceRaised(`${amount}`, ceiling);
     const { ahead, pricing } = this.#request;
+    if (ceiling !== undefined && amount > ceiling) {
+      throw priceRaised({ amount, ...(ahead && { bytes: ahead.bytes }) }, ceiling);
+    }
     const item = itemOf(this.#url);
     if (ahead?.terms) offers.learn(item, [ahead.terms]);
     let known = offers.of(item, amount);
@@ -227,7 +229,7 @@ export class Purchase {
       }
       await this.#refused(refusal, challenge);
     }
-    const usable = offers.usable(challenge, this.#ceiling());
+    const usable = offers.usable(challenge, this.#ceiling(), bytesOf(this.#request));
     offers.learn(itemOf(this.#url), challenge.offers);
     const { resource, extensions } = challenge;
     this.#context = { ...(resource && { resource }), ...(extensions && { extensions }) };

@@ -52,11 +52,11 @@ export class Spending {
       return { limit: 'total', needed: stake, spent: this.#signed, cap: total };
     }
     if (perMinute === undefined || stake === 0n) return undefined;
-    this.#stakes = this.#stakes.filter((moment) => moment.at > now - MINUTE);
-    const lately = sum(this.#stakes);
-    let over = lately + stake - perMinute;
+    this.#stakes = lately(this.#stakes, now);
+    const spent = sum(this.#stakes);
+    let over = spent + stake - perMinute;
     if (over <= 0n) return undefined;
-    const limit: Limit = { limit: 'minute', needed: stake, spent: lately, cap: perMinute };
+    const limit: Limit = { limit: 'minute', needed: stake, spent, cap: perMinute };
     for (const moment of this.#stakes) {
       over -= moment.amount;
       if (over <= 0n) return { ...limit, resumesAt: moment.at + MINUTE };
@@ -85,8 +85,14 @@ export class Spending {
 
   /** What was charged within the last 60 seconds. */
   perMinute(now: number): bigint {
-    return sum(this.#charges.filter((moment) => moment.at > now - MINUTE));
+    return sum(lately(this.#charges, now));
   }
+}
+
+/** Those of the last 60 seconds; what lies in the future since the clock was set back is of now. */
+function lately(moments: readonly Moment[], now: number): Moment[] {
+  for (const moment of moments) moment.at = Math.min(moment.at, now);
+  return moments.filter((moment) => moment.at > now - MINUTE);
 }
 
 function sum(moments: readonly Moment[]): bigint {

@@ -148,9 +148,7 @@ export class IndexedDbStore implements ChannelStore {
   }
 
   async channels(): Promise<Channel[]> {
-    const database = await this.#open();
-    const stored = database.transaction('channels').objectStore('channels');
-    return done(stored.getAll() as IDBRequest<Channel[]>);
+    return this.#read('channels', (stored) => stored.getAll() as IDBRequest<Channel[]>);
   }
 
   async keep(channel: Channel, payment?: KeptPayment, strict = false): Promise<void> {
@@ -214,8 +212,12 @@ export class IndexedDbStore implements ChannelStore {
   }
 
   async #get<T>(store: StoreName, key: string): Promise<T | undefined> {
+    return this.#read(store, (stored) => stored.get(key) as IDBRequest<T | undefined>);
+  }
+
+  async #read<T>(store: StoreName, ask: (stored: IDBObjectStore) => IDBRequest<T>): Promise<T> {
     const database = await this.#open();
-    return done(database.transaction(store).objectStore(store).get(key) as IDBRequest<T | undefined>);
+    return usable(async () => done(ask(database.transaction(store).objectStore(store))));
   }
 
   async #write(
@@ -225,11 +227,20 @@ export class IndexedDbStore implements ChannelStore {
   ): Promise<void> {
     const database = await this.#open();
     const durability = strict ? 'strict' : 'relaxed';
-    const transaction = database.transaction(stores, 'readwrite', { durability });
-    await new Promise<void>((resolve, reject) => {
-      transaction.oncomplete = () => resolve();
-      transaction.onabort = transaction.onerror = () => reject(unusable(transaction.error));
-      work(transaction);
+    await usable(async () => {
+      const transaction = database.transaction(stores, 'readwrite', { durability });
+      const kept = new Promise<void>((resolve, reject) => {
+        transaction.oncomplete = () => resolve();
+        transaction.onabort = transaction.onerror = () => reject(unusable(transaction.error));
+      });
+      try {
+        work(transaction);
+      } catch (error) {
+        kept.catch(() => undefined);
+        transaction.abort(); // all of it is kept, or nothing
+        throw error;
+      }
+      await kept;
     });
   }
 
@@ -320,6 +331,15 @@ async function done<T>(request: IDBRequest<T>): Promise<T> {
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(unusable(request.error));
   });
+}
+
+/** Do what may throw at once, in the words of a payment. */
+async function usable<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw error instanceof PaymentError ? error : unusable(error);
+  }
 }
 
 function unusable(error: unknown): PaymentError {

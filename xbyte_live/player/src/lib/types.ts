@@ -1,4 +1,4 @@
-import type { PaymentErrorCode } from './errors';
+import type { Asked, PaymentErrorCode } from './errors';
 
 export type Hex = `0x${string}`;
 
@@ -213,6 +213,8 @@ export interface PayerEvents {
     code: PaymentErrorCode;
     message: string;
     retryable: boolean;
+    /** What the server asks for, where that is more than was agreed to (`price-raised`). */
+    asked?: Asked;
     /** The channel that nothing more is paid through, where that is the error. */
     channelId?: Hex;
   };
