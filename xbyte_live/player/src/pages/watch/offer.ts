@@ -1,4 +1,5 @@
 import { KNOWN_ASSETS } from '../../lib/assets';
+import type { PaymentError } from '../../lib/errors';
 import { formatAmount, MIB, most, parseAmount } from '../../lib/money';
 import type { Asset } from '../../lib/types';
 import { price, size } from '../words';
@@ -7,10 +8,7 @@ import type { Asked } from './question';
 import { depositOf, perMinute, type Network, type Pricing, type Server } from './server';
 
 /** What was asked for a delivery, where that was more than was agreed to. */
-export interface Asking {
-  amount: bigint;
-  bytes: number;
-}
+export type Asking = NonNullable<PaymentError['asked']>;
 
 /** What is sold here, for how much, and on which network it is paid. */
 export class Offer {
@@ -126,7 +124,7 @@ export class Offer {
   }
 }
 
-/** The highest price a MB at which bytes cost no more than that, in atomic units. */
-export function perMbOf({ amount, bytes }: Asking): bigint {
+/** The highest price a MB at which bytes cost no more than that, in atomic units; 0 if unknown. */
+export function perMbOf({ amount, bytes = 0 }: Asking): bigint {
   return bytes > 0 ? (amount * MIB) / BigInt(bytes) : 0n;
 }

@@ -14,9 +14,6 @@ import { byHand, fill, isUnknown } from './wallets';
 
 const PATIENCE = 5_000; // milliseconds without anything to play until one asks why
 
-/** What the payer tells of; at a price above what was agreed to, with what was asked. */
-type Stop = PayerEvents['error'] & { asked?: Asking | undefined };
-
 /** What is said where something goes wrong, and what can be done about it. */
 export class Trouble {
   #drySince = Infinity; // milliseconds
@@ -33,7 +30,7 @@ export class Trouble {
   ) {}
 
   /** The payer has told of it. */
-  ofPayer({ code, message, retryable, asked }: Stop): void {
+  ofPayer({ code, message, retryable, asked }: PayerEvents['error']): void {
     if (!this.agreement.stands && code === 'no-wallet') {
       this.agreement.due();
       return;
