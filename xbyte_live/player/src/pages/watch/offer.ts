@@ -1,6 +1,6 @@
 import { KNOWN_ASSETS } from '../../lib/assets';
 import type { PaymentError } from '../../lib/errors';
-import { formatAmount, MIB, most, parseAmount } from '../../lib/money';
+import { amountFor, formatAmount, MIB, most, parseAmount } from '../../lib/money';
 import type { Asset } from '../../lib/types';
 import { price, size } from '../words';
 import { usualCap } from './caps';
@@ -34,7 +34,8 @@ export class Offer {
   /** Read the price of now; what is listed already may be dearer, as what was asked for it says. */
   async renew(asking?: Asking): Promise<void> {
     this.known = await this.server.pricing();
-    this.#asked = asking && !this.isFile ? perMbOf(asking) : 0n;
+    const mayBeDearer = asking && !this.isFile;
+    this.#asked = mayBeDearer && !covers(this.#listed, asking) ? perMbOf(asking) : 0n;
   }
 
   get pricing(): Pricing {
@@ -122,6 +123,11 @@ export class Offer {
   get #listed(): bigint {
     return parseAmount(this.known.price_per_mb);
   }
+}
+
+/** Whether that is what bytes cost at a price a MB, or less. */
+function covers(perMb: bigint, { amount, bytes = 0 }: Asking): boolean {
+  return amountFor(bytes, perMb) >= amount;
 }
 
 /** The highest price a MB at which bytes cost no more than that, in atomic units; 0 if unknown. */
