@@ -421,6 +421,7 @@ export class Purchase {
     } catch (error) {
       if (error instanceof PaymentError && error.code === 'overcharged') {
         await turn.keep(caught(turn.channel, error.message), undefined, true);
+        throw faultOf(turn.channel) ?? error;
       }
       throw error;
     }
