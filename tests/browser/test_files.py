@@ -73,7 +73,7 @@ async def test_a_price_that_went_up_is_shown_before_it_is_paid(
         await watch.page.get_by_role("button", name="Buy").click()
         await watch.agree()
         notice = watch.page.locator("#notice")
-        await expect(notice).to_contain_text("The price went up")
+        await expect(notice).to_contain_text("It costs more than you agreed to")
         assert (await watch.settled(), watch.bought()) == (0, [])
         await notice.get_by_role("button", name="See the new price").click()
         dialog = watch.page.get_by_role("dialog")

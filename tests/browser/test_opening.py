@@ -1,9 +1,10 @@
 """From the front door: two clicks to what one came for, and not a cent before the second."""
 
+import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.browser.chrome import IN_A_BROWSER, a_tab
 from tests.browser.watching import WatchPage, ledger_of
@@ -79,3 +80,42 @@ async def test_without_a_click_on_this_site_it_waits_for_one(demo: Demo, browser
         await expect(watch.page.get_by_role("dialog")).to_be_hidden()
         assert not [url for url in asked if url.endswith((".m3u8", ".ts"))]
         await watch.tab.check()
+
+
+async def test_what_the_browser_cannot_play_is_said_and_not_waited_for(
+    demo: Demo, browser: Browser
+) -> None:
+    async def as_hevc(route: Route) -> None:
+        answer = await route.fetch()
+        text = re.sub(r'CODECS="[^"]*"', 'CODECS="hvc1.2.4.L153.B0"', await answer.text())
+        await route.fulfill(response=answer, body=text)
+
+    none = "delete window.MediaSource; delete window.ManagedMediaSource"
+    for scripts, told in (((), "xbyte-live play"), ((none,), "xbyte-live session")):
+        async with a_tab(browser, *scripts) as tab:
+            watch = WatchPage(tab, demo, "aurora")
+            await tab.page.route("**/hls/aurora/index.m3u8", as_hevc)
+            await watch.open()
+            await watch.press_play()
+            notice = tab.page.locator("#notice")
+            await expect(notice).to_contain_text("This browser cannot play this.")
+            await expect(notice).to_contain_text(told)
+            await expect(tab.page.locator("#spinner")).to_be_hidden()
+            await tab.check()
+
+
+async def test_without_https_it_says_what_is_missing(demo: Demo, browser: Browser) -> None:
+    async with a_tab(browser) as tab:
+
+        async def plain(route: Route) -> None:
+            path = route.request.url.removeprefix("http://tv.example")
+            await route.fulfill(response=await route.fetch(url=demo.url + path))
+
+        await tab.page.route("http://tv.example/**", plain)
+        await tab.page.goto("http://tv.example/watch/aurora")
+        watch = WatchPage(tab, demo, "aurora")
+        await watch.play()
+        told = tab.page.get_by_role("alert").filter(visible=True)
+        await expect(told).to_contain_text("https")
+        await expect(told).not_to_contain_text("private mode")
+        assert await watch.paid() == 0

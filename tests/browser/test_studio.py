@@ -96,6 +96,8 @@ async def test_a_stream_is_made_and_its_key_is_shown_once_and_revoked(
     keys = f"/api/v1/streams/{slug}/keys"
     async with a_studio(demo, browser) as tab:
         page = tab.page
+        # as on plain http
+        await page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
         await page.get_by_role("button", name="New stream").click()
         await page.get_by_label("Name in URLs").fill(slug)
         await page.get_by_label("Name people see").fill("A show")
@@ -104,6 +106,10 @@ async def test_a_stream_is_made_and_its_key_is_shown_once_and_revoked(
         fresh = card.get_by_role("status")
         await expect(fresh).to_contain_text("shown this once")
         key = await fresh.locator("code").inner_text()
+        copy = card.get_by_role("button", name="Copy the stream key")
+        await copy.click()
+        await expect(copy).to_have_text("Press Ctrl+C")
+        assert await page.evaluate("() => String(getSelection())") == key
         await expect(card.get_by_role("heading")).to_have_text("A show")
         (kept,) = (await asked(page, keys))["keys"]
         assert key.endswith(kept["hint"])

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, Route, expect
 
-from tests.browser.chrome import IN_A_BROWSER, a_tab
+from tests.browser.chrome import IN_A_BROWSER, PHONE, a_tab
 from tests.browser.wallet import NAME, ScriptedWallet
-from tests.browser.watching import TICK_S, WatchPage, ledger_of
+from tests.browser.watching import TICK_S, WatchPage, ledger_of, press_play, slide
 from tests.support.demo import Demo
 from xbyte_live.devnet.chain import Chain
 
@@ -66,7 +66,7 @@ async def test_a_refusal_costs_nothing_and_can_be_thought_over(
         await expect(dialog.get_by_role("alert")).to_contain_text("not allowed to sign")
         wallet.rejects = {SIGN}
         await watch.agree(NAME)
-        await expect(notice).to_contain_text("Nothing was charged")
+        await expect(notice).to_contain_text("Nothing was deposited")
         assert await watch.paid() == 0
         wallet.rejects = set()
         await notice.get_by_role("button", name="Try again").click()
@@ -74,6 +74,93 @@ async def test_a_refusal_costs_nothing_and_can_be_thought_over(
         assert await watch.paid() > 0
         await expect(notice).to_be_hidden()
         await watch.tab.check()
+
+
+async def test_a_no_after_a_yes_is_a_no_until_there_is_another_yes(
+    demo: Demo, browser: Browser
+) -> None:
+    async with a_wallet(demo, browser) as (wallet, watch):
+        page, notice = watch.page, watch.page.locator("#notice")
+        dialog, halt = page.get_by_role("dialog"), page.locator("#halt")
+        await watch.play(NAME)
+        await watch.playing(1)
+        wallet.rejects = {SIGN}
+        await page.get_by_role("button", name="Top up").click()
+        await expect(notice).to_contain_text("not allowed to sign", timeout=20_000)
+        paid = await watch.paid()
+        async with asyncio.timeout(30):
+            while await watch.paid() == paid:  # what is in the channel is played meanwhile
+                await asyncio.sleep(TICK_S)
+        await expect(notice).to_contain_text("not allowed to sign")
+
+        await notice.get_by_role("button", name="Another wallet").click()
+        await expect(dialog).to_be_visible()
+        paid = await watch.settled()
+        await dialog.get_by_role("button", name="Not now").click()
+        await expect(halt).to_contain_text("Nothing more is charged.")
+        await slide(page.get_by_role("slider", name="Stop at"), 1_000_000)
+        await page.get_by_role("button", name="Top up").click()  # asks, and orders nothing
+        await dialog.get_by_role("button", name="Not now").click()
+        await watch.play_out()
+        await expect(halt).to_be_hidden()
+        await expect(halt).to_contain_text("Nothing more is charged.")
+        await expect(halt).to_be_visible()
+        await expect(page.locator("#spinner")).to_be_hidden()
+        assert await watch.settled() == paid
+
+        wallet.rejects = set()
+        await page.get_by_role("button", name="See the price").click()
+        await watch.agree(NAME)
+        await watch.playing(1)
+        assert paid < await watch.paid()
+        await expect(notice).to_be_hidden()
+        await watch.tab.check()
+
+
+async def test_what_is_left_of_every_wallet_goes_back(demo: Demo, browser: Browser) -> None:
+    async with a_wallet(demo, browser) as (_, watch):
+        for name in ("Test wallet", NAME):
+            await watch.play(name)
+            await watch.playing(1)
+            await watch.pause()
+            await watch.settled()
+            await watch.page.reload()
+        line, close = watch.page.locator("#channel-line"), watch.page.locator("#close")
+        await expect(line).to_contain_text("left from before")
+        left = (await line.inner_text()).split("$")[1].split()[0]
+        await watch.play(NAME)
+        await watch.playing(1)
+        await watch.pause()
+        await watch.settled()
+        paid = await watch.paid()
+        await close.click()
+        await expect(line).to_contain_text("went back to your wallet", timeout=60_000)
+        back = (await line.inner_text()).split("$")[1].split()[0]
+        assert int(float(back) * 1e6 + 0.5) == int(float(left) * 1e6 + 0.5) - paid
+        await expect(close).to_be_disabled()
+        await watch.tab.check(expected=("402",))
+
+
+async def test_on_a_phone_without_a_wallet_it_is_sent_to_the_browser_of_one(
+    demo: Demo, browser: Browser
+) -> None:
+    phone = "Mozilla/5.0 (Linux; Android 16; Pixel 10) Chrome/149.0.0.0 Mobile Safari/537.36"
+    async with a_tab(browser, viewport=PHONE, user_agent=phone, is_mobile=True) as tab:
+
+        async def public(route: Route) -> None:
+            answer = await route.fetch()
+            site = await answer.json()
+            for network in site["networks"]:
+                network["faucet_url"] = None
+            await route.fulfill(response=answer, json=site)
+
+        await tab.page.route("**/api/v1/site", public)
+        await WatchPage(tab, demo, "aurora").open()
+        await press_play(tab.page)
+        problem = tab.page.get_by_role("dialog").get_by_role("alert")
+        await expect(problem).to_contain_text("Open this page in your wallet’s own browser")
+        await expect(problem).not_to_contain_text("MetaMask")
+        await tab.check()
 
 
 async def test_another_network_is_switched_or_said(demo: Demo, browser: Browser) -> None:

@@ -91,6 +91,18 @@ class WatchPage:
         """Move the position."""
         await self.page.get_by_role("slider", name="Position").fill(str(seconds))
 
+    async def play_out(self, seconds: float = 1.5) -> None:
+        """Play on from so long before all that is at hand is played; with the key for it."""
+        await self.page.evaluate(
+            """(left) => {
+              const media = document.querySelector('video');
+              const { buffered } = media;
+              media.currentTime = buffered.end(buffered.length - 1) - left;
+            }""",
+            seconds,
+        )
+        await self.page.locator("#stage").press("k")
+
     async def paid(self) -> int:
         """What the meter says."""
         return int(await self.page.locator("#paid").get_attribute("data-amount") or 0)

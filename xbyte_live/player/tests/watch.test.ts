@@ -4,7 +4,8 @@ import { amountFor, parseAmount } from '../src/lib/money';
 import type { PaidRequest, PaidResponse } from '../src/lib/types';
 import { stepAfter, stepAt, stepsWith, usualCap } from '../src/pages/watch/caps';
 import { Download, PIECE, Replaced } from '../src/pages/watch/download';
-import { after } from '../src/pages/watch/receipts';
+import { perMbOf } from '../src/pages/watch/offer';
+import { after, leftOut } from '../src/pages/watch/receipts';
 import { Recent } from '../src/pages/watch/recent';
 import { isForGood, remedyOf } from '../src/pages/watch/trouble';
 
@@ -53,6 +54,26 @@ test('new receipts are found though the oldest are dropped for them', () => {
   all = [...all.slice(2), { at: 4 }, { at: 5 }]; // as long as it was
   expect(after(newest, all)).toEqual([{ at: 4 }, { at: 5 }]);
   expect(after({ at: 1 }, all)).toEqual(all);
+});
+
+test('what was asked for bytes is covered by the price a MB that follows from it', () => {
+  for (const perMb of [1n, 333n, 2_000n, 1_234_567n]) {
+    for (const bytes of [1, 29_999, 750_112, 5_000_000]) {
+      const amount = amountFor(bytes, perMb);
+      const most = perMbOf({ amount, bytes });
+      expect(amountFor(bytes, most)).toBe(amount); // and no more than was asked
+      expect(most).toBeGreaterThanOrEqual(perMb);
+    }
+  }
+  expect(perMbOf({ amount: 5n, bytes: 0 })).toBe(0n);
+});
+
+test('of receipts that are not kept any more it is said how many there were', () => {
+  expect(leftOut(0, 0)).toBe('');
+  expect(leftOut(20_000, 20_000)).toBe('');
+  expect(leftOut(21_234, 20_000)).toBe(
+    'The last 20,000 are kept and exported; 1,234 before them are left out.',
+  );
 });
 
 describe('a download', () => {
@@ -134,11 +155,13 @@ describe('out of trouble', () => {
     }
     expect(remedyOf('overcharged', false)).toBe('none');
     expect(remedyOf('price-raised', false)).toBe('new-price');
+    expect(remedyOf('misdelivered', false)).toBe('trust');
   });
 
   test('nothing more is bought where it would fail alike', () => {
     expect(isForGood('price-raised', false)).toBe(true);
     expect(isForGood('overcharged', false)).toBe(true);
+    expect(isForGood('misdelivered', false)).toBe(true);
     expect(isForGood('refused', true)).toBe(false);
     expect(isForGood('http', false)).toBe(false); // another segment may be there
   });

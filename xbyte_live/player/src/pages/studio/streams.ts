@@ -268,16 +268,14 @@ function copied(text: string, what: string): [HTMLElement, HTMLElement] {
   const place = made('dd');
   place.append(made('code', text));
   const button = action('Copy', async () => {
-    await navigator.clipboard.writeText(text).then(
-      () => say(button, 'Copied'),
-      () => {
-        const range = document.createRange();
-        range.selectNodeContents(place);
-        getSelection()?.removeAllRanges();
-        getSelection()?.addRange(range);
-        say(button, 'Press Ctrl+C');
-      },
+    // without https there is no clipboard
+    const { clipboard } = navigator as Partial<Navigator>;
+    const done = await clipboard?.writeText(text).then(
+      () => true,
+      () => false,
     );
+    if (!done) getSelection()?.selectAllChildren(place);
+    say(button, done ? 'Copied' : 'Press Ctrl+C');
     setTimeout(() => say(button, 'Copy'), 2000);
   });
   button.setAttribute('aria-label', `Copy the ${what}`);

@@ -1,10 +1,11 @@
+import { formatAmount } from '../../lib/money';
 import type { Wallet } from '../../lib/types';
 import type { Goods } from './goods';
 import type { Halt } from './halt';
 import type { Limits } from './limits';
 import type { Meter } from './meter';
 import type { Notice } from './notice';
-import type { Offer } from './offer';
+import type { Asking, Offer } from './offer';
 import type { Purse } from './purse';
 import { Question } from './question';
 import { choices, ready } from './wallets';
@@ -44,7 +45,9 @@ export class Agreement {
 
   /** Nothing is left to play. */
   dry(): void {
-    if (this.#isDue && !this.#stands) void this.ask();
+    if (!this.#isDue || this.#stands) return;
+    if (this.#declined) this.#sayNo();
+    else void this.ask();
   }
 
   /** Ask, unless that was answered already. */
@@ -69,18 +72,18 @@ export class Agreement {
 
   /** Ask again, whatever was answered: for another wallet. */
   askAgain(): void {
-    this.#stands = false;
+    this.#withdraw();
     this.#declined = false;
     this.notice.clear();
     void this.ask();
   }
 
-  /** Ask again, at the price of now: it went up. */
-  async askAnew(): Promise<void> {
+  /** Ask again, at the price of now or of what was asked, whichever is higher. */
+  async askAnew(asking?: Asking): Promise<void> {
     try {
-      await this.offer.renew();
+      await this.offer.renew(asking);
     } catch {
-      this.notice.show('setup', [{ label: 'Try again', act: () => void this.askAnew() }]);
+      this.notice.show('setup', [{ label: 'Try again', act: () => void this.askAnew(asking) }]);
       return;
     }
     this.meter.expected = this.offer.perMinute;
@@ -90,19 +93,22 @@ export class Agreement {
   }
 
   /** Nothing is paid any more, until it is agreed to anew. */
-  end(): void {
-    if (!this.#stands) return;
-    this.#stands = false;
-    this.#declined = true;
-    this.limits.end();
+  stop(): void {
+    if (this.#stands) this.#declined = true;
+    this.#withdraw();
+  }
+
+  /** What was left is back. */
+  returned(): void {
     this.notice.clear();
+    if (!this.#declined) return;
     this.halt.show('Stopped. What you did not use is back in your wallet.', 'Go on watching');
   }
 
   #agree(wallet: Wallet, name: string, cap: bigint): void {
     this.#stands = true;
     this.#isDue = false;
-    this.#price = this.offer.pricing.price_per_mb;
+    this.#price = formatAmount(this.offer.perMb);
     this.limits.begin(cap);
     this.purse.open(wallet, name);
     this.halt.clear();
@@ -112,7 +118,20 @@ export class Agreement {
 
   #refuse(): void {
     this.#declined = true;
+    this.#withdraw();
     this.goods.pause();
-    this.halt.show('Nothing was charged. What follows costs money.', 'See the price');
+    this.#sayNo();
+  }
+
+  /** What was agreed to holds no longer: not a unit is spent on the strength of it. */
+  #withdraw(): void {
+    if (this.#stands) this.#isDue = true; // what it was paying for is not free now
+    this.#stands = false;
+    this.limits.stop();
+  }
+
+  #sayNo(): void {
+    const charged = this.limits.untouched ? 'Nothing was charged.' : 'Nothing more is charged.';
+    this.halt.show(`${charged} What follows costs money.`, 'See the price');
   }
 }

@@ -1,4 +1,4 @@
-import { most, parseAmount } from '../../lib/money';
+import { most } from '../../lib/money';
 import type { Payer } from '../../lib/payer';
 import type { Budget, PayerEvents } from '../../lib/types';
 import { inSeconds, round } from '../words';
@@ -31,7 +31,7 @@ export class Limits {
 
   /** Spend up to `cap` from now on, at no higher price than that of now. */
   begin(cap: bigint): void {
-    this.payer.maxPerMb = parseAmount(this.offer.pricing.price_per_mb);
+    this.payer.maxPerMb = this.offer.perMb;
     this.meter.cap.cap = cap;
     this.meter.state = 'paying';
     this.payer.budget = this.#budget;
@@ -50,15 +50,18 @@ export class Limits {
     this.meter.cap.cap = most(this.meter.cap.cap, this.payer.spent + this.offer.usualCap);
   }
 
-  /** Spend nothing more. */
-  stop(): void {
-    this.payer.budget = { total: this.payer.spent };
+  /** Whether nothing was charged so far. */
+  get untouched(): boolean {
+    return this.payer.spent === 0n;
   }
 
-  /** Nothing is paid any more, and no cap is in the way. */
-  end(): void {
+  /** Spend nothing more; that is no cap that is in the way. */
+  stop(): void {
     this.#reached = undefined;
     this.meter.state = 'idle';
+    const { spent, budget } = this.payer;
+    if (budget.total > spent) this.payer.budget = { total: spent };
+    this.meter.show();
   }
 
   /** Say that a cap is reached; `others` are ways out besides raising it. */

@@ -7,6 +7,8 @@ import { Receipts } from './receipts';
 const MINUTE = 60_000; // milliseconds
 const SPOKEN_EVERY = 15_000;
 
+type State = 'idle' | 'paying' | 'capped';
+
 /** Shows what was paid, how fast, and how much of the cap is used. */
 export class Meter {
   readonly cap: CapSlider;
@@ -19,6 +21,7 @@ export class Meter {
   #expected = 0n;
   #spokenAt = 0;
   #spoken = 0n;
+  #state: State = 'idle';
 
   constructor(
     slug: string,
@@ -43,7 +46,8 @@ export class Meter {
     this.show();
   }
 
-  set state(state: 'idle' | 'paying' | 'capped') {
+  set state(state: State) {
+    this.#state = state;
     this.#box.dataset.state = state;
   }
 
@@ -60,18 +64,26 @@ export class Meter {
     say(byId('count'), this.#count.toLocaleString('en'));
     this.cap.rate(this.#expected, spent);
     this.#gauge(spent);
-    this.#receipts.show();
+    this.#receipts.show(this.#count);
     this.#tick();
   }
 
   #gauge(spent: bigint): void {
     const cap = this.payer.budget.total;
-    if (cap === 0n) return;
+    if (this.#state === 'idle' || cap === 0n) {
+      const more = spent > 0n ? ' more' : '';
+      this.#tellGauge(0, `Nothing${more} is charged before you say so.`, 'Nothing of the cap');
+      return;
+    }
     const permille = Number((spent * 1000n) / cap);
-    byId('gauge-fill').style.setProperty('--used', String(Math.min(1, permille / 1000)));
     const text = `${(permille / 10).toFixed(permille < 100 ? 1 : 0)} % of your ${round(cap)} cap`;
+    this.#tellGauge(permille, text, text);
+  }
+
+  #tellGauge(permille: number, text: string, label: string): void {
+    byId('gauge-fill').style.setProperty('--used', String(Math.min(1, permille / 1000)));
     say(byId('gauge-text'), text);
-    byId('gauge').setAttribute('aria-label', `${text} is used`);
+    byId('gauge').setAttribute('aria-label', `${label} is used`);
   }
 
   #tick(): void {

@@ -1,15 +1,20 @@
 import { KNOWN_ASSETS } from '../../lib/assets';
-import { parseAmount } from '../../lib/money';
+import type { PaymentError } from '../../lib/errors';
+import { amountFor, formatAmount, MIB, most, parseAmount } from '../../lib/money';
 import type { Asset } from '../../lib/types';
 import { price, size } from '../words';
 import { usualCap } from './caps';
 import type { Asked } from './question';
 import { depositOf, perMinute, type Network, type Pricing, type Server } from './server';
 
+/** What was asked for a delivery, where that was more than was agreed to. */
+export type Asking = NonNullable<PaymentError['asked']>;
+
 /** What is sold here, for how much, and on which network it is paid. */
 export class Offer {
   /** Where its channels are, if that is known here. */
   readonly network: Network | undefined;
+  #asked = 0n; // atomic units per MB, for what is listed already
 
   private constructor(
     private readonly server: Server,
@@ -26,9 +31,11 @@ export class Offer {
     return new Offer(server, pricing, networks);
   }
 
-  /** Read the price of now. */
-  async renew(): Promise<void> {
+  /** Read the price of now; what is listed already may be dearer, as what was asked for it says. */
+  async renew(asking?: Asking): Promise<void> {
     this.known = await this.server.pricing();
+    const mayBeDearer = asking && !this.isFile;
+    this.#asked = mayBeDearer && !covers(this.#listed, asking) ? perMbOf(asking) : 0n;
   }
 
   get pricing(): Pricing {
@@ -40,12 +47,18 @@ export class Offer {
   }
 
   get isFree(): boolean {
-    return parseAmount(this.known.price_per_mb) === 0n;
+    return this.perMb === 0n;
+  }
+
+  /** What a MB costs at most, in atomic units. */
+  get perMb(): bigint {
+    return most(this.#listed, this.#asked);
   }
 
   /** What a minute costs at most; 0 where nobody knows. */
   get perMinute(): bigint {
-    return perMinute(this.known);
+    const listed = this.#listed;
+    return listed === 0n ? 0n : (perMinute(this.known) * this.perMb) / listed;
   }
 
   /** About what a minute costs, or for a file the whole. */
@@ -81,6 +94,8 @@ export class Offer {
   /** What to ask before the first cent; `before` is the price a MB that was agreed to earlier. */
   question(cap: bigint, before: string | undefined): Asked {
     const { known: pricing, isFile, price: cost } = this;
+    const perMb = formatAmount(this.perMb);
+    const later = this.#asked > this.#listed ? ` Later parts cost $${pricing.price_per_mb}.` : '';
     const free = pricing.preview_seconds ?? 0;
     return {
       heading: isFile ? `Buy ${pricing.name}?` : free ? 'Go on watching?' : 'Pay as you play?',
@@ -89,7 +104,7 @@ export class Offer {
         : free
           ? 'The free part ends here. Nothing has been charged so far.'
           : '',
-      figure: cost > 0n ? price(cost) : `$${pricing.price_per_mb}`,
+      figure: cost > 0n ? price(cost) : `$${perMb}`,
       unit: isFile
         ? `for ${size(pricing.size ?? 0)}`
         : cost > 0n
@@ -97,11 +112,25 @@ export class Offer {
           : 'a MB of 1,048,576 bytes',
       text: isFile
         ? 'You pay once, for the bytes that are delivered.'
-        : `$${pricing.price_per_mb} a MB: each segment is paid when it is delivered, and never ` +
-          'more than that. Stop, and it stops.',
+        : `$${perMb} a MB: each segment is paid when it is delivered, and never more than ` +
+          `that.${later} Stop, and it stops.`,
       perMinute: isFile ? 0n : cost,
       cap,
       deposit: this.deposit,
     };
   }
+
+  get #listed(): bigint {
+    return parseAmount(this.known.price_per_mb);
+  }
+}
+
+/** Whether that is what bytes cost at a price a MB, or less. */
+function covers(perMb: bigint, { amount, bytes = 0 }: Asking): boolean {
+  return amountFor(bytes, perMb) >= amount;
+}
+
+/** The highest price a MB at which bytes cost no more than that, in atomic units; 0 if unknown. */
+export function perMbOf({ amount, bytes = 0 }: Asking): bigint {
+  return bytes > 0 ? (amount * MIB) / BigInt(bytes) : 0n;
 }

@@ -1,4 +1,4 @@
-import Hls, { ErrorTypes, Events, type ErrorData, type Fragment } from 'hls.js';
+import Hls, { Events, type ErrorData, type Fragment } from 'hls.js';
 
 import { capLevels, xbyteLoader } from '../../lib/loader';
 import { parseAmount } from '../../lib/money';
@@ -6,6 +6,7 @@ import type { Payer } from '../../lib/payer';
 import { byId, elementOf, say } from '../dom';
 import { clock } from '../words';
 import { Controls } from './controls';
+import { failureOf, isMendable, type Failure } from './failure';
 import { levelCap } from './level-cap';
 import { Qualities } from './qualities';
 import { Recent } from './recent';
@@ -26,7 +27,7 @@ export interface Heard {
   ended(): void;
   /** The browser wants a click first. */
   refused(): void;
-  failed(code: 'unreachable' | 'unplayable' | 'gone'): void;
+  failed(code: Failure): void;
   rate(perMinute: bigint): void;
 }
 
@@ -95,6 +96,10 @@ export class Player {
 
   /** Begin: to be called while a click is handled, so that sound may play. */
   start(): void {
+    if (!Hls.isSupported()) {
+      this.heard.failed('unsupported');
+      return;
+    }
     if (!this.#started) {
       this.#started = true;
       this.#hls.loadSource(this.server.mediaUrl);
@@ -234,11 +239,13 @@ export class Player {
       return;
     }
     if (!data.fatal) return;
-    if (data.type === ErrorTypes.MEDIA_ERROR && !this.#mended) {
+    if (isMendable(data) && !this.#mended) {
       this.#mended = true;
       this.#hls.recoverMediaError();
       return;
     }
-    this.heard.failed(data.type === ErrorTypes.NETWORK_ERROR ? 'unreachable' : 'unplayable');
+    const failure = failureOf(data);
+    if (failure === 'unplayable') this.media.pause(); // it would wait for ever
+    this.heard.failed(failure);
   }
 }

@@ -97,20 +97,29 @@ export class Purse {
     }
   }
 
-  /** Have all given back that was not played; throws where the server does not. */
+  /** Have all given back that was not played, whichever wallet's; throws where nothing comes. */
   async refund(): Promise<void> {
     this.refundButton.setAttribute('aria-busy', 'true');
     this.#refunding = true;
     try {
-      const refunds = await this.payer.close();
-      const sum = refunds.reduce((total, { amount }) => total + amount, 0n);
+      const back = await this.#closeAll();
       await this.show();
-      this.#say(`${exact(sum)} went back to your wallet.`);
-      this.refundButton.disabled = (await this.#rest()) === 0n;
+      const rest = await this.#rest();
+      const left = rest > 0n ? ` ${exact(rest)} did not yet: ask again.` : '';
+      this.#say(back > 0n ? `${exact(back)} went back to your wallet.${left}` : 'Nothing was left.');
+      this.refundButton.disabled = rest === 0n;
     } finally {
       this.#refunding = false;
       this.refundButton.removeAttribute('aria-busy');
     }
+  }
+
+  /** What came back of all channels; throws if of none, and there was something in one. */
+  async #closeAll(): Promise<bigint> {
+    const withRest = (await this.payer.channels()).filter(({ refundable }) => refundable > 0n);
+    const channelIds = withRest.map(({ channelId }) => channelId);
+    const refunds = await this.payer.close({ channelIds });
+    return refunds.reduce((total, { amount }) => total + amount, 0n);
   }
 
   async #rest(): Promise<bigint> {

@@ -2,12 +2,13 @@ import type { Receipt } from '../../lib/types';
 import { byId, elementOf, made, say } from '../dom';
 import { exact, size } from '../words';
 
-const ROWS = 200; // shown at most; exports have them all
+const ROWS = 200; // shown at most; exports have all that are kept
 
 /** The list of what was bought, and its export. */
 export class Receipts {
   readonly #rows = byId('receipt-rows');
   readonly #count = byId('receipt-count');
+  readonly #leftOut = byId('receipts-left-out');
   readonly #csv = elementOf(HTMLButtonElement, 'export-csv');
   readonly #json = elementOf(HTMLButtonElement, 'export-json');
   #newest: Receipt | undefined;
@@ -22,13 +23,15 @@ export class Receipts {
     );
   }
 
-  /** Show what has been added. */
-  show(): void {
+  /** Show what has been added; `count` are all there ever were. */
+  show(count: number): void {
     const all = this.all();
     for (const receipt of after(this.#newest, all).slice(-ROWS)) this.#rows.prepend(row(receipt));
     this.#newest = all.at(-1);
     while (this.#rows.childElementCount > ROWS) this.#rows.lastElementChild?.remove();
-    say(this.#count, String(all.length));
+    say(this.#count, count.toLocaleString('en'));
+    say(this.#leftOut, leftOut(count, all.length));
+    this.#leftOut.hidden = count <= all.length;
     this.#csv.disabled = this.#json.disabled = all.length === 0;
   }
 
@@ -40,6 +43,13 @@ export class Receipts {
 /** What came after one of them: all, where that is forgotten by now. */
 export function after<T>(known: T | undefined, all: readonly T[]): readonly T[] {
   return known === undefined ? all : all.slice(all.lastIndexOf(known) + 1);
+}
+
+/** What exports do not hold of `count` receipts where so many are kept; nothing if all. */
+export function leftOut(count: number, kept: number): string {
+  if (count <= kept) return '';
+  const [older, last] = [count - kept, kept].map((each) => each.toLocaleString('en'));
+  return `The last ${last} are kept and exported; ${older} before them are left out.`;
 }
 
 /** Hand a file to whoever reads the page. */

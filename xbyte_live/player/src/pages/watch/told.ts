@@ -9,13 +9,17 @@ const TOLD: Record<string, Told> = {
     title: 'There is no wallet to pay with.',
     text: 'Install one in this browser, such as MetaMask or Rabby, then choose it here.',
   },
+  'no-wallet-phone': {
+    title: 'There is no wallet to pay with.',
+    text: 'Open this page in your wallet’s own browser: on a phone, wallets are there alone.',
+  },
   'wallet-rejected': {
     title: 'The wallet was not allowed to sign.',
-    text: 'Nothing was charged. Without the deposit nothing can be bought: try again when you like.',
+    text: 'Nothing was deposited. What is left in your channel plays; for more, try again when you like.',
   },
   'wallet-failed': {
     title: 'The wallet did not answer as it should.',
-    text: 'Nothing was charged. Unlock it and try again, or choose another one.',
+    text: 'Nothing was deposited. Unlock it and try again, or choose another one.',
   },
   'wrong-network': {
     title: 'The wallet is on another network.',
@@ -66,8 +70,8 @@ const TOLD: Record<string, Told> = {
     text: 'Nothing more is paid to this server unless you say so. What you paid for stays yours.',
   },
   'price-raised': {
-    title: 'The price went up.',
-    text: 'Nothing was charged at the new price, and nothing is until you agree to it.',
+    title: 'It costs more than you agreed to.',
+    text: 'Nothing was charged at that price, and nothing is until you agree to it.',
   },
   'no-way-to-pay': {
     title: 'This page cannot pay this server.',
@@ -92,6 +96,12 @@ const TOLD: Record<string, Told> = {
   storage: {
     title: 'This browser does not let the page keep your channel.',
     text: 'Payments need its storage: leave private mode, or free some space.',
+  },
+  insecure: {
+    title: 'This page came without https.',
+    text:
+      'Browsers let only pages that come over https, or from this machine, sign and keep payments: ' +
+      'open it with https, or tell whoever runs the server.',
   },
   'bad-delivery': {
     title: 'The bytes did not arrive whole.',
@@ -122,6 +132,12 @@ const TOLD: Record<string, Told> = {
     title: 'This browser cannot play this.',
     text: 'Try another browser, or xbyte-live play with a player of your own.',
   },
+  unsupported: {
+    title: 'This browser cannot play this.',
+    text:
+      'It plays no streams in a page. Try another browser, or buy a link with xbyte-live session: ' +
+      'Safari and televisions play that by themselves.',
+  },
   setup: {
     title: 'The server does not answer.',
     text: 'It may be restarting: try again in a moment.',
@@ -130,7 +146,16 @@ const TOLD: Record<string, Told> = {
 
 /** What to say of a code; of an unknown one, what came with it. */
 export function told(code: string, message = ''): Told {
-  const known = TOLD[code];
+  const known = TOLD[here(code)];
   if (!known) return { title: 'That did not work.', text: message };
   return code === 'unknown-network' && message ? { ...known, text: message } : known;
+}
+
+/** The code that says best what it comes from in this browser. */
+function here(code: string): string {
+  if (code === 'storage' && !isSecureContext) return 'insecure';
+  if (code === 'no-wallet' && /Mobi|Android|iPhone|iPad/.test(navigator.userAgent)) {
+    return 'no-wallet-phone';
+  }
+  return code;
 }

@@ -3,10 +3,11 @@ import type { Payer } from '../../lib/payer';
 import type { PayerEvents } from '../../lib/types';
 import { byId } from '../dom';
 import type { Agreement } from './agreement';
+import type { Failure } from './failure';
 import type { Goods } from './goods';
 import type { Limits } from './limits';
 import type { Notice, WayOut } from './notice';
-import type { Offer } from './offer';
+import type { Asking, Offer } from './offer';
 import type { Purse } from './purse';
 import type { Server } from './server';
 import { byHand, fill, isUnknown } from './wallets';
@@ -29,7 +30,7 @@ export class Trouble {
   ) {}
 
   /** The payer has told of it. */
-  ofPayer({ code, message, retryable }: PayerEvents['error']): void {
+  ofPayer({ code, message, retryable, asked }: PayerEvents['error']): void {
     if (!this.agreement.stands && code === 'no-wallet') {
       this.agreement.due();
       return;
@@ -38,7 +39,7 @@ export class Trouble {
     byId('spinner').hidden = true;
     this.purse.undo();
     if (isForGood(code, retryable)) this.goods.halt();
-    const ways = this.#waysOut(code, retryable);
+    const ways = this.#waysOut(code, retryable, asked);
     const { network } = this.offer;
     const text = code === 'unknown-network' && network ? byHand(network) : message;
     this.notice.showPayers(code, ways, text);
@@ -50,10 +51,11 @@ export class Trouble {
   }
 
   /** The player has told of it: where it is what the payer told of, that one knows better. */
-  ofPlayer(code: 'unreachable' | 'unplayable' | 'gone'): void {
+  ofPlayer(code: Failure): void {
     byId('spinner').hidden = true;
     if (this.notice.isPayers) return;
-    this.notice.show(code, code === 'unplayable' ? [] : [this.#again]);
+    const lasts = code === 'unplayable' || code === 'unsupported';
+    this.notice.show(code, lasts ? [] : [this.#again]);
   }
 
   /** Nothing has come for long, and no one was asked for anything: say why, if the server knows. */
@@ -90,7 +92,7 @@ export class Trouble {
     this.goods.retry();
   }
 
-  #waysOut(code: PaymentErrorCode, retryable: boolean): WayOut[] {
+  #waysOut(code: PaymentErrorCode, retryable: boolean, asked?: Asking): WayOut[] {
     const ways: WayOut[] = [];
     const remedy = remedyOf(code, retryable);
     const { network } = this.offer;
@@ -114,22 +116,30 @@ export class Trouble {
         label: `Switch to ${network.name}`,
         act: () => after(wallet.switchChain(network.chain_id)),
       });
+    } else if (remedy === 'trust') {
+      const trusted = async (): Promise<void> => this.payer.trustAgain();
+      ways.push({ label: 'Try it once more', act: () => after(trusted()) });
     } else if (remedy === 'new-price') {
-      ways.push({ label: 'See the new price', act: () => void this.agreement.askAnew() });
+      ways.push({ label: 'See the new price', act: () => void this.agreement.askAnew(asked) });
     } else if (remedy !== 'none') {
       ways.push({ label: code === 'wallet-changed' ? 'Pay from that one' : 'Try again', act: again });
     }
     if (WALLETS.has(code)) {
       ways.push({ label: 'Another wallet', act: () => this.agreement.askAgain() });
     }
+    if (DEPOSITS.has(code) && this.payer.waiting === undefined) {
+      // what is in the channel plays on
+      ways.push({ label: 'Leave it', act: () => this.notice.clear() });
+    }
     return ways;
   }
 }
 
 /** What helps where the payer is in trouble. */
-export type Remedy = 'deposit' | 'again' | 'new-price' | 'none';
+export type Remedy = 'deposit' | 'again' | 'new-price' | 'trust' | 'none';
 
-const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
+/** What keeps a wallet from depositing. */
+export const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
   'topup-needed',
   'insufficient-funds',
   'wallet-rejected',
@@ -140,6 +150,7 @@ const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
 const FOR_GOOD: ReadonlySet<PaymentErrorCode> = new Set([
   'price-raised',
   'overcharged',
+  'misdelivered',
   'no-way-to-pay',
   'refused',
   'storage',
@@ -158,6 +169,7 @@ const WALLETS: ReadonlySet<PaymentErrorCode> = new Set([
 /** A deposit is ordered again only where none was signed: one that was refused is still good. */
 export function remedyOf(code: PaymentErrorCode, retryable: boolean): Remedy {
   if (code === 'price-raised') return 'new-price';
+  if (code === 'misdelivered') return 'trust';
   if (!retryable) return 'none';
   return DEPOSITS.has(code) ? 'deposit' : 'again';
 }

@@ -17,7 +17,7 @@ import { Player } from './player';
 import { Purse } from './purse';
 import { Sale } from './sale';
 import { Server } from './server';
-import { Trouble } from './trouble';
+import { DEPOSITS, Trouble } from './trouble';
 
 const NOTHING = { total: 0n };
 
@@ -131,11 +131,15 @@ export class Watch {
       if (!this.#purse.refunding) this.#trouble.ofPayer(detail); // else the refund says so itself
     });
     payer.addEventListener('spend', () => {
-      this.notice.clear('unreachable', 'pending', 'facilitator', 'wallet-failed', 'wallet-rejected');
+      this.notice.clear('unreachable', 'pending', 'facilitator');
       void this.#purse.showChannel();
     });
-    payer.addEventListener('deposit', ({ detail }) => this.#purse.depositing(detail));
-    payer.addEventListener('resume', () => {
+    payer.addEventListener('deposit', ({ detail }) => {
+      this.notice.clear(...DEPOSITS); // what kept it from that is over
+      this.#purse.depositing(detail);
+    });
+    payer.addEventListener('resume', ({ detail }) => {
+      if (detail.waited === 'wallet' || detail.waited === 'topup') this.notice.clear(...DEPOSITS);
       if (payer.waiting !== undefined) return;
       this.#limits.lift();
       this.notice.clear('topup-needed', 'cap-refused');
@@ -188,7 +192,8 @@ export class Watch {
   }
 
   async #topUp(): Promise<void> {
-    if (!this.#payer.wallet) {
+    if (!this.#agreement.stands) {
+      this.#agreement.reconsider();
       await this.#agreement.ask();
       return;
     }
@@ -203,10 +208,10 @@ export class Watch {
   async #refund(): Promise<void> {
     this.#goods.pause();
     this.notice.clear();
-    if (this.#agreement.stands) this.#limits.stop();
+    this.#agreement.stop();
     try {
       await this.#purse.refund();
-      this.#agreement.end();
+      this.#agreement.returned();
     } catch (error) {
       this.notice.failed(error, () => void this.#refund());
     }
