@@ -61,7 +61,7 @@ def gone(pid: int) -> bool:
 
 
 def open_files() -> int:
-    """How many; which ones may differ: what else lives in this process may connect anew."""
+    """How many; what else lives in this process may connect anew, or close what it had."""
     gc.collect()
     return sum(entry.is_symlink() for entry in Path("/proc/self/fd").iterdir())
 
@@ -235,7 +235,7 @@ async def test_kill_in_the_middle_leaves_nothing(spawner: FeedSpawner) -> None:
         with pytest.raises(FeedFailed):
             await collecting
         assert gone(feed.pid)
-    assert open_files() == before
+    assert open_files() <= before
 
 
 async def test_feeds_that_ended_leave_nothing(spawner: FeedSpawner) -> None:
@@ -246,7 +246,7 @@ async def test_feeds_that_ended_leave_nothing(spawner: FeedSpawner) -> None:
         feed = await spawner.start(FeedOptions())
         await through(feed, data)
         assert gone(feed.pid)
-    assert open_files() == before
+    assert open_files() <= before
 
 
 async def test_closing_the_spawner_ends_every_feed() -> None:
@@ -263,7 +263,7 @@ async def test_closing_the_spawner_ends_every_feed() -> None:
         await feed.kill()
     await until_gone(*(feed.pid for feed in feeds))
     await spawner.close()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 async def until_gone(*pids: int) -> None:
@@ -307,7 +307,7 @@ async def test_a_feed_is_never_killed_by_its_number(
     assert killed == []
     await until_gone(orphans[1].pid, child.pid)
     await spawner.close()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 async def test_a_terminal_interrupt_ends_no_feed(spawner: FeedSpawner) -> None:
@@ -389,7 +389,7 @@ async def test_a_fork_server_that_cannot_start(
     feed = await spawner.start(FeedOptions())  # nothing is spoilt for the next
     await feed.kill()
     await spawner.close()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 async def test_a_feed_that_is_pulled(spawner: FeedSpawner, tmp_path: Path) -> None:
