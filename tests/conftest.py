@@ -15,7 +15,7 @@ settings.load_profile("xbyte")
 
 pytest_plugins = ["tests.support.chain", "tests.support.databases", "tests.support.demo"]
 
-OF_THE_DEMO = ("tests/browser/", "tests/test_demo.py")
+OF_THE_DEMO = ("tests/browser/", "tests/cli/test_demo.py")
 
 
 class ByFile(LoadScopeScheduling):

@@ -11,13 +11,13 @@ from xbyte_live.errors import (
     StoreError,
     XByteError,
 )
-from xbyte_live.media.fed import FedEvent, FeedOptions
-from xbyte_live.media.feed import FeedProcess
-from xbyte_live.media.spawner import FeedSpawner
+from xbyte_live.evm.authorizations import Fate, Transfer
+from xbyte_live.media.live.messages import FedEvent, FeedOptions
+from xbyte_live.media.live.process import FeedProcess
+from xbyte_live.media.live.spawner import FeedSpawner
 from xbyte_live.models import Item, Segment
 from xbyte_live.money import Asset
-from xbyte_live.payments.chain import Fate, Transfer
-from xbyte_live.payments.facilitator import (
+from xbyte_live.payments.facilitators.remote import (
     Outcome,
     Refused,
     Settled,
@@ -26,8 +26,8 @@ from xbyte_live.payments.facilitator import (
     Verdict,
 )
 from xbyte_live.payments.gate import Challenge, Receipt, Sale
-from xbyte_live.payments.requirements import SCHEME_EXACT, PaymentMethod, challenge, terms
-from xbyte_live.pricing import Quote
+from xbyte_live.payments.x402.requirements import SCHEME_EXACT, PaymentMethod, challenge, terms
+from xbyte_live.pricing.quotes import Quote
 
 USDC = Asset("eip155:84532", "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "USDC", "2", 6, "USDC")
 

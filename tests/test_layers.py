@@ -1,6 +1,6 @@
 """Who may import whom: the table of the design, held over every import of every module.
 
-Imports inside functions count like any other. A module without a row in ``LAYERS`` fails.
+Imports inside functions count like any other. A room without a row in ``ROOMS`` fails.
 """
 
 import ast
@@ -8,6 +8,7 @@ import fnmatch
 import json
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -16,202 +17,40 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "xbyte_live"
 
-# The first row that matches a module gives its layer; modules are named by their path.
-LAYERS: tuple[tuple[str, str], ...] = (
-    ("errors", "0 values"),
-    ("money", "0 values"),
-    ("models", "0 values"),
-    ("config", "0 values"),
-    ("environment", "1 pure"),
-    ("pricing", "1 pure"),
-    ("vitals", "1 pure"),
-    ("rhythm", "1 pure"),
-    ("attempts", "1 pure"),
-    ("addresses", "1 pure"),
-    ("backoff", "1 pure"),
-    ("rtmp/server", "2 adapters"),
-    ("rtmp/peer", "2 adapters"),
-    ("rtmp/*", "1 pure"),
-    ("media/playlist", "1 pure"),
-    ("media/ladder", "1 pure"),
-    ("media/*", "2 adapters"),
-    ("payments/headers", "1 pure"),
-    ("payments/voucher", "1 pure"),
-    ("payments/requirements", "1 pure"),
-    ("payments/eip712", "1 pure"),
-    ("payments/eip3009", "1 pure"),
-    ("payments/wire", "1 pure"),
-    ("payments/methods", "1 pure"),
-    ("payments/exact", "3 parts"),
-    ("payments/channels", "3 parts"),
-    ("payments/order", "1 pure"),
-    ("payments/gate", "3 parts"),
-    ("payments/sessions", "3 parts"),
-    ("payments/*", "2 adapters"),
-    ("db/*", "2 adapters"),
-    ("store/*", "2 adapters"),
-    ("display", "2 adapters"),
-    ("snapshots", "2 adapters"),
-    ("tasks", "2 adapters"),
-    ("helping", "2 adapters"),
-    ("sealing", "2 adapters"),
-    ("board", "2 adapters"),
-    ("batching", "2 adapters"),
-    ("webhooks", "2 adapters"),
-    ("ledger/*", "3 parts"),
-    ("catalog", "3 parts"),
-    ("streams", "3 parts"),
-    ("airing", "3 parts"),
-    ("live", "3 parts"),
-    ("pulls", "3 parts"),
-    ("recordings", "3 parts"),
-    ("stills", "3 parts"),
-    ("settlement/*", "3 parts"),
-    ("housekeeping", "3 parts"),
-    ("intake", "3 parts"),
-    ("web/tally", "1 pure"),
-    ("web/*", "4 edge"),
-    ("broadcasting", "5 wiring"),
-    ("charging", "5 wiring"),
-    ("administering", "5 wiring"),
-    ("admitting", "5 wiring"),
-    ("auditing", "5 wiring"),
-    ("clearing", "5 wiring"),
-    ("renting", "5 wiring"),
-    ("settling", "5 wiring"),
-    ("service", "5 wiring"),
-    ("streaming", "5 wiring"),
-    ("doctor", "5 wiring"),
-    ("shelving", "5 wiring"),
-    ("paying", "5 wiring"),
-    ("wallets", "5 wiring"),
-    ("borrowing", "5 wiring"),
-    ("playing", "5 wiring"),
-    ("measuring", "5 wiring"),
-    ("demo", "5 wiring"),
-    ("cli/*", "5 wiring"),
-    ("client/*", "client"),
-    ("devnet/*", "devnet"),
-    ("player/*", "build"),
-)
+# The values every part speaks, in the order in which they may import each other.
+VALUES = ("errors", "money", "models", "config")
 
-# What a layer may import besides its own folder.
-BELOW: dict[str, tuple[str, ...]] = {
-    "0 values": (),
-    "1 pure": ("0 values",),
-    "2 adapters": ("0 values", "1 pure"),
-    "3 parts": ("0 values", "1 pure", "2 adapters"),
-    "4 edge": ("0 values", "1 pure", "3 parts"),
-    "5 wiring": ("0 values", "1 pure", "2 adapters", "3 parts", "4 edge", "client", "devnet"),
-    "client": ("0 values", "1 pure"),
-    "devnet": ("0 values", "1 pure"),
-    "build": ("0 values",),
-}
+# Who may import whom: rooms from the bottom up, each with the rooms below that it may use besides
+# the values. A room may use itself.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "pricing": (),
+    "runtime": (),
+    "evm": ("pricing", "runtime"),
+    "storage": ("pricing", "runtime"),
+    "media": ("pricing", "runtime"),
+    "catalog": ("pricing", "runtime", "media", "storage"),
+    "payments": ("pricing", "runtime", "evm", "storage"),
+    "client": ("pricing", "runtime", "evm", "media/formats/playlist"),
+    "devnet": ("pricing", "runtime", "evm"),
+    "frontend": ("devnet/npm",),
+    "live": ("pricing", "runtime", "media", "storage", "catalog"),
+    "web": (
+        *("pricing", "runtime", "catalog", "live", "payments"),
+        *("storage/blobs", "storage/coordination", "media/formats/playlist"),
+    ),
+    "server": (
+        *("pricing", "runtime", "evm", "storage", "media"),
+        *("catalog", "payments", "live", "web"),
+    ),
+    "cli": (
+        *("pricing", "runtime", "evm", "storage", "media", "catalog", "payments", "client"),
+        *("devnet", "live", "web", "server"),
+    ),
+    "__main__": ("cli",),
+}  # fmt: skip
 
-# Imports beside or above the rule, each with its reason in the design.
-ALSO: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("money", "errors"),  # layer 0: each other, in that order
-        ("models", "errors"),
-        ("models", "money"),
-        ("config", "errors"),
-        ("config", "money"),
-        ("helping", "tasks"),
-        ("payments/requirements", "pricing"),
-        ("payments/exact", "ledger/*"),  # gate -> exact, channels -> ledger
-        ("payments/gate", "ledger/*"),
-        ("payments/sessions", "ledger/*"),
-        ("payments/channels", "ledger/*"),
-        ("settlement/*", "ledger/*"),
-        ("housekeeping", "catalog"),  # deletes what the catalog says nobody can buy
-        ("intake", "catalog"),
-        ("streams", "catalog"),  # whose readers are woken when a segment is listed
-        ("recordings", "catalog"),
-        ("airing", "streams"),
-        ("live", "streams"),
-        ("live", "airing"),
-        ("pulls", "live"),
-        ("pulls", "streams"),
-        ("intake", "housekeeping"),
-        ("web/*", "store/base"),  # the edge opens bytes
-        ("web/*", "store/cache"),
-        ("service", "administering"),
-        ("administering", "broadcasting"),
-        ("admitting", "administering"),
-        ("admitting", "service"),
-        ("cli/*", "admitting"),
-        ("service", "broadcasting"),
-        ("service", "charging"),
-        ("charging", "clearing"),
-        ("charging", "renting"),
-        ("settling", "charging"),
-        ("settling", "service"),
-        ("cli/*", "settling"),
-        ("doctor", "charging"),
-        ("streaming", "service"),
-        ("streaming", "shelving"),
-        ("streaming", "broadcasting"),
-        ("cli/*", "streaming"),
-        ("doctor", "service"),
-        ("doctor", "broadcasting"),
-        ("shelving", "service"),
-        ("demo", "admitting"),
-        ("demo", "service"),
-        ("demo", "doctor"),
-        ("demo", "streaming"),
-        ("cli/*", "service"),
-        ("cli/*", "doctor"),
-        ("auditing", "service"),
-        ("cli/*", "auditing"),
-        ("cli/*", "shelving"),
-        ("cli/*", "paying"),
-        ("cli/*", "wallets"),
-        ("cli/*", "borrowing"),
-        ("borrowing", "paying"),
-        ("cli/*", "playing"),
-        ("playing", "paying"),
-        ("cli/*", "measuring"),
-        ("measuring", "paying"),
-        ("wallets", "paying"),
-        ("cli/*", "demo"),
-        ("player/bundle", "devnet/npm"),  # one way to npm, at run time and when it is installed
-        ("devnet/facilitator", "payments/sender"),  # one sender of a key, here and in the demo
-    }
-)
-
-# A narrower rule than its layer's: only these may import what matches.
-ONLY: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("db/tables", ("db/*", "ledger/*")),
-    ("db/*_sql", ("db/*", "catalog", "streams", "recordings")),
-    (
-        "db/*",
-        (
-            "db/*",
-            "ledger/*",
-            "catalog",
-            "streams",
-            "recordings",
-            "service",
-            "administering",
-            "broadcasting",
-            "charging",
-            "clearing",
-            "renting",
-        ),
-    ),
-    (
-        "client/*",
-        ("client/*", "paying", "wallets", "borrowing", "playing", "measuring", "cli/*"),
-    ),
-    ("devnet/npm", ("devnet/*", "player/bundle")),
-    ("devnet/*", ("devnet/*", "demo", "cli/*")),
-    ("player/*", ("player/*",)),
-    (
-        "service",
-        ("admitting", "auditing", "doctor", "shelving", "streaming", "settling", "demo", "cli/*"),
-    ),
-    ("cli/*", ("cli/*",)),
-)
+# A folder holds so many modules at most; a reader takes in no longer listing.
+FOLDER_HOLDS = 16
 
 # What pure modules do not touch.
 IO_MODULES = frozenset(
@@ -224,21 +63,15 @@ IO_MODULES = frozenset(
 
 # Who may know a library.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "sqlalchemy": ("db/*", "ledger/*", "catalog", "streams"),
-    "alembic": ("db/*",),
+    "sqlalchemy": ("storage/*", "catalog/*", "payments/*"),
+    "alembic": ("storage/db/*",),
     "av": ("media/*", "devnet/*"),
-    "web3": (
-        "payments/chain",
-        "payments/channel_chain",
-        "payments/evidence",
-        "payments/node",
-        "devnet/*",
-    ),
-    "starlette": ("web/*", "service", "devnet/facilitator", "devnet/faucet"),
-    "jinja2": ("web/pages",),
-    "uvicorn": ("service", "playing", "web/bounded", "devnet/*"),
-    "m3u8": ("media/playlist",),
-    "coincurve": ("payments/eip712", "payments/authorizer", "client/*"),
+    "web3": ("evm/*", "devnet/*"),
+    "starlette": ("web/*", "server/*", "devnet/facilitator", "devnet/faucet"),
+    "jinja2": ("web/pages/pages",),
+    "uvicorn": ("server/*", "cli/play", "web/common/http_protocol", "devnet/*"),
+    "m3u8": ("media/formats/playlist",),
+    "coincurve": ("evm/*", "client/*"),
 }
 
 KINDS = ("Pure:", "Adapter:", "Part:", "Wiring:")
@@ -283,59 +116,70 @@ def matches(module: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatch(module, pattern) for pattern in patterns)
 
 
-def layer(module: str) -> str:
-    for pattern, name in LAYERS:
-        if fnmatch.fnmatch(module, pattern):
-            return name
-    raise AssertionError(f"{module} has no row in the layer table")
-
-
-def folder(module: str) -> str:
-    return module.partition("/")[0] if "/" in module else ""
+def room(module: str) -> str:
+    return module.partition("/")[0]
 
 
 def may_import(module: str, target: str) -> bool:
-    if any(matches(module, (one,)) and matches(target, (other,)) for one, other in ALSO):
-        return True
-    if layer(target) in BELOW[layer(module)]:
-        return True
-    same_folder = folder(module) == folder(target) != ""
-    return same_folder and layer(module) == layer(target)
+    if module in VALUES:
+        return target in VALUES[: VALUES.index(module)]
+    below = ROOMS[room(module)]
+    return (
+        target in VALUES
+        or room(target) == room(module)
+        or any(target == one or target.startswith(f"{one}/") for one in below)
+    )
 
 
 def is_pure(module: str) -> bool:
     return (ast.get_docstring(modules()[module]) or "").startswith("Pure:")
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {layer(module) for module in modules()} <= set(BELOW)
-
-
-def test_nobody_imports_what_its_layer_may_not() -> None:
+def test_nobody_imports_what_its_room_may_not() -> None:
     assert sorted(edge for edge in edges() if not may_import(*edge)) == []
 
 
-@pytest.mark.parametrize(("target", "importers"), ONLY, ids=[target for target, _ in ONLY])
-def test_only_its_own_users_import_it(target: str, importers: tuple[str, ...]) -> None:
-    narrower = [pattern for pattern, _ in ONLY[: [t for t, _ in ONLY].index(target)]]
-    strangers = [
-        edge
-        for edge in edges()
-        if matches(edge[1], (target,))
-        and not matches(edge[1], tuple(narrower))
-        and not matches(edge[0], importers)
-    ]
-    assert sorted(strangers) == []
+def without_ends(waiting: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What is left of a graph when whoever waits for nothing has gone, again and again."""
+    while ready := [name for name, targets in waiting.items() if not targets]:
+        for name in ready:
+            del waiting[name]
+        for targets in waiting.values():
+            targets.difference_update(ready)
+    return waiting
 
 
 def test_imports_make_no_cycle() -> None:
-    waiting = {module: {to for of, to in edges() if of == module} for module in modules()}
-    while ready := [module for module, targets in waiting.items() if not targets]:
-        for module in ready:
-            del waiting[module]
-        for targets in waiting.values():
-            targets.difference_update(ready)
-    assert waiting == {}
+    assert without_ends({m: {to for of, to in edges() if of == m} for m in modules()}) == {}
+
+
+def test_folders_make_no_cycle() -> None:
+    folder = {module: module.rpartition("/")[0] for module in modules() if "/" in module}
+    inside = [(folder[of], folder[to]) for of, to in edges() if of in folder and to in folder]
+    assert (
+        without_ends(
+            {
+                name: {to for of, to in inside if of == name and to != name}
+                for name in folder.values()
+            }
+        )
+        == {}
+    )
+
+
+def test_a_folder_is_a_short_listing() -> None:
+    held = Counter(module.rpartition("/")[0] for module in modules())
+    assert [folder for folder, count in held.items() if count > FOLDER_HOLDS] == []
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    named = Counter(
+        node.name
+        for tree in modules().values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert sorted(name for name, count in named.items() if count > 1) == []
 
 
 def test_every_module_says_its_kind_first() -> None:
@@ -347,12 +191,8 @@ def test_every_module_says_its_kind_first() -> None:
     assert silent == []
 
 
-def test_the_lowest_layers_are_pure_and_the_top_is_wiring() -> None:
-    for module in modules():
-        if layer(module) in ("0 values", "1 pure"):
-            assert is_pure(module), module
-        kind = (ast.get_docstring(modules()[module]) or "").partition(":")[0]
-        assert (kind == "Wiring") == (layer(module) == "5 wiring" or module == "web/app"), module
+def test_values_and_prices_are_pure() -> None:
+    assert [m for m in modules() if (m in VALUES or room(m) == "pricing") and not is_pure(m)] == []
 
 
 def test_pure_modules_touch_no_socket_file_clock_or_thread() -> None:
@@ -394,7 +234,7 @@ def test_packages_hold_no_code() -> None:
             assert [ast.unparse(node).partition(" =")[0] for node in code] == ["__version__"]
         elif file.parent.name == "cli":  # the entry point of the installed program
             assert [ast.unparse(node) for node in code] == [
-                "from xbyte_live.cli.program import main as main"
+                "from xbyte_live.cli.main import main as main"
             ]
         else:
             assert code == []
@@ -441,11 +281,13 @@ def test_the_command_line_imports_nothing_heavy_before_it_is_needed() -> None:
     assert loaded_by(*dotted("cli/*")) & heavy == set()
 
 
-def test_pure_layers_need_no_library_of_the_layers_above() -> None:
+def test_pure_modules_need_no_library_of_the_rooms_above() -> None:
     names = [
         "xbyte_live." + module.replace("/", ".")
         for module in modules()
-        if layer(module) in ("0 values", "1 pure") and module != "payments/methods"
+        if is_pure(module)
+        and room(module) not in ("storage", "catalog", "web")  # rows and answers are values there
+        and module != "payments/x402/methods"
     ]
     unwanted = {"av", "starlette", "uvicorn", "sqlalchemy", "web3", "httpx", "x402"}
     assert loaded_by(*names) & unwanted == set()

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tests.support.web import Site, a_title, segment_bytes
-from xbyte_live.web.cors import Cors
+from xbyte_live.web.common.middleware import Cors
 
 SIZE = 200_000
 URL = "/hls/plasma/source/2.ts"

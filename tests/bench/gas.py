@@ -25,17 +25,17 @@ from eth_utils.abi import function_abi_to_4byte_selector
 from tests.support.chain import ETHER
 from tests.support.channel_parties import House, Payer, a_house, a_key
 from tests.support.paying import Clock, v2_document
-from xbyte_live.clearing import claim_policy
 from xbyte_live.config import Settings
 from xbyte_live.devnet.artifacts import load_artifact
 from xbyte_live.devnet.chain import Chain, Devnet
-from xbyte_live.ledger.channel import NewDelivery
+from xbyte_live.evm.sender import OneSender
 from xbyte_live.money import Price
-from xbyte_live.payments.facilitator import Settled, SignedPayment
-from xbyte_live.payments.local_facilitator import LocalFacilitator
-from xbyte_live.payments.sender import OneSender
-from xbyte_live.payments.together import MOST, Together
-from xbyte_live.settlement.claims import ClaimPolicy, Claims
+from xbyte_live.payments.clearing import claim_policy
+from xbyte_live.payments.facilitators.batch import MOST, Together
+from xbyte_live.payments.facilitators.local import LocalFacilitator
+from xbyte_live.payments.facilitators.remote import Settled, SignedPayment
+from xbyte_live.payments.ledger.channel import NewDelivery
+from xbyte_live.payments.settlement.claims import ClaimPolicy, Claims
 
 BUDGET = 500  # what `exact` costs is to be so many times as much
 PATIENCE = 60.0  # seconds for a chain on a machine that is busy

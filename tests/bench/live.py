@@ -71,7 +71,7 @@ class Site:
 
     def command(self, *args: str) -> str:
         """Run a command of ours; what it prints."""
-        program = [sys.executable, "-m", "xbyte_live.cli", *args]
+        program = [sys.executable, "-m", "xbyte_live", *args]
         run = subprocess.run(program, env=self.environment, check=True, capture_output=True)
         return run.stdout.decode()
 
@@ -86,7 +86,7 @@ class Site:
 
     async def start(self) -> None:
         """Start serving."""
-        program = [sys.executable, "-m", "xbyte_live.cli", "serve"]
+        program = [sys.executable, "-m", "xbyte_live", "serve"]
         self.process = subprocess.Popen(program, env=self.environment)
         async with httpx.AsyncClient() as http, asyncio.timeout(60):
             while True:

@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 
 from tests.support.media import Audio, Recipe, h264
-from xbyte_live.media.packager import package
+from xbyte_live.media.vod.packager import package
 
 SECONDS, ROUNDS = 60, 3
 KINDS = {

@@ -32,7 +32,7 @@ import coincurve
 import httpx
 import uvicorn
 
-from xbyte_live.payments.voucher import ChannelConfig, channel_id_of, voucher_digest
+from xbyte_live.evm.channels import ChannelConfig, channel_id_of, voucher_digest
 
 NETWORK, CHAIN_ID = "eip155:84532", 84532
 TOKEN = "0x036CbD53842c5426634e7929541eC2318f3dCF7e"
@@ -201,11 +201,11 @@ def our_settings(data_dir: Path, port: int) -> Any:
 
 async def put_on_sale(data_dir: Path, size: int, ids: list[ChannelConfig]) -> None:
     """Two objects of random bytes, one of them free, and channels that are known and fresh."""
-    from xbyte_live.intake import Intake, Terms
-    from xbyte_live.ledger.channel import OnChain
-    from xbyte_live.ledger.channels import ChannelLedger
+    from xbyte_live.catalog.importer import Intake, Terms
     from xbyte_live.money import Price
-    from xbyte_live.service import open_shelf
+    from xbyte_live.payments.ledger.channel import OnChain
+    from xbyte_live.payments.ledger.channels import ChannelLedger
+    from xbyte_live.server.service import open_shelf
 
     source = data_dir / "source.bin"
     source.write_bytes(os.urandom(size))
@@ -387,7 +387,7 @@ def measure_ours(folder: Path, o: Any, workers: int) -> Ours:
 
 def check_time() -> float:
     """Microseconds from a read payload to a verdict on its signature, the median of many."""
-    from xbyte_live.payments.voucher import read_channel_payment, signed_by_key
+    from xbyte_live.evm.channels import read_channel_payment, signed_by_key
 
     key, (config,) = configs(1)
     offer = {"amount": "191"}

@@ -102,7 +102,7 @@ def ours(facilitator: str, data_dir: Path) -> Any:
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
-    from xbyte_live.service import open_service
+    from xbyte_live.server.service import open_service
 
     settings = our_settings(data_dir, facilitator)
     site = Starlette()
@@ -139,9 +139,9 @@ def our_settings(data_dir: Path, facilitator: str) -> Any:
 
 async def put_on_sale(data_dir: Path, size: int) -> None:
     """One object of ``size`` random bytes."""
-    from xbyte_live.intake import Intake, Terms
+    from xbyte_live.catalog.importer import Intake, Terms
     from xbyte_live.money import Price
-    from xbyte_live.service import open_shelf
+    from xbyte_live.server.service import open_shelf
 
     source = data_dir / "source.bin"
     source.write_bytes(os.urandom(size))

@@ -33,7 +33,7 @@ from tests.support.chain import serving
 from tests.support.demo import Demo
 from xbyte_live.devnet import npm
 from xbyte_live.devnet.chain import Chain
-from xbyte_live.player.bundle import PLAYER, STATIC, build
+from xbyte_live.frontend.bundle import PLAYER, STATIC, build
 
 TITLE, STREAM = "aurora", "live"
 PRICE = "0.001"

@@ -8,7 +8,7 @@ from playwright.async_api import Browser
 
 from tests.browser.chrome import a_browser, find_browser
 from tests.support.demo import Demo
-from xbyte_live.player.bundle import build
+from xbyte_live.frontend.bundle import build
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")

@@ -18,7 +18,7 @@ from tests.support.chain import serving
 from tests.support.demo import ROOT, Demo
 from xbyte_live.devnet import npm
 from xbyte_live.devnet.chain import Chain
-from xbyte_live.player.bundle import PLAYER
+from xbyte_live.frontend.bundle import PLAYER
 
 pytestmark = IN_A_BROWSER
 

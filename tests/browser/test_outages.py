@@ -12,10 +12,10 @@ from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Audio, Recipe, h264
 from tests.support.rpc_proxy import rpc_proxy
 from tests.support.server import a_server
-from xbyte_live.intake import Intake, Terms
-from xbyte_live.media.packager import PackageOptions
+from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
-from xbyte_live.service import open_shelf
+from xbyte_live.server.service import open_shelf
 
 pytestmark = IN_A_BROWSER
 

@@ -20,8 +20,8 @@ from tests.support.demo import Demo
 from tests.support.ladder import add_ladder
 from tests.support.media import Audio, Recipe, h264
 from xbyte_live.config import Settings
-from xbyte_live.service import open_shelf
-from xbyte_live.web.cards import money
+from xbyte_live.server.service import open_shelf
+from xbyte_live.web.pages.cards import money
 
 pytestmark = IN_A_BROWSER
 

@@ -3,7 +3,7 @@
 import gzip
 from pathlib import Path
 
-from xbyte_live.player.bundle import STATIC, build
+from xbyte_live.frontend.bundle import STATIC, build
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "samples" / "watch.jpg"

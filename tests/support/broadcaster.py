@@ -13,10 +13,10 @@ import httpx
 from tests.support.items import PAYEE
 from tests.support.players import Viewer
 from tests.support.server import Server, free_port
+from xbyte_live.catalog.streams import Streams
 from xbyte_live.models import NewStream, Offer
 from xbyte_live.money import Price
-from xbyte_live.service import open_shelf
-from xbyte_live.streams import Streams
+from xbyte_live.server.service import open_shelf
 
 PRICE = 1_000_000  # a dollar per MB
 ALWAYS_US = 86_400_000_000

@@ -5,10 +5,10 @@ import json
 from typing import Any
 
 from tests.support.items import PAYEE
+from xbyte_live.catalog.streams import Streams
 from xbyte_live.models import Airtime, Listing, NewStream, Offer, Rendition, Segment, segment_key
 from xbyte_live.money import Price
-from xbyte_live.store.base import Store
-from xbyte_live.streams import Streams
+from xbyte_live.storage.blobs.store import Store
 
 SECOND = 1_000_000
 

@@ -7,10 +7,10 @@ from itertools import count
 from typing import Any
 
 from tests.support.ledger_children import NOW, PAYEE, PAYER, say
-from xbyte_live.db.engine import Database
-from xbyte_live.ledger.channel import Channel, NewDelivery, OnChain
-from xbyte_live.ledger.channels import ChannelLedger
-from xbyte_live.payments.voucher import ChannelConfig, channel_id_of
+from xbyte_live.evm.channels import ChannelConfig, channel_id_of
+from xbyte_live.payments.ledger.channel import Channel, NewDelivery, OnChain
+from xbyte_live.payments.ledger.channels import ChannelLedger
+from xbyte_live.storage.db.engine import Database
 
 CHAIN_ID, NETWORK = 84532, "eip155:84532"
 AMOUNT = 100

@@ -19,10 +19,10 @@ from x402.mechanisms.evm.batch_settlement.abi import BATCH_SETTLEMENT_ABI
 from x402.mechanisms.evm.types import TransactionReceipt
 
 from xbyte_live.errors import ChainUnavailable
-from xbyte_live.payments.chain import Fate, Transfer
-from xbyte_live.payments.channel_chain import ChannelState, Name, Receiver
-from xbyte_live.payments.eip712 import keccak, recover
-from xbyte_live.payments.voucher import ChannelConfig, channel_id_of, deposit_nonce
+from xbyte_live.evm.authorizations import Fate, Transfer
+from xbyte_live.evm.channel_contract import ChannelState, Name, Receiver
+from xbyte_live.evm.channels import ChannelConfig, channel_id_of, deposit_nonce
+from xbyte_live.evm.eip712 import keccak, recover
 
 T = TypeVar("T")
 

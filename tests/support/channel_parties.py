@@ -11,23 +11,13 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from tests.support.chain import ETHER
-from xbyte_live.db.engine import Database
 from xbyte_live.devnet.accounts import BATCH_SETTLEMENT_ADDRESS
 from xbyte_live.devnet.artifacts import load_artifact
 from xbyte_live.devnet.chain import Chain
-from xbyte_live.ledger.actions import Action, ActionLedger
-from xbyte_live.ledger.channel import Channel, NewDelivery
-from xbyte_live.ledger.channels import ChannelLedger
-from xbyte_live.ledger.claims import ClaimLedger
-from xbyte_live.ledger.leases import LeaseLedger
-from xbyte_live.money import Asset
-from xbyte_live.payments.authorizer import Authorizer
-from xbyte_live.payments.chain import ChainReader
-from xbyte_live.payments.channel_chain import ChannelChain
-from xbyte_live.payments.facilitator import Facilitator
-from xbyte_live.payments.local_facilitator import LocalFacilitator
-from xbyte_live.payments.sender import OneSender
-from xbyte_live.payments.voucher import (
+from xbyte_live.evm.authorizations import ChainReader
+from xbyte_live.evm.authorizer import Authorizer
+from xbyte_live.evm.channel_contract import ChannelChain
+from xbyte_live.evm.channels import (
     COLLECTOR,
     ChannelConfig,
     ChannelPayment,
@@ -37,9 +27,19 @@ from xbyte_live.payments.voucher import (
     deposit_nonce,
     voucher_digest,
 )
-from xbyte_live.settlement.actions import ActionPolicy, Actions
-from xbyte_live.settlement.mirror import Mirror
-from xbyte_live.settlement.proofs import Proofs
+from xbyte_live.evm.sender import OneSender
+from xbyte_live.money import Asset
+from xbyte_live.payments.facilitators.local import LocalFacilitator
+from xbyte_live.payments.facilitators.remote import Facilitator
+from xbyte_live.payments.ledger.actions import Action, ActionLedger
+from xbyte_live.payments.ledger.channel import Channel, NewDelivery
+from xbyte_live.payments.ledger.channels import ChannelLedger
+from xbyte_live.payments.ledger.claims import ClaimLedger
+from xbyte_live.payments.settlement.channel_actions import ActionPolicy, Actions
+from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.proofs import Proofs
+from xbyte_live.storage.coordination import LeaseLedger
+from xbyte_live.storage.db.engine import Database
 
 DELAY = 900
 RECEIVE = {

@@ -78,7 +78,7 @@ class Scene:
     async def ledger(self, *words: str) -> tuple[int, Any]:
         """Run ``xbyte-live ledger …``; its exit code and what it printed."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "xbyte_live.cli", "ledger", *words, "--json"),
+            *(sys.executable, "-m", "xbyte_live", "ledger", *words, "--json"),
             env=self.servers[0].environment,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -22,7 +22,7 @@ from x402.schemas import AssetAmount
 
 from tests.support.chain import ETHER, SharedDevnet, serving
 from xbyte_live.devnet.accounts import USDC_ADDRESS
-from xbyte_live.payments.sender import OneSender
+from xbyte_live.evm.sender import OneSender
 
 MIB = 2**20
 PRICE = 1000  # millionths of a dollar per MiB

@@ -12,29 +12,29 @@ from tests.fakes import USDC
 from tests.support.channel_model import ModelChain
 from tests.support.channel_parties import Payer, a_key
 from tests.support.paying import PAYEE, Clock, a_payer, v2_header
-from xbyte_live.db.engine import Database
 from xbyte_live.errors import PaymentRefused
-from xbyte_live.ledger.actions import ActionLedger
-from xbyte_live.ledger.channel import Channel
-from xbyte_live.ledger.channels import ChannelLedger
-from xbyte_live.ledger.charges import ChargeLedger
-from xbyte_live.payments.authorizer import Authorizer
-from xbyte_live.payments.channels import ChannelPolicy, Channels
+from xbyte_live.evm.authorizer import Authorizer
+from xbyte_live.evm.channels import Voucher
+from xbyte_live.payments.batch_settlement import ChannelPolicy, Channels
 from xbyte_live.payments.exact import Exact, ExactPolicy
+from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.gate import Gate, Receipt, Sale
-from xbyte_live.payments.local_facilitator import LocalFacilitator
-from xbyte_live.payments.requirements import (
+from xbyte_live.payments.ledger.actions import ActionLedger
+from xbyte_live.payments.ledger.channel import Channel
+from xbyte_live.payments.ledger.channels import ChannelLedger
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.payments.settlement.channel_actions import ActionPolicy, Actions
+from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.proofs import Proofs
+from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.x402.requirements import (
     SCHEME_CHANNELS,
     SCHEME_EXACT,
     ChannelTerms,
     PaymentMethod,
     of_scheme,
 )
-from xbyte_live.payments.voucher import Voucher
-from xbyte_live.settlement.actions import ActionPolicy, Actions
-from xbyte_live.settlement.mirror import Mirror
-from xbyte_live.settlement.proofs import Proofs
-from xbyte_live.settlement.transfers import Settlement
+from xbyte_live.storage.db.engine import Database
 
 DELAY = 900
 FLOOR = 100

@@ -11,11 +11,11 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, text, update
 
 from tests.support.items import import_with_bytes
-from xbyte_live.catalog import Catalog
-from xbyte_live.db.engine import Database
-from xbyte_live.db.tables import secrets
+from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.errors import XByteError
-from xbyte_live.store.disk import DiskStore
+from xbyte_live.storage.blobs.disk import DiskStore
+from xbyte_live.storage.db.engine import Database
+from xbyte_live.storage.db.tables import secrets
 
 ROOT = Path(__file__).parents[2]
 

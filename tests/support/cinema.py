@@ -10,10 +10,10 @@ from eth_account.signers.local import LocalAccount
 from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Recipe, h264
 from tests.support.server import Server, a_server
-from xbyte_live.intake import Intake, Terms
-from xbyte_live.media.packager import PackageOptions
+from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
-from xbyte_live.service import open_shelf
+from xbyte_live.server.service import open_shelf
 
 SECONDS = 9
 

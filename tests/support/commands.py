@@ -28,7 +28,7 @@ class Person:
             "XDG_CONFIG_HOME": str(self.home),
         }
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "xbyte_live.cli", *words),
+            *(sys.executable, "-m", "xbyte_live", *words),
             env=self.server.environment | own | self.env,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from xbyte_live.db.engine import Database
+from xbyte_live.storage.db.engine import Database
 
 _TESTED = "tested"
 

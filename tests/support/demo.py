@@ -37,7 +37,7 @@ class Demo:
         """Run it until it says that everything answers."""
         file = self.data_dir / "demo.json"
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "xbyte_live.cli", "demo", "--data-dir", str(self.data_dir)),
+            *(sys.executable, "-m", "xbyte_live", "demo", "--data-dir", str(self.data_dir)),
             *("--port", str(self.port), "--rpc-port", str(self.rpc_port)),
             *("--rtmp-port", str(self.rtmp_port)),
             stdout=asyncio.subprocess.DEVNULL,
@@ -89,7 +89,7 @@ def demo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def _cli(*args: str, environment: dict[str, str]) -> str:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "xbyte_live.cli", *args),
+        *(sys.executable, "-m", "xbyte_live", *args),
         env=os.environ | environment,
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,

@@ -11,10 +11,7 @@ from pathlib import Path
 import av
 
 from tests.support.media import RECIPES, Recipe
-from xbyte_live.media.fed import FedEvent, FedSegment, FedTrack, FedWarning, FeedOptions
-from xbyte_live.media.flv_feed import FlvFeed
-from xbyte_live.media.live_state import LiveState
-from xbyte_live.rtmp.flv import (
+from xbyte_live.media.formats.flv import (
     VIDEO,
     Tag,
     TagReader,
@@ -22,6 +19,9 @@ from xbyte_live.rtmp.flv import (
     encode_tag,
     file_header,
 )
+from xbyte_live.media.live.flv_demuxer import FlvFeed
+from xbyte_live.media.live.messages import FedEvent, FedSegment, FedTrack, FedWarning, FeedOptions
+from xbyte_live.media.live.state import LiveState
 
 NOON_US = 1_800_000_000_000_000
 _NAMED: dict[str, Recipe] = {}

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from xbyte_live.catalog import Catalog
-from xbyte_live.housekeeping import discard
+from xbyte_live.catalog.catalog import Catalog
+from xbyte_live.catalog.cleanup import discard
 from xbyte_live.models import Import, Object, Rendition, Segment, Title, segment_key
 from xbyte_live.money import Price
-from xbyte_live.store.base import Store
+from xbyte_live.storage.blobs.store import Store
 
 PAYEE = "0x00000000000000000000000000000000000000aa"
 

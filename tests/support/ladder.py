@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support.media import Recipe
-from xbyte_live.media.packager import PackageOptions, package
+from xbyte_live.media.vod.packager import PackageOptions, package
 from xbyte_live.models import Rendition, Title, segment_key
 from xbyte_live.money import Price
-from xbyte_live.service import Shelf
+from xbyte_live.server.service import Shelf
 
 OPTIONS = PackageOptions(segment_target_us=2_000_000)
 

@@ -6,9 +6,9 @@ It says ``leads`` and ``rests``, and while it leads ``works`` again and again.
 import asyncio
 import sys
 
-from xbyte_live.db.engine import Database
-from xbyte_live.ledger.leases import LeaseLedger
-from xbyte_live.settlement.leader import Leader
+from xbyte_live.storage.coordination import LeaseLedger
+from xbyte_live.storage.db.engine import Database
+from xbyte_live.storage.leader import Leader
 
 
 async def work() -> None:

@@ -10,27 +10,27 @@ from sqlalchemy import text
 from tests.support.channel_parties import Payer
 from tests.support.ledger_children import NOW, a_charge
 from tests.support.paying import Clock
-from xbyte_live.db.engine import Database
 from xbyte_live.errors import ChainUnavailable
-from xbyte_live.ledger.actions import Action, ActionLedger, NewAction
-from xbyte_live.ledger.audit import Auditor
-from xbyte_live.ledger.channel import Channel, NewDelivery, OnChain
-from xbyte_live.ledger.channels import ChannelLedger
-from xbyte_live.ledger.charge import Charge, Exposure
-from xbyte_live.ledger.charges import ChargeLedger
-from xbyte_live.ledger.draws import DrawLedger, NewDraw
-from xbyte_live.ledger.findings import Audit
-from xbyte_live.ledger.retention import Retention
-from xbyte_live.ledger.session import Session
-from xbyte_live.ledger.sessions import SessionLedger
-from xbyte_live.ledger.spans import DAY
-from xbyte_live.ledger.summing import Summing
+from xbyte_live.evm.authorizations import Fate, Transfer
+from xbyte_live.evm.channel_contract import ChannelState, Receiver
+from xbyte_live.evm.channels import Claim
+from xbyte_live.evm.evidence import Landed, Logged
 from xbyte_live.money import Asset
-from xbyte_live.payments.chain import Fate, Transfer
-from xbyte_live.payments.channel_chain import ChannelState, Receiver
-from xbyte_live.payments.evidence import Landed, Logged
-from xbyte_live.payments.order import Order
-from xbyte_live.payments.voucher import Claim
+from xbyte_live.payments.audit.audit import Auditor
+from xbyte_live.payments.audit.findings import Audit
+from xbyte_live.payments.ledger.actions import Action, ActionLedger, NewAction
+from xbyte_live.payments.ledger.channel import Channel, NewDelivery, OnChain
+from xbyte_live.payments.ledger.channels import ChannelLedger
+from xbyte_live.payments.ledger.charge import Charge, Exposure
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.payments.ledger.draws import DrawLedger, NewDraw
+from xbyte_live.payments.ledger.periods import DAY
+from xbyte_live.payments.ledger.retention import Retention
+from xbyte_live.payments.ledger.rollup import Summing
+from xbyte_live.payments.ledger.session import Session
+from xbyte_live.payments.ledger.sessions import SessionLedger
+from xbyte_live.payments.x402.order import Order
+from xbyte_live.storage.db.engine import Database
 
 ASSET = Asset("eip155:84532", "0x036cbd53842c5426634e7929541ec2318f3dcf7e", "USDC", "2", 6, "USDC")
 PAY_TO = "0x" + "cd" * 20

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xbyte_live.db.engine import Database
-from xbyte_live.ledger.charge import Exposure, NewCharge
-from xbyte_live.ledger.charges import ChargeLedger
+from xbyte_live.payments.ledger.charge import Exposure, NewCharge
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.storage.db.engine import Database
 
 ROOT = Path(__file__).parents[2]
 PAYER = "0x" + "ab" * 20

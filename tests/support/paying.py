@@ -13,16 +13,16 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from tests.fakes import USDC, FakeChain, FakeFacilitator
-from xbyte_live.db.engine import Database
 from xbyte_live.errors import PaymentRefused
-from xbyte_live.ledger.charge import Exposure
-from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.money import Price
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.gate import Gate, Sale
-from xbyte_live.payments.requirements import SCHEME_EXACT, PaymentMethod
-from xbyte_live.pricing import Quote
-from xbyte_live.settlement.transfers import Settlement
+from xbyte_live.payments.ledger.charge import Exposure
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.x402.requirements import SCHEME_EXACT, PaymentMethod
+from xbyte_live.pricing.quotes import Quote
+from xbyte_live.storage.db.engine import Database
 
 PAYEE = "0x00000000000000000000000000000000000000Aa"
 TYPES = {

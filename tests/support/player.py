@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import xbyte_live.player
+import xbyte_live.frontend
 from xbyte_live.devnet import npm
 
-PLAYER = Path(xbyte_live.player.__file__).parent
+PLAYER = Path(xbyte_live.frontend.__file__).parent
 _LEFT_OUT = shutil.ignore_patterns("node_modules", "__pycache__", "*.py")
 
 

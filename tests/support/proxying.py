@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import uvicorn
 
-from xbyte_live.client.loopback import listen_on_loopback
-from xbyte_live.client.payer import Payer
-from xbyte_live.client.proxy import Proxy, ProxyOptions, open_proxy
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.proxy.app import Proxy, ProxyOptions, open_proxy
+from xbyte_live.client.proxy.loopback import listen_on_loopback
 
 
 @dataclass(slots=True)

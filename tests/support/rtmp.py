@@ -16,14 +16,14 @@ import imageio_ffmpeg
 
 from tests.support.media import Audio, Recipe, Video, h264
 from xbyte_live.errors import PublishRefused
-from xbyte_live.rtmp import flv
-from xbyte_live.rtmp.chunk import encode_message
-from xbyte_live.rtmp.connection import Connection
-from xbyte_live.rtmp.events import Event, PublishAsked
-from xbyte_live.rtmp.flv import Tag
-from xbyte_live.rtmp.handshake import SIZE
-from xbyte_live.rtmp.message import Message, command
-from xbyte_live.rtmp.server import PublishRequest, RtmpLimits, RtmpServer
+from xbyte_live.live.rtmp.chunk import encode_message
+from xbyte_live.live.rtmp.connection import Connection
+from xbyte_live.live.rtmp.events import Event, PublishAsked
+from xbyte_live.live.rtmp.handshake import SIZE
+from xbyte_live.live.rtmp.message import Message, command
+from xbyte_live.live.rtmp.server import PublishRequest, RtmpLimits, RtmpServer
+from xbyte_live.media.formats import flv
+from xbyte_live.media.formats.flv import Tag
 
 DATA = Path(__file__).parents[1] / "data" / "rtmp"
 SOURCE = DATA / "source.flv"

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx
 
+from xbyte_live.catalog.importer import Intake, Terms
 from xbyte_live.config import Settings, load_settings
-from xbyte_live.intake import Intake, Terms
 from xbyte_live.models import Rewatch
 from xbyte_live.money import Price
-from xbyte_live.service import open_shelf
+from xbyte_live.server.service import open_shelf
 
 SIZE = 300_000
 
@@ -63,7 +63,7 @@ class Server:
 
     async def start(self) -> None:
         """Start it and return once it answers."""
-        command = (sys.executable, "-m", "xbyte_live.cli", "serve")
+        command = (sys.executable, "-m", "xbyte_live", "serve")
         with self.log.open("ab") if self.log else nullcontext() as log:
             self.process = await asyncio.create_subprocess_exec(
                 *command, env=self.environment, stderr=log, group=self.group

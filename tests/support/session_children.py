@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from tests.support.ledger_children import ROOT, Child, say
 from tests.support.sessions import Books, a_draw, an_order, open_books
-from xbyte_live.db.engine import Database
+from xbyte_live.storage.db.engine import Database
 
 
 async def spawn(work: Callable[..., Awaitable[None]], *args: str) -> Child:

@@ -16,29 +16,29 @@ from tests.support.channel_parties import Payer
 from tests.support.paying import Clock, a_payer, payment_headers, v1_headers, v2_header
 from tests.support.web import NOW, PAYEE, segment_bytes
 from xbyte_live.config import Settings
-from xbyte_live.db.engine import Database
-from xbyte_live.ledger.channel import Channel, OnChain
-from xbyte_live.ledger.channels import ChannelLedger
-from xbyte_live.ledger.charge import Exposure
-from xbyte_live.ledger.charges import ChargeLedger
-from xbyte_live.ledger.draws import DrawLedger
-from xbyte_live.ledger.sessions import SessionLedger
 from xbyte_live.models import Stream, Title, segment_key
-from xbyte_live.payments.channels import ChannelPolicy, Channels
+from xbyte_live.payments.batch_settlement import ChannelPolicy, Channels
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.gate import Gate
-from xbyte_live.payments.requirements import (
+from xbyte_live.payments.ledger.channel import Channel, OnChain
+from xbyte_live.payments.ledger.channels import ChannelLedger
+from xbyte_live.payments.ledger.charge import Exposure
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.payments.ledger.draws import DrawLedger
+from xbyte_live.payments.ledger.sessions import SessionLedger
+from xbyte_live.payments.sessions import Sessions
+from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.x402.requirements import (
     SCHEME_CHANNELS,
     SCHEME_EXACT,
     ChannelTerms,
     PaymentMethod,
 )
-from xbyte_live.payments.sessions import Sessions
-from xbyte_live.settlement.transfers import Settlement
-from xbyte_live.store.cache import SegmentCache
+from xbyte_live.storage.blobs.cache import SegmentCache
+from xbyte_live.storage.db.engine import Database
 from xbyte_live.web.app import create_app
-from xbyte_live.web.health import Readiness
-from xbyte_live.web.metrics import Metrics
+from xbyte_live.web.common.health import Readiness
+from xbyte_live.web.common.metrics import Metrics
 
 AUTHORIZER = "0x" + "ef" * 20
 FUNDS = 10_000_000

@@ -7,17 +7,17 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from xbyte_live.db.engine import Database
-from xbyte_live.db.tables import channels, deliveries, draws, purchases, sessions
-from xbyte_live.ledger.channel import Channel, Charging, NewDelivery, OnChain
-from xbyte_live.ledger.channels import ChannelLedger
-from xbyte_live.ledger.charge import Charge, NewCharge
-from xbyte_live.ledger.charges import ChargeLedger
-from xbyte_live.ledger.draws import DrawLedger, NewDraw
-from xbyte_live.ledger.session import Session
-from xbyte_live.ledger.sessions import SessionLedger
-from xbyte_live.payments.order import Order, channel_origin
-from xbyte_live.payments.voucher import ChannelConfig
+from xbyte_live.evm.channels import ChannelConfig
+from xbyte_live.payments.ledger.channel import Channel, Charging, NewDelivery, OnChain
+from xbyte_live.payments.ledger.channels import ChannelLedger
+from xbyte_live.payments.ledger.charge import Charge, NewCharge
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.payments.ledger.draws import DrawLedger, NewDraw
+from xbyte_live.payments.ledger.session import Session
+from xbyte_live.payments.ledger.sessions import SessionLedger
+from xbyte_live.payments.x402.order import Order, channel_origin
+from xbyte_live.storage.db.engine import Database
+from xbyte_live.storage.db.tables import channels, deliveries, draws, purchases, sessions
 
 NETWORK = "eip155:84532"
 ASSET = "0x036cbd53842c5426634e7929541ec2318f3dcf7e"

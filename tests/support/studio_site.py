@@ -11,18 +11,18 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from tests.fakes import FakeGate, MemoryStore
-from xbyte_live.administering import build_studio
-from xbyte_live.catalog import Catalog
+from xbyte_live.catalog.catalog import Catalog
+from xbyte_live.catalog.streams import Streams
 from xbyte_live.config import Secret, Settings
-from xbyte_live.db.engine import Database
-from xbyte_live.ledger.charges import ChargeLedger
-from xbyte_live.store.cache import SegmentCache
-from xbyte_live.streams import Streams
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.server.admin import build_studio
+from xbyte_live.storage.blobs.cache import SegmentCache
+from xbyte_live.storage.db.engine import Database
+from xbyte_live.web.admin.passes import Passes
+from xbyte_live.web.admin.studio import Studio
 from xbyte_live.web.app import create_app
-from xbyte_live.web.health import Readiness
-from xbyte_live.web.metrics import Metrics
-from xbyte_live.web.passes import Passes
-from xbyte_live.web.studio import Studio
+from xbyte_live.web.common.health import Readiness
+from xbyte_live.web.common.metrics import Metrics
 
 TOKEN = "a-token-that-nobody-guesses"
 PAYEE = "0x" + "aa" * 20

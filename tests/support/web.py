@@ -15,14 +15,14 @@ from starlette.types import ASGIApp
 
 from tests.fakes import FakeGate, MemoryCatalog, MemoryStore
 from xbyte_live.config import Settings
-from xbyte_live.db.engine import Database
-from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.models import Object, Offer, Rendition, Segment, Stream, Title, segment_key
 from xbyte_live.money import Price
-from xbyte_live.store.cache import SegmentCache
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.storage.blobs.cache import SegmentCache
+from xbyte_live.storage.db.engine import Database
 from xbyte_live.web.app import create_app
-from xbyte_live.web.health import Readiness
-from xbyte_live.web.metrics import Levels, Metrics
+from xbyte_live.web.common.health import Readiness
+from xbyte_live.web.common.metrics import Levels, Metrics
 
 PAYEE = "0x00000000000000000000000000000000000000aa"
 NOW = 1_760_000_000.0

@@ -1,3 +1,3 @@
 """The command line; every command imports what it needs when it runs."""
 
-from xbyte_live.cli.program import main as main
+from xbyte_live.cli.main import main as main

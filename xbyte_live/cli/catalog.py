@@ -51,7 +51,7 @@ def terms_options(command: Command) -> Command:
 @settings_options(*CATALOG_SETTINGS, "segment_target", "price")
 def package(sources: tuple[Path, ...], settings: Settings, **given: Any) -> None:
     """Package media files, or all in a folder, as HLS and put them on sale."""
-    from xbyte_live.shelving import package_all
+    from xbyte_live.cli.shelving import package_all
 
     if run(package_all(settings, sources, **given)):
         raise click.exceptions.Exit(1)
@@ -67,7 +67,7 @@ def package(sources: tuple[Path, ...], settings: Settings, **given: Any) -> None
 @settings_options(*CATALOG_SETTINGS, "price")
 def add(file: Path, settings: Settings, **given: Any) -> None:
     """Put any file on sale as it is, by the bytes of each range."""
-    from xbyte_live.shelving import add_object
+    from xbyte_live.cli.shelving import add_object
 
     run(add_object(settings, file, **given))
 
@@ -77,7 +77,7 @@ def add(file: Path, settings: Settings, **given: Any) -> None:
 @settings_options(*CATALOG_SETTINGS)
 def list_items(settings: Settings, as_json: bool) -> None:
     """List what is for sale."""
-    from xbyte_live.shelving import list_catalog
+    from xbyte_live.cli.shelving import list_catalog
 
     run(list_catalog(settings, as_json=as_json))
 
@@ -92,7 +92,7 @@ def list_items(settings: Settings, as_json: bool) -> None:
 @settings_options(*CATALOG_SETTINGS)
 def set_price(settings: Settings, **given: Any) -> None:
     """Change what an item costs: `price SLUG 0.001` is dollars per MB."""
-    from xbyte_live.shelving import change_terms
+    from xbyte_live.cli.shelving import change_terms
 
     run(change_terms(settings, **given))
 
@@ -102,6 +102,6 @@ def set_price(settings: Settings, **given: Any) -> None:
 @settings_options(*CATALOG_SETTINGS)
 def remove(slugs: tuple[str, ...], settings: Settings) -> None:
     """Take items off sale; what was sold stays for its retry window."""
-    from xbyte_live.shelving import remove_items
+    from xbyte_live.cli.shelving import remove_items
 
     run(remove_items(settings, slugs))

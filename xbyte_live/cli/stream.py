@@ -51,7 +51,7 @@ def stream() -> None:
 )
 def stream_create(settings: Settings, **given: Any) -> None:
     """Put a stream on sale and print what OBS needs."""
-    from xbyte_live.streaming import create
+    from xbyte_live.cli.streaming import create
 
     run(create(settings, **given))
 
@@ -61,7 +61,7 @@ def stream_create(settings: Settings, **given: Any) -> None:
 @settings_options(*LIVE_SETTINGS)
 def stream_list(settings: Settings, as_json: bool) -> None:
     """List the streams."""
-    from xbyte_live.streaming import list_streams
+    from xbyte_live.cli.streaming import list_streams
 
     run(list_streams(settings, as_json=as_json))
 
@@ -75,7 +75,7 @@ def stream_list(settings: Settings, as_json: bool) -> None:
 @settings_options(*LIVE_SETTINGS)
 def stream_keys(settings: Settings, **given: Any) -> None:
     """List, add or revoke the keys of a stream."""
-    from xbyte_live.streaming import show_keys
+    from xbyte_live.cli.streaming import show_keys
 
     run(show_keys(settings, **given))
 
@@ -86,7 +86,7 @@ def stream_keys(settings: Settings, **given: Any) -> None:
 @settings_options(*LIVE_SETTINGS)
 def stream_rotate(settings: Settings, slug: str, as_json: bool) -> None:
     """Revoke every key of a stream and make a new one."""
-    from xbyte_live.streaming import rotate
+    from xbyte_live.cli.streaming import rotate
 
     run(rotate(settings, slug, as_json=as_json))
 
@@ -97,7 +97,7 @@ def stream_rotate(settings: Settings, slug: str, as_json: bool) -> None:
 @settings_options(*CATALOG_SETTINGS)
 def stream_status(settings: Settings, slug: str, as_json: bool) -> None:
     """Show how a stream is doing, and what is wrong with its feed."""
-    from xbyte_live.streaming import show_status
+    from xbyte_live.cli.streaming import show_status
 
     run(show_status(settings, slug, as_json=as_json))
 
@@ -107,6 +107,6 @@ def stream_status(settings: Settings, slug: str, as_json: bool) -> None:
 @settings_options(*CATALOG_SETTINGS)
 def stream_remove(slugs: tuple[str, ...], settings: Settings) -> None:
     """Take streams off sale and off the air; what was sold stays for its retry window."""
-    from xbyte_live.shelving import remove_items
+    from xbyte_live.cli.shelving import remove_items
 
     run(remove_items(settings, slugs))

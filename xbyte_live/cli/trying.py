@@ -20,8 +20,8 @@ from xbyte_live.cli.options import run
 @click.option("--rtmp-port", default=1935, show_default=True, help="Port publishers push to.")
 def demo(data_dir: Path, port: int, rpc_port: int, rtmp_port: int) -> None:
     """Show the whole path here: a local chain, sample titles, a broadcast, a funded wallet."""
-    from xbyte_live.demo import run_demo
-    from xbyte_live.display import log_to_stderr
+    from xbyte_live.cli.demo import run_demo
+    from xbyte_live.cli.output import log_to_stderr
 
     log_to_stderr("warning")
     run(run_demo(data_dir, port=port, rpc_port=rpc_port, rtmp_port=rtmp_port))
@@ -39,8 +39,8 @@ def demo(data_dir: Path, port: int, rpc_port: int, rtmp_port: int) -> None:
 @click.option("--chain-id", default=84532, show_default=True, help="EVM chain id.")
 def devnet(rpc_port: int, data_dir: Path, chain_id: int) -> None:
     """Run a local chain with test money until interrupted."""
-    from xbyte_live.demo import run_devnet
-    from xbyte_live.display import log_to_stderr
+    from xbyte_live.cli.demo import run_devnet
+    from xbyte_live.cli.output import log_to_stderr
 
     log_to_stderr("warning")
     run(run_devnet(data_dir, rpc_port=rpc_port, chain_id=chain_id))

@@ -15,7 +15,7 @@ def wallet() -> None:
 @json_option
 def wallet_new(as_json: bool) -> None:
     """Make a wallet and print the address to fund."""
-    from xbyte_live.paying import make_wallet
+    from xbyte_live.cli.wallet_files import make_wallet
 
     make_wallet(as_json=as_json)
 
@@ -24,7 +24,7 @@ def wallet_new(as_json: bool) -> None:
 @json_option
 def wallet_show(as_json: bool) -> None:
     """Print the wallet's address."""
-    from xbyte_live.paying import show_wallet
+    from xbyte_live.cli.wallet_files import show_wallet
 
     show_wallet(as_json=as_json)
 
@@ -34,7 +34,7 @@ def wallet_show(as_json: bool) -> None:
 @settings_options("networks", "rpc_urls", "assets")
 def wallet_balance(settings: Settings, as_json: bool) -> None:
     """Print what the wallet holds on chain."""
-    from xbyte_live.paying import show_balance
+    from xbyte_live.cli.wallet_files import show_balance
 
     run(show_balance(settings, as_json=as_json))
 
@@ -43,7 +43,7 @@ def wallet_balance(settings: Settings, as_json: bool) -> None:
 @json_option
 def wallet_channels(as_json: bool) -> None:
     """List the payment channels this wallet has opened, and what is left in them."""
-    from xbyte_live.wallets import show_channels
+    from xbyte_live.cli.wallets import show_channels
 
     show_channels(as_json=as_json)
 
@@ -55,7 +55,7 @@ def wallet_channels(as_json: bool) -> None:
 @settings_options("assets", "rpc_urls")
 def wallet_deposit(settings: Settings, url: str, amount: str, as_json: bool) -> None:
     """Put AMOUNT dollars into the channel that pays for URL; costs the wallet gas."""
-    from xbyte_live.wallets import deposit
+    from xbyte_live.cli.wallets import deposit
 
     run(deposit(settings, url, amount, as_json=as_json))
 
@@ -69,7 +69,7 @@ def wallet_refund(
     settings: Settings, target: str | None, amount: str | None, as_json: bool
 ) -> None:
     """Ask servers to give back what is left in channels; costs no gas."""
-    from xbyte_live.wallets import refund
+    from xbyte_live.cli.wallets import refund
 
     run(refund(settings, target, amount, as_json=as_json))
 
@@ -81,6 +81,6 @@ def wallet_refund(
 @settings_options("assets", "rpc_urls")
 def wallet_withdraw(settings: Settings, channel: str, finalize: bool, as_json: bool) -> None:
     """Take back what is left in CHANNEL without its server; costs the wallet gas."""
-    from xbyte_live.wallets import withdraw
+    from xbyte_live.cli.wallets import withdraw
 
     run(withdraw(settings, channel, finalize=finalize, as_json=as_json))

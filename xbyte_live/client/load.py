@@ -13,16 +13,16 @@ from typing import Literal, Protocol
 
 import httpx
 
-from xbyte_live.client.budget import Budget, dollars
-from xbyte_live.client.closing import Closing
-from xbyte_live.client.figures import Figures, Tally, figures_of
-from xbyte_live.client.payer import Payer, item_of
-from xbyte_live.client.plan import Piece
-from xbyte_live.client.purchase import Patience
+from xbyte_live.client.http.purchase import Patience
+from xbyte_live.client.http.transport import PAYMENT, QUOTED, PayingTransport
+from xbyte_live.client.load_test import Figures, Tally, figures_of
+from xbyte_live.client.payer.budget import Budget, dollars
+from xbyte_live.client.payer.channel_lock import ReadChannel, Store, Turns
+from xbyte_live.client.payer.payer import Payer, item_of
+from xbyte_live.client.payer.withdrawals import Closing
+from xbyte_live.client.playlists import Piece
 from xbyte_live.client.sparing import SharedTransport, SparingStore, salt_of
 from xbyte_live.client.survey import Offered, Surveyor, Wanted
-from xbyte_live.client.transport import PAYMENT, QUOTED, PayingTransport
-from xbyte_live.client.turns import ReadChannel, Store, Turns
 from xbyte_live.errors import (
     BudgetExceeded,
     ConfigError,
@@ -32,7 +32,7 @@ from xbyte_live.errors import (
     TermsRefused,
     XByteError,
 )
-from xbyte_live.media.playlist import read_media_playlist
+from xbyte_live.media.formats.playlist import read_media_playlist
 
 Rate = Literal["max", "realtime"]
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import httpx
 
-from xbyte_live.client.channel import Channel
-from xbyte_live.client.payer import Payer, Quoted
-from xbyte_live.client.terms import Requirement, Terms
-from xbyte_live.client.turns import Store
+from xbyte_live.client.payer.channel import Channel
+from xbyte_live.client.payer.channel_lock import Store
+from xbyte_live.client.payer.payer import Payer, Quoted
+from xbyte_live.client.payer.terms import Requirement, Terms
 
 
 class SparingStore:

@@ -8,24 +8,24 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from xbyte_live.client.documents import MAX_DOCUMENT, read_json
-from xbyte_live.client.payer import item_of
-from xbyte_live.client.plan import (
+from xbyte_live.client.payer.payer import item_of
+from xbyte_live.client.payer.terms import Terms, plain, read_challenge, read_pricing
+from xbyte_live.client.playlists import (
     Piece,
     choose_variant,
     object_pieces,
     playlist_of_page,
     segment_pieces,
 )
-from xbyte_live.client.terms import Terms, plain, read_challenge, read_pricing
 from xbyte_live.errors import ConfigError, DeliveryFailed, MediaError, MoneyError
-from xbyte_live.media.playlist import (
+from xbyte_live.media.formats.playlist import (
     MediaPlaylist,
     is_multivariant,
     read_media_playlist,
     read_multivariant_playlist,
 )
 from xbyte_live.money import MIB, Price
+from xbyte_live.runtime.json import MAX_DOCUMENT, read_json
 
 MAX_PLAYLIST = 8 * MIB
 _MAX_SIZE = 2**50  # bytes of an object; beyond any disk, and pieces are counted in memory

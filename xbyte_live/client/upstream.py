@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from xbyte_live.client.ahead import Missing
-from xbyte_live.client.documents import MAX_DOCUMENT
-from xbyte_live.client.payer import item_of
-from xbyte_live.client.plan import playlist_of_page
-from xbyte_live.client.rewriting import Scope, scope_of
-from xbyte_live.client.terms import Terms, plain, read_pricing
+from xbyte_live.client.payer.payer import item_of
+from xbyte_live.client.payer.terms import Terms, plain, read_pricing
+from xbyte_live.client.playlists import playlist_of_page
+from xbyte_live.client.proxy.prefetch import Missing
+from xbyte_live.client.proxy.rewrite import Scope, scope_of
 from xbyte_live.errors import ConfigError, DeliveryFailed
-from xbyte_live.media.playlist import MAX_PLAYLIST_BYTES
+from xbyte_live.media.formats.playlist import MAX_PLAYLIST_BYTES
+from xbyte_live.runtime.json import MAX_DOCUMENT
 
 _TRIES = 4
 _FIRST_WAIT = 0.25  # seconds

@@ -27,7 +27,7 @@ from x402.schemas import (
 )
 from x402.schemas.v1 import PaymentPayloadV1, PaymentRequirementsV1
 
-from xbyte_live.payments.sender import OneSender
+from xbyte_live.evm.sender import OneSender
 
 _FORMS: dict[Any, tuple[type[BaseModel], type[BaseModel]]] = {
     1: (PaymentPayloadV1, PaymentRequirementsV1),

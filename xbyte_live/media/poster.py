@@ -8,8 +8,8 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from xbyte_live.media.mpegts import first_access_unit
-from xbyte_live.media.timeline import micros
+from xbyte_live.media.formats.mpegts import first_access_unit
+from xbyte_live.media.formats.timeline import micros
 
 _LONG_SIDE = 960
 _LIVELY = 24.0  # standard deviation of brightness; below it a picture is a blank or a fade

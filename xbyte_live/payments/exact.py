@@ -12,25 +12,25 @@ from xbyte_live.errors import (
     PaymentPending,
     PaymentRefused,
 )
-from xbyte_live.ledger.charge import Charge, Exposure, NewCharge, is_debt
-from xbyte_live.ledger.charges import ChargeLedger
-from xbyte_live.payments.eip3009 import (
+from xbyte_live.evm.eip3009 import (
     Authorization,
     plain_payload,
     read_authorization,
     refusal,
     signer_of,
 )
-from xbyte_live.payments.facilitator import Facilitator, SignedPayment
-from xbyte_live.payments.headers import Payment
-from xbyte_live.payments.requirements import (
+from xbyte_live.payments.facilitators.remote import Facilitator, SignedPayment
+from xbyte_live.payments.ledger.charge import Charge, Exposure, NewCharge, is_debt
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.payments.x402.headers import Payment
+from xbyte_live.payments.x402.requirements import (
     PaymentMethod,
     Sale,
     requirements_v1,
     requirements_v2,
     resource_info,
 )
-from xbyte_live.pricing import Quote
+from xbyte_live.pricing.quotes import Quote
 
 USED = "invalid_exact_evm_nonce_already_used"
 RETRY_AFTER = 2  # seconds a payer waits before it presents the same payment again

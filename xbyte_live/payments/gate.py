@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbyte_live.errors import PaymentRefused
-from xbyte_live.ledger.charge import Charge
-from xbyte_live.ledger.charges import ChargeLedger
-from xbyte_live.payments.channels import Admitted, Channels, channel_state, correction_of
+from xbyte_live.payments.batch_settlement import Admitted, Channels, channel_state, correction_of
 from xbyte_live.payments.exact import Exact
-from xbyte_live.payments.headers import (
+from xbyte_live.payments.ledger.charge import Charge
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.payments.x402.headers import (
     RECEIPT_HEADER,
     Payment,
     read_payment,
     response_headers,
 )
-from xbyte_live.payments.order import channel_origin, charge_origin
-from xbyte_live.payments.requirements import (
+from xbyte_live.payments.x402.order import channel_origin, charge_origin
+from xbyte_live.payments.x402.requirements import (
     SCHEME_CHANNELS,
     SCHEME_EXACT,
     Challenge,
@@ -27,7 +27,7 @@ from xbyte_live.payments.requirements import (
     challenge,
     terms,
 )
-from xbyte_live.pricing import Quote
+from xbyte_live.pricing.quotes import Quote
 
 __all__ = ["Challenge", "Gate", "Paid", "Receipt", "Sale"]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xbyte_live.errors import ItemGone, XByteError
-from xbyte_live.ledger.charges import ChargeLedger
-from xbyte_live.ledger.draws import DrawLedger, Drawn, NewDraw
-from xbyte_live.ledger.session import Ended, Session, SessionTotals
-from xbyte_live.ledger.sessions import SessionLedger
 from xbyte_live.payments.gate import Gate, Paid, Sale
-from xbyte_live.payments.order import digest_of, read_order, token_of
+from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.payments.ledger.draws import DrawLedger, Drawn, NewDraw
+from xbyte_live.payments.ledger.session import Ended, Session, SessionTotals
+from xbyte_live.payments.ledger.sessions import SessionLedger
+from xbyte_live.payments.x402.order import digest_of, read_order, token_of
 
 BATCH = 100  # sessions that are ended in one go
 KNOWN, FRESH = 8192, 2.0  # sessions that are remembered, and for how many seconds

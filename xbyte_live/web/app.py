@@ -11,35 +11,35 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from xbyte_live.catalog import Catalog
+from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.config import Settings
-from xbyte_live.ledger.channels import ChannelLedger
-from xbyte_live.ledger.charges import ChargeLedger
 from xbyte_live.payments.gate import Gate
+from xbyte_live.payments.ledger.channels import ChannelLedger
+from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.sessions import Sessions
-from xbyte_live.store.base import Store
-from xbyte_live.store.cache import SegmentCache
-from xbyte_live.web.assets import Assets
-from xbyte_live.web.audience import Audience
-from xbyte_live.web.cors import Cors
-from xbyte_live.web.debts import Debts
-from xbyte_live.web.delivery import Delivery
-from xbyte_live.web.edge import Edge
-from xbyte_live.web.finding import Finder
-from xbyte_live.web.health import Readiness
-from xbyte_live.web.listing import Listing
-from xbyte_live.web.metrics import CONTENT_TYPE, Metrics
-from xbyte_live.web.pages import Pages, Renderer
-from xbyte_live.web.playback import Playback
-from xbyte_live.web.playlists import Playlists
-from xbyte_live.web.refunds import Refunds
-from xbyte_live.web.reloads import Reloads
-from xbyte_live.web.replies import NO_STORE, json_reply
-from xbyte_live.web.session_playback import SessionPlayback
-from xbyte_live.web.sessions import SessionDesk
-from xbyte_live.web.site import Site
-from xbyte_live.web.status import Status
-from xbyte_live.web.studio import Studio
+from xbyte_live.storage.blobs.cache import SegmentCache
+from xbyte_live.storage.blobs.store import Store
+from xbyte_live.web.admin.studio import Studio
+from xbyte_live.web.api.catalog import Listing
+from xbyte_live.web.api.debts import Debts
+from xbyte_live.web.api.refunds import Refunds
+from xbyte_live.web.api.site import Site
+from xbyte_live.web.api.streams import Status
+from xbyte_live.web.api.viewers import Audience
+from xbyte_live.web.common.edge import Edge
+from xbyte_live.web.common.health import Readiness
+from xbyte_live.web.common.metrics import CONTENT_TYPE, Metrics
+from xbyte_live.web.common.middleware import Cors
+from xbyte_live.web.common.resolver import Finder
+from xbyte_live.web.common.responses import NO_STORE, json_reply
+from xbyte_live.web.pages.assets import Assets
+from xbyte_live.web.pages.pages import Pages, Renderer
+from xbyte_live.web.playback.blocking_reload import Reloads
+from xbyte_live.web.playback.delivery import Delivery
+from xbyte_live.web.playback.playlists import Playlists
+from xbyte_live.web.playback.segments import Playback
+from xbyte_live.web.sessions.playback import SessionPlayback
+from xbyte_live.web.sessions.sessions import SessionDesk
 
 _HEADER_ROOM = 16384  # bytes of request headers beside the payment
 

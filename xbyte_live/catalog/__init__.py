@@ -1,0 +1,1 @@
+"""Items, their prices, streams and recordings."""

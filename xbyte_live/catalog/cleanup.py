@@ -1,0 +1,72 @@
+"""Adapter: stored bytes that nobody can buy are deleted, and only those."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from xbyte_live.catalog.catalog import Catalog
+from xbyte_live.errors import ItemError
+from xbyte_live.models import Import
+from xbyte_live.storage.blobs.store import Store
+
+_KEYS_A_HEARTBEAT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many imports and keys a sweep ended."""
+
+    imports: int
+    keys: int
+
+
+async def sweep(catalog: Catalog, store: Store) -> Swept:
+    """Delete what dead imports and dead writers left, and what was retired before the grace.
+
+    Broken off anywhere, the next sweep does the rest; several at once do no harm.
+    """
+    deleted = 0
+    stale = await catalog.stale_imports()
+    for import_ in stale:
+        deleted += await abandon(catalog, store, import_)
+    await catalog.forget_shared()
+    while keys := await catalog.expired_keys():
+        for key in keys:
+            await store.delete(key)
+        await catalog.forget(keys)
+        deleted += len(keys)
+    await store.tidy()
+    return Swept(len(stale), deleted)
+
+
+async def abandon(catalog: Catalog, store: Store, import_: Import) -> int:
+    """Give up an import and everything it stored; returns how many keys that were.
+
+    Nothing happens to one that was published after all, or lost its slug: then its numbers are
+    no longer its own.
+    """
+    deleted = 0
+    with suppress(ItemError):
+        deleted = await discard(catalog, store, import_)
+        await catalog.abandon_import(import_)
+    return deleted
+
+
+async def discard(catalog: Catalog, store: Store, import_: Import) -> int:
+    """Delete what was stored under the numbers of an import, by it or by a dead one before it.
+
+    Call it when an import begins. Returns how many keys there were; raises ``ItemError`` when
+    the import lost its slug, so that another one's bytes are left alone.
+    """
+    keys = await store.keys(f"{import_.slug}/")
+    own = [key for key in keys if _number(key) >= import_.first_msn]
+    for index, key in enumerate(own):
+        if index % _KEYS_A_HEARTBEAT == 0:
+            await catalog.heartbeat(import_)
+        await store.delete(key)
+    return len(own)
+
+
+def _number(key: str) -> int:
+    """The number in ``slug/part/number.suffix``; -1 for a key that has none."""
+    digits = key.rpartition("/")[2].partition(".")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() else -1

@@ -1,0 +1,203 @@
+"""Adapter: streams, their keys and their broadcasts; the only door to their SQL."""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import Connection
+
+from xbyte_live.catalog.catalog import Catalog
+from xbyte_live.catalog.sql import broadcasts
+from xbyte_live.catalog.sql import streams as sql
+from xbyte_live.catalog.sql.items import load_item
+from xbyte_live.catalog.sql.recordings import record
+from xbyte_live.models import Airtime, Item, Listing, NewStream, Offer, StreamKey, check_slug
+from xbyte_live.storage.db.engine import Database
+
+KEY_PREFIX = "xb_"
+
+_KEY_BYTES = 20  # 160 bits: nobody guesses one, so a plain digest keeps it
+_HINT = 4
+_LONGEST_RESTART = 600.0  # seconds
+_MAX_KEY = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What a stream key opens; ``key_id`` is the key's number."""
+
+    key_id: int
+    slug: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A broadcast that is over; ``recording`` is the slug of its title, if it was recorded."""
+
+    slug: str
+    broadcast: int
+    duration_us: int
+    recording: str | None
+
+
+class Streams:
+    """Every method raises ``DatabaseUnavailable`` when the database gives no answer."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalog: Catalog,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._clock = clock
+
+    async def create(self, new: NewStream, terms: Offer) -> str:
+        """Put a stream on sale; its first key, which is shown this once.
+
+        Raises ``ItemExists``, ``ItemError`` for a malformed slug.
+        """
+        check_slug(new.slug)
+        key = new_key()
+
+        def work(db: Connection) -> None:
+            sql.create(db, new, terms)
+            sql.add_key(db, new.slug, _digest(key), key[-_HINT:], self._clock(), None)
+
+        await self._database.write(work)
+        await self._catalog.renew(new.slug)
+        return key
+
+    async def add_key(self, slug: str, *, lasts: float | None = None) -> str:
+        """One more key, which is shown this once; good for ``lasts`` seconds, or for ever."""
+        key, now = new_key(), self._clock()
+        expires_at = None if lasts is None else now + lasts
+        await self._database.write(
+            lambda db: sql.add_key(db, slug, _digest(key), key[-_HINT:], now, expires_at)
+        )
+        return key
+
+    async def keys(self, slug: str) -> list[StreamKey]:
+        """What is kept of a stream's keys, the oldest first; raises ``ItemNotFound``."""
+        return await self._database.read(lambda db: sql.keys(db, slug))
+
+    async def revoke(self, slug: str, ids: Sequence[int] | None = None) -> list[int]:
+        """Revoke keys, all of them without ``ids``; who is on air with one is cut off.
+
+        Returns the numbers of those revoked; raises ``ItemNotFound`` for the stream.
+        """
+        return await self._database.write(lambda db: sql.revoke_keys(db, slug, ids))
+
+    async def rotate(self, slug: str) -> str:
+        """Revoke every key of a stream and make a new one; both or neither."""
+        key = new_key()
+
+        def work(db: Connection) -> None:
+            sql.revoke_keys(db, slug, None)
+            sql.add_key(db, slug, _digest(key), key[-_HINT:], self._clock(), None)
+
+        await self._database.write(work)
+        return key
+
+    async def holder(self, key: str) -> Holder | None:
+        """The stream that a key opens, if it is one."""
+        if not key or len(key) > _MAX_KEY:
+            return None
+        digest = _digest(key)
+        found = await self._database.read(lambda db: sql.holder_of(db, digest, self._clock()))
+        if found is None or not hmac.compare_digest(found[1], digest):
+            return None
+        return Holder(found[0], found[2])
+
+    async def begin_feed(self, slug: str, key_id: int | None) -> Airtime:
+        """The right to list segments, taken from whichever feed had it; raises ``ItemNotFound``."""
+        feed = secrets.randbits(62)
+        airtime = await self._database.write(
+            lambda db: broadcasts.begin_feed(db, slug, feed, key_id, self._clock())
+        )
+        await self._catalog.renew(slug)
+        return airtime
+
+    async def append(self, slug: str, listing: Listing) -> bool:
+        """List a segment whose bytes are stored; false when its feed lost the stream.
+
+        The first one after a broadcast has ended begins the next. Where the outcome is unknown,
+        the same call may be made again.
+        """
+        now, known = self._clock(), self._catalog.known(slug)
+
+        def work(db: Connection) -> tuple[Item, int] | None:
+            listed = broadcasts.append(db, listing, now)
+            return load_item(db, slug, known) if listed else None
+
+        written = await self._database.write(work)
+        if written is not None:
+            self._catalog.put(*written)
+        return written is not None
+
+    async def beat(self, airtime: Airtime, status: str) -> bool:
+        """Say that a feed lives; false when it lost the stream."""
+        now = self._clock()
+        return await self._database.write(
+            lambda db: broadcasts.beat(db, airtime.feed, airtime.slug, now, status)
+        )
+
+    async def release(self, airtime: Airtime, status: str) -> None:
+        """Let a feed go; its broadcast waits for another."""
+        now = self._clock()
+        await self._database.write(lambda db: broadcasts.release(db, airtime.feed, now, status))
+        await self._catalog.renew(airtime.slug)
+
+    async def resume_all(self) -> None:
+        """After a restart: broadcasts that were on air wait for their feeds from now on.
+
+        Those that were off the air for longer than a restart takes are over.
+        """
+        now = self._clock()
+        await self._database.write(
+            lambda db: broadcasts.resume_all(db, now, now - _LONGEST_RESTART)
+        )
+
+    async def end_overdue(
+        self, republish_window: float, *, but_not: Collection[str] = ()
+    ) -> list[Ended]:
+        """End the broadcasts that have had no feed for so many seconds; recordings go on sale.
+
+        Streams in ``but_not`` have one, even if their heartbeats could not be written or the
+        clock was set since.
+        """
+        since = self._clock() - republish_window
+        ended = []
+        overdue = await self._database.read(lambda db: broadcasts.overdue(db, since))
+        for slug in (slug for slug in overdue if slug not in but_not):
+            over = await self._database.write(partial(self._end, slug=slug, since=since))
+            if over is not None:
+                await self._catalog.renew(slug)
+                ended.append(over)
+        return ended
+
+    async def sources(self) -> dict[str, str]:
+        """The URL each pulled stream comes from, by slug."""
+        return await self._database.read(sql.sources)
+
+    def _end(self, db: Connection, slug: str, since: float) -> Ended | None:
+        row = broadcasts.end_broadcast(db, slug, since)
+        if row is None:
+            return None
+        recording = record(db, row, self._clock()) if row.recording else None
+        return Ended(slug, row.broadcast, row.duration_us, recording)
+
+
+def new_key() -> str:
+    """A key for one stream, of letters and digits that need no escaping in a URL."""
+    return KEY_PREFIX + secrets.token_hex(_KEY_BYTES)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

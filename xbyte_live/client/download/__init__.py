@@ -1,0 +1,1 @@
+"""A whole item, bought into one file."""

@@ -1,0 +1,208 @@
+"""Adapter: puts the pieces of what a URL offers into one file, within the payer's limits."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+
+from xbyte_live.client.download.fetch import Fetcher, Gone
+from xbyte_live.client.download.partial_file import PartialFile
+from xbyte_live.client.download.progress import Plan, Progress
+from xbyte_live.client.http.journal import FileJournal, Layout
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.playlists import Piece, cost_of, size_of
+from xbyte_live.client.survey import Offered, Surveyor
+from xbyte_live.errors import BudgetExceeded, ConfigError, DeliveryFailed
+
+_LOST_PLAYLIST = 5  # reloads of a live playlist that may fail in a row
+
+Ending = Literal["complete", "budget", "time"]
+
+
+class Assembly:
+    """One run of a download. ``end`` is where the file ends so far, in bytes."""
+
+    def __init__(
+        self,
+        payer: Payer,
+        state: FileJournal,
+        file: PartialFile,
+        fetcher: Fetcher,
+        progress: Progress,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.end = 0
+        self._seen: set[str] = set()
+        self._payer = payer
+        self._state = state
+        self._file = file
+        self._fetcher = fetcher
+        self._progress = progress
+        self._clock = clock
+        self._sleep = sleep
+
+    async def run(
+        self, offered: Offered, surveyor: Surveyor, parallel: int, time_limit: float | None
+    ) -> Ending:
+        """Do what is left to do; ``surveyor`` reloads the playlist, if it is a live one."""
+        await self._take_over()
+        if self._state.layout == "placed":
+            await self._fill(offered, parallel)
+            return "complete"
+        return await self._follow(offered, surveyor, time_limit)
+
+    async def _take_over(self) -> None:
+        """Go on from an earlier run: count what it signed, and keep what of its file is whole."""
+        for payment in self._state.earlier:
+            self._payer.adopt(payment)
+        records = list(self._state.pieces.values())
+        bad = await self._file.damaged(records)
+        if bad and self._state.layout != "placed":
+            bad = records[records.index(bad[0]) :]  # what follows a gap has no place any more
+        for record in bad:
+            self._state.forget(record)
+        self._state.reopen()
+
+    async def _fill(self, offered: Offered, parallel: int) -> None:
+        """Buy every piece that is missing into its place, several at once.
+
+        After an error the pieces under way are finished, as they are paid for; then it is raised.
+        """
+        if layout_of(offered) != "placed":
+            raise _changed()
+        places: dict[str, tuple[int, int]] = {}
+        for piece in offered.pieces:
+            places[piece.resource] = (self.end, piece.size or 0)
+            self.end += piece.size or 0
+        for record in self._state.pieces.values():
+            if places.get(record.resource) != (record.offset, record.size):
+                raise _changed()
+        missing = [p for p in offered.pieces if p.resource not in self._state.pieces]
+        self._check_limits(offered.item, missing)
+        self._file.require_room(size_of(missing) or 0)
+        self._announce(offered.pieces, missing, live=False)
+        await self._fetch_all(missing, places, parallel)
+
+    async def _follow(
+        self, offered: Offered, surveyor: Surveyor, time_limit: float | None
+    ) -> Ending:
+        """Buy pieces one after the other in the order they are listed, while more come.
+
+        What is gone before it could be bought is left out of a live playlist, and the end of
+        the budget or of ``time_limit`` (seconds) is the end of the file.
+        """
+        deadline = self._clock() + time_limit if time_limit is not None else float("inf")
+        live = self._state.layout == "live"
+        self._resume_order(offered, live=live)
+        try:
+            while True:
+                fresh = self._fresh(offered, live=live)
+                for piece in fresh:
+                    if self._clock() >= deadline:
+                        return "time"
+                    await self._append(piece, live=live)
+                if offered.reload_after is None:
+                    return "complete"
+                wait = offered.reload_after if fresh else offered.reload_after / 2
+                await self._sleep(min(wait, max(0.0, deadline - self._clock())))
+                if self._clock() >= deadline:
+                    return "time"
+                offered = await self._reloaded(offered, surveyor)
+        except BudgetExceeded:
+            if not live or not self._state.pieces:
+                raise
+            return "budget"
+
+    async def _fetch_all(
+        self, pieces: Sequence[Piece], places: dict[str, tuple[int, int]], parallel: int
+    ) -> None:
+        waiting = iter(pieces)
+        errors: list[Exception] = []
+
+        async def work() -> None:
+            for piece in waiting:
+                if errors:
+                    return
+                try:
+                    await self._fetcher.fetch(piece, places[piece.resource][0])
+                except Exception as error:
+                    errors.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, min(parallel, len(pieces)))):
+                group.create_task(work())
+        if errors:
+            raise errors[0]
+
+    async def _append(self, piece: Piece, *, live: bool) -> None:
+        self._seen.add(piece.resource)
+        try:
+            record = await self._fetcher.fetch(piece, self.end)
+        except Gone:
+            if not live:
+                raise
+        else:
+            self.end += record.size
+
+    def _resume_order(self, offered: Offered, *, live: bool) -> None:
+        have = list(self._state.pieces)
+        if not live and have != [piece.resource for piece in offered.pieces[: len(have)]]:
+            raise _changed()
+        self._seen = set(have)
+        self.end = sum(record.size for record in self._state.pieces.values())
+
+    def _fresh(self, offered: Offered, *, live: bool) -> list[Piece]:
+        """What is listed and was not asked for yet, and if it is all there will be, affordable."""
+        fresh = [piece for piece in offered.pieces if piece.resource not in self._seen]
+        if not live:
+            self._check_limits(offered.item, fresh)
+        self._seen &= {piece.resource for piece in offered.pieces}
+        self._announce(offered.pieces, fresh, live=live)
+        return fresh
+
+    async def _reloaded(self, offered: Offered, surveyor: Surveyor) -> Offered:
+        for tried in range(1, _LOST_PLAYLIST + 1):
+            try:
+                return await surveyor.reload(offered.source)
+            except DeliveryFailed:
+                if tried == _LOST_PLAYLIST:
+                    raise
+                await self._sleep(offered.reload_after or 1.0)
+        raise AssertionError("unreachable")
+
+    def _check_limits(self, item: str, pieces: Sequence[Piece]) -> None:
+        """Raise ``BudgetExceeded`` before anything is signed, if not all of it can be bought."""
+        cost = 0
+        for piece in pieces:
+            if piece.amount and not self._state.find(piece.resource):
+                self._payer.budget.check_delivery(piece.amount, size=piece.size)
+                cost += piece.amount
+        self._payer.budget.require(cost, item)
+        self._payer.expect(item, cost)
+
+    def _announce(self, listed: Sequence[Piece], missing: Sequence[Piece], *, live: bool) -> None:
+        self._progress.planned(
+            Plan(
+                pieces=len(listed),
+                size=size_of(listed),
+                cost=cost_of(missing),
+                have=sum(record.size for record in self._state.pieces.values()),
+                live=live,
+            )
+        )
+
+
+def layout_of(offered: Offered) -> Layout:
+    """How the pieces of what a URL offers are put into a file."""
+    if offered.reload_after is not None:
+        return "live"
+    return "listed" if size_of(offered.pieces) is None else "placed"
+
+
+def _changed() -> ConfigError:
+    return ConfigError(
+        "it has changed on the server since this download began; remove its .part and "
+        ".part.state files to begin anew"
+    )

@@ -1,0 +1,1 @@
+"""Keys, budgets, channels and signatures of a payer."""

@@ -1,0 +1,137 @@
+"""Adapter: one voucher of a channel at a time, here and in every process of this wallet."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Protocol
+
+from xbyte_live.client.payer.channel import Channel, OnChain, synced
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.errors import ChainUnavailable, ConfigError
+
+ReadChannel = Callable[[str, str], Awaitable[OnChain]]  # network, channel id
+
+
+class Store(Protocol):
+    """Where channels are kept, so that nothing that was signed is forgotten."""
+
+    def load(self) -> dict[str, Channel]:
+        """Every channel that is kept, by its id."""
+
+    async def take(self, channel_id: str) -> Channel | None:
+        """Shut other processes out of a channel, and read how it stands if it is known."""
+
+    async def keep(self, channel: Channel, *, sync: bool) -> None:
+        """Note how a channel stands; with ``sync`` it is on disk on return."""
+
+    def give(self, channel_id: str) -> None:
+        """Let other processes in again."""
+
+
+class MemoryStore:
+    """Channels of this process alone; the payer remembers them."""
+
+    def load(self) -> dict[str, Channel]:
+        """None are kept here."""
+        return {}
+
+    async def take(self, channel_id: str) -> Channel | None:
+        """There is nobody to shut out."""
+        return None
+
+    async def keep(self, channel: Channel, *, sync: bool) -> None:
+        """There is nowhere to write."""
+
+    def give(self, channel_id: str) -> None:
+        """There is nobody to let in."""
+
+
+class Turns:
+    """Hands out the turns of a payer's channels; ``read`` asks the chain, where one is known."""
+
+    def __init__(
+        self,
+        payer: Payer,
+        store: Store | None = None,
+        read: ReadChannel | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._payer = payer
+        self._store = store or MemoryStore()
+        self._read = read
+        self._clock = clock
+        self._locks: dict[str, asyncio.Lock] = {}
+        payer.channels.update(self._store.load())
+
+    async def take(self, channel: Channel) -> "Turn":
+        """Wait until no other voucher of the channel is being presented, and look it up."""
+        channel_id = channel.channel_id
+        lock = self._locks.setdefault(channel_id, asyncio.Lock())
+        await lock.acquire()
+        try:
+            known = await self._store.take(channel_id) or self._payer.channels.get(channel_id)
+            turn = Turn(channel_id, self._payer, self._store, self._read, lock)
+        except BaseException:
+            lock.release()
+            raise
+        try:
+            self._payer.channels[channel_id] = known or channel
+            if not turn.channel.known or turn.channel.deposit is not None:
+                await turn.look(self._clock())
+        except BaseException:
+            turn.release()
+            raise
+        return turn
+
+
+class Turn:
+    """The right to sign for one channel, until it is released."""
+
+    def __init__(
+        self,
+        channel_id: str,
+        payer: Payer,
+        store: Store,
+        read: ReadChannel | None,
+        lock: asyncio.Lock,
+    ) -> None:
+        self.channel_id = channel_id
+        self._payer = payer
+        self._store = store
+        self._read = read
+        self._lock = lock
+
+    @property
+    def channel(self) -> Channel:
+        """The channel as it stands."""
+        return self._payer.channels[self.channel_id]
+
+    async def keep(self, channel: Channel, *, sync: bool = False) -> None:
+        """This is how it stands from now on; with ``sync`` that is on disk on return."""
+        self._payer.channels[self.channel_id] = channel
+        await self._store.keep(channel, sync=sync)
+
+    async def on_chain(self) -> OnChain | None:
+        """What the chain says of it, or ``None`` where it cannot be asked."""
+        if self._read is None:
+            return None
+        try:
+            return await self._read(self.channel.network, self.channel_id)
+        except (ChainUnavailable, ConfigError):
+            return None
+
+    async def look(self, now: float) -> None:
+        """Learn from the chain how it stands, where it can be asked.
+
+        What was never known here is not known by that: its server may have charged since.
+        """
+        found = await self.on_chain()
+        if found is not None:
+            channel = synced(self.channel, found, now=now)
+            await self.keep(replace(channel, known=self.channel.known))
+
+    def release(self) -> None:
+        """Be done; the next one may sign."""
+        self._store.give(self.channel_id)
+        self._lock.release()

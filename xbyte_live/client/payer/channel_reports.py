@@ -1,0 +1,124 @@
+"""Pure: what a server says of a payment channel, read without trust."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xbyte_live.client.payer.terms import Terms, read_header
+from xbyte_live.errors import TermsRefused
+from xbyte_live.money import MAX_AMOUNT
+
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_WORD = re.compile(r"0x[0-9a-fA-F]{64}")
+_SIGNATURE = re.compile(r"0x[0-9a-fA-F]{130}")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """``channelState``: how a channel stands by its server; money in atomic units."""
+
+    channel_id: str
+    balance: int
+    claimed: int
+    charged: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was charged for a delivery, and how the channel stands since."""
+
+    charged: int
+    report: Report | None
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A corrective 402: what the server has charged, and the voucher it proves that with."""
+
+    report: Report
+    signed: int
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """The answer to a refund: what went back, in which transaction."""
+
+    amount: int
+    transaction: str
+    report: Report | None
+
+
+def read_taken(headers: Mapping[str, str]) -> Taken | None:
+    """What ``PAYMENT-RESPONSE`` says of a charge to a channel, or ``None`` if it does not."""
+    document = _response(headers)
+    extra = document.get("extra") if document else None
+    if not isinstance(extra, dict):
+        return None
+    charged = _number(extra.get("chargedAmount"))
+    return None if charged is None else Taken(charged, _report(extra.get("channelState")))
+
+
+def read_refund(headers: Mapping[str, str]) -> Refund | None:
+    """What ``PAYMENT-RESPONSE`` says of a refund, or ``None`` if it was none."""
+    document = _response(headers)
+    if not document:
+        return None
+    transaction, amount = document.get("transaction"), _number(document.get("amount"))
+    if not isinstance(transaction, str) or not _WORD.fullmatch(transaction) or amount is None:
+        return None
+    extra = document.get("extra")
+    return Refund(
+        amount, transaction, _report(extra.get("channelState")) if isinstance(extra, dict) else None
+    )
+
+
+def read_correction(terms: Terms, channel_id: str) -> Correction | None:
+    """What a 402 says of that channel with a proof, or ``None`` if it does not."""
+    for offer in terms.accepts:
+        extra = offer.get("extra")
+        if not isinstance(extra, dict):
+            continue
+        report, voucher = _report(extra.get("channelState")), extra.get("voucherState")
+        if report is None or report.channel_id != channel_id or report.charged is None:
+            continue
+        if not isinstance(voucher, dict):
+            continue
+        signed, signature = _number(voucher.get("signedMaxClaimable")), voucher.get("signature")
+        if signed is not None and isinstance(signature, str) and _SIGNATURE.fullmatch(signature):
+            return Correction(report, signed, signature)
+    return None
+
+
+def _response(headers: Mapping[str, str]) -> dict[str, Any] | None:
+    value = headers.get("PAYMENT-RESPONSE")
+    if not value:
+        return None
+    try:
+        document = read_header(value, "PAYMENT-RESPONSE header")
+    except TermsRefused:
+        return None
+    return document if document.get("success") is True else None
+
+
+def _report(value: object) -> Report | None:
+    if not isinstance(value, dict):
+        return None
+    channel_id = value.get("channelId")
+    balance, claimed = _number(value.get("balance")), _number(value.get("totalClaimed"))
+    if not isinstance(channel_id, str) or not _WORD.fullmatch(channel_id):
+        return None
+    if balance is None or claimed is None:
+        return None
+    return Report(
+        channel_id.lower(), balance, claimed, _number(value.get("chargedCumulativeAmount"))
+    )
+
+
+def _number(value: object) -> int | None:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_AMOUNT:
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""A local proxy that pays for players that cannot."""

@@ -1,0 +1,1 @@
+"""Ethereum: typed data, authorizations, keys, nodes, transactions and contracts."""

@@ -1,0 +1,179 @@
+"""Adapter: what the chain can prove of recorded transactions and channels, for an audit."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+from eth_typing import HexStr
+from web3 import Web3
+from web3.exceptions import TransactionNotFound, Web3RPCError
+from web3.types import FilterParams, LogReceipt
+
+from xbyte_live.errors import ChainUnavailable
+from xbyte_live.evm.authorizations import AUTHORIZATION_USED, TRANSFER, ChainReader, Fate, Transfer
+from xbyte_live.evm.channel_contract import (
+    IDS_IN_FILTER,
+    LOG_WINDOW,
+    TOPICS,
+    ChannelChain,
+    ChannelState,
+    Receiver,
+)
+from xbyte_live.evm.channels import CONTRACT
+from xbyte_live.evm.rpc import node
+
+AT_ONCE = 8  # questions put to a node at the same time
+SKEW = 60  # seconds a block's time may differ from ours
+
+
+class Logged(NamedTuple):
+    """An event of a channel: its name and the amount it moved."""
+
+    name: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What a successful transaction did; addresses and hashes are lower case.
+
+    ``used``: token, authorizer and nonce of each authorization; ``moved``: token, sender,
+    receiver and amount of each transfer; ``deposits``: channel and amount.
+    """
+
+    used: frozenset[tuple[str, str, str]]
+    moved: frozenset[tuple[str, str, str, int]]
+    deposits: frozenset[tuple[str, int]]
+
+
+class Evidence:
+    """One network's RPC node, read only; every method raises ``ChainUnavailable``."""
+
+    def __init__(self, rpc_url: str, *, timeout: float, confirmations: int = 1) -> None:
+        self._web3 = node(rpc_url, timeout)
+        self._channels = ChannelChain(rpc_url, timeout=timeout, confirmations=confirmations)
+        self._fates = ChainReader(rpc_url, timeout=timeout)
+        self._depth = confirmations
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def check(self, chain_id: int) -> None:
+        """Return if the node answers for this chain."""
+        await self._fates.check(chain_id)
+
+    async def states(self, channel_ids: Sequence[str]) -> dict[str, ChannelState]:
+        """The state of each of these channels."""
+        return await self._channels.states(channel_ids)
+
+    async def receiver(self, pay_to: str, token: str) -> Receiver:
+        """The totals of a payee and token."""
+        return await self._channels.receiver(pay_to, token)
+
+    async def fate(self, transfer: Transfer) -> Fate:
+        """What became of an authorization, looked for in the logs."""
+        return await self._fates.fate(transfer)
+
+    async def landed(self, hashes: Sequence[str]) -> dict[str, Landed]:
+        """What those of these transactions did that the node knows and that succeeded."""
+        wanted = list(dict.fromkeys(hashes))
+        answers = await asyncio.gather(*map(self._landed, wanted))
+        return {tx: found for tx, found in zip(wanted, answers, strict=True) if found}
+
+    async def history(
+        self, channel_ids: Sequence[str], since: float
+    ) -> Mapping[str, Sequence[Logged]]:
+        """The events of these channels since a Unix time, some earlier ones too, in order."""
+        found: defaultdict[str, list[Logged]] = defaultdict(list)
+        try:
+            first = await self._block_at(since - SKEW)
+            last = int(await self._web3.eth.block_number)
+            for at in range(0, len(channel_ids), IDS_IN_FILTER):
+                some = sorted(channel_ids[at : at + IDS_IN_FILTER])
+                for log in await self._logs(some, max(0, first - self._depth), last):
+                    name = _NAMES[_hex(log["topics"][0])]
+                    amount = int.from_bytes(bytes(log["data"])[:32], "big")
+                    found[_hex(log["topics"][1])].append(Logged(name, amount))
+        except Exception as error:
+            raise _no_answer(error) from error
+        return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._web3.provider.disconnect()
+        await self._channels.close()
+        await self._fates.close()
+
+    async def _landed(self, tx_hash: str) -> Landed | None:
+        try:
+            async with self._slots:
+                receipt = await self._web3.eth.get_transaction_receipt(HexStr(tx_hash))
+        except TransactionNotFound:
+            return None
+        except Exception as error:
+            raise _no_answer(error) from error
+        return _read(receipt["logs"]) if receipt["status"] == 1 else None
+
+    async def _block_at(self, time: float) -> int:
+        """The first block that is not older than that, or the newest."""
+        low, high = 0, int(await self._web3.eth.block_number)
+        while low < high:
+            middle = (low + high) // 2
+            block = await self._web3.eth.get_block(middle)
+            if block["timestamp"] < time:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    async def _logs(self, ids: Sequence[str], first: int, last: int) -> list[LogReceipt]:
+        logs: list[LogReceipt] = []
+        width = LOG_WINDOW
+        while first <= last:
+            query: FilterParams = {
+                "address": Web3.to_checksum_address(CONTRACT),
+                "fromBlock": cast(Any, first),
+                "toBlock": cast(Any, min(last, first + width - 1)),
+                "topics": [[HexStr(topic) for topic in _NAMES], [HexStr(i) for i in ids]],
+            }
+            try:
+                logs += await self._web3.eth.get_logs(query)
+            except Web3RPCError:
+                if width == 1:
+                    raise
+                width //= 2
+                continue
+            first += width
+        return logs
+
+
+_NAMES = {topic: name for name, topic in TOPICS.items() if name != "Settled"}
+
+
+def _read(logs: Sequence[LogReceipt]) -> Landed:
+    used, moved, deposits = set(), set(), set()
+    for log in logs:
+        topics = [_hex(topic) for topic in log["topics"]]
+        if not topics:
+            continue
+        address, words = log["address"].lower(), [_address(topic) for topic in topics[1:]]
+        amount = int.from_bytes(bytes(log["data"])[:32], "big")
+        if topics[0] == AUTHORIZATION_USED and len(topics) == 3:
+            used.add((address, words[0], topics[2]))
+        elif topics[0] == TRANSFER and len(topics) == 3:
+            moved.add((address, words[0], words[1], amount))
+        elif topics[0] == TOPICS["Deposited"] and address == CONTRACT.lower():
+            deposits.add((topics[1], amount))
+    return Landed(frozenset(used), frozenset(moved), frozenset(deposits))
+
+
+def _hex(data: Any) -> str:
+    return "0x" + bytes(data).hex()
+
+
+def _address(topic: str) -> str:
+    return "0x" + topic[-40:]
+
+
+def _no_answer(error: Exception) -> ChainUnavailable:
+    return ChainUnavailable(f"the RPC node gave no answer ({type(error).__name__})")

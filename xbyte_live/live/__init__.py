@@ -1,0 +1,1 @@
+"""Publishers, their feeds, and who is told of them."""

@@ -1,0 +1,85 @@
+"""Part: streams that are pulled from a URL, each connected again and again until it is removed."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from xbyte_live.catalog.streams import Streams
+from xbyte_live.errors import DatabaseUnavailable, PublishRefused, SourceRefused
+from xbyte_live.live.publishers import Live
+from xbyte_live.media.live.messages import Source
+from xbyte_live.runtime.aio import backoff
+
+_LOOK_EVERY = 5.0  # seconds
+_WAIT_LEAST, _WAIT_MOST = 1.0, 60.0  # seconds between attempts
+
+log = logging.getLogger(__name__)
+
+
+class Pulls:
+    """Keeps a feed on air for every stream that has a source; ``run`` until cancelled.
+
+    ``source`` makes what a child opens from a URL; it raises ``SourceRefused``.
+    """
+
+    def __init__(self, live: Live, streams: Streams, source: Callable[[str], Source]) -> None:
+        self._live = live
+        self._streams = streams
+        self._source = source
+        self._pulling: dict[str, tuple[str, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Start what is new, stop what was removed or has another source now."""
+        try:
+            while True:
+                try:
+                    wanted = await self._streams.sources()
+                except DatabaseUnavailable as error:
+                    log.error("sources cannot be read now: %s", error)
+                else:
+                    await self._follow(wanted)
+                await asyncio.sleep(_LOOK_EVERY)
+        finally:
+            await self._follow({})
+
+    async def _follow(self, wanted: dict[str, str]) -> None:
+        over = {
+            slug: task
+            for slug, (url, task) in self._pulling.items()
+            if wanted.get(slug) != url or task.done()
+        }
+        for slug, task in over.items():
+            del self._pulling[slug]
+            task.cancel()
+        for slug, ended in zip(
+            over, await asyncio.gather(*over.values(), return_exceptions=True), strict=True
+        ):
+            if isinstance(ended, Exception):
+                log.error("%s: pulling it ended in an error", slug, exc_info=ended)
+        for slug, url in wanted.items():
+            if slug not in self._pulling:
+                self._pulling[slug] = (url, asyncio.create_task(self._pull(slug, url)))
+
+    async def _pull(self, slug: str, url: str) -> None:
+        attempt = 0
+        while True:
+            listed = await self._once(slug, url)
+            attempt = 1 if listed else attempt + 1
+            chance = random.random()  # noqa: S311
+            await asyncio.sleep(backoff(attempt, chance, least=_WAIT_LEAST, most=_WAIT_MOST))
+
+    async def _once(self, slug: str, url: str) -> bool:
+        """Pull until the source ends; whether a segment came of it."""
+        try:
+            source = await asyncio.to_thread(self._source, url)  # it looks names up
+            airing = await self._live.begin(slug, None, source=source)
+        except (PublishRefused, SourceRefused, DatabaseUnavailable) as error:
+            log.warning("%s: its source cannot be pulled: %s", slug, error)
+            return False
+        try:
+            ended = await airing.ended()
+            log.info("%s: its source ended: %s", slug, ended)
+        finally:
+            await airing.close(unpublished=False)
+        return airing.vitals.segments > 0

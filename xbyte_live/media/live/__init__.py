@@ -1,0 +1,1 @@
+"""A feed becomes segments, in a child process of its own."""

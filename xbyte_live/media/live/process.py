@@ -1,0 +1,187 @@
+"""Adapter: a live feed as the server sees it, packaged by a child process of its own."""
+
+import asyncio
+import signal
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from xbyte_live.errors import FeedFailed, MediaError, XByteError
+from xbyte_live.media.live import messages
+from xbyte_live.media.live.messages import (
+    FedEvent,
+    FedSegment,
+    FedTrack,
+    FedWarning,
+    FeedOptions,
+    Source,
+)
+from xbyte_live.media.live.wire import EXIT_MEMORY
+
+__all__ = [
+    "FedEvent",
+    "FedSegment",
+    "FedTrack",
+    "FedWarning",
+    "FeedOptions",
+    "FeedProcess",
+    "Source",
+]
+
+_PARTING = 5.0  # seconds a child has to exit once it has said its last
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A forked process: ``exited`` gets its exit code (``-signal``), ``None`` if it is unknown."""
+
+    pid: int
+    exited: "asyncio.Future[int | None]"
+    kill: Callable[[], None]
+
+
+class FeedProcess:
+    """One feed: FLV in, events out. ``kill`` it in any case; that leaves nothing behind.
+
+    Made by ``FeedSpawner.start``.
+    """
+
+    def __init__(
+        self, reader: StreamReader, writer: StreamWriter, child: Child, options: FeedOptions
+    ) -> None:
+        self._reader, self._writer, self._child = reader, writer, child
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        silence = 3 * options.source.timeout_s if options.source else 0
+        self._stall = options.stall_timeout + silence
+        self._written = self._taken = 0
+        self._pulled, self._finishing = options.source is not None, False
+        self._reading = False
+        self._since = self._loop.time()
+        self._error: XByteError | None = None
+        self._ended = False
+        self._timer = self._loop.call_later(self._stall / 4, self._watch)
+
+    @property
+    def pid(self) -> int:
+        """The id of the child process."""
+        return self._child.pid
+
+    async def write(self, data: bytes) -> None:
+        """Hand over FLV bytes; waits while the child is busy, or its events are not read.
+
+        Raises ``FeedFailed`` when the child is gone; ``events`` says so too.
+        """
+        if self._error or self._ended:
+            raise FeedFailed(str(self._error or "the feed has ended"))
+        if self._written == self._taken:
+            self._since = self._loop.time()
+        self._written += len(data)
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except (ConnectionError, RuntimeError):
+            raise FeedFailed(str(await self._failure())) from None
+
+    async def finish(self) -> None:
+        """Say that there is no more; what is left still arrives through ``events``."""
+        if not self._finishing and not self._ended:
+            self._finishing = True
+            self._since = self._loop.time()
+            with suppress(OSError, RuntimeError):
+                self._writer.write_eof()
+
+    async def events(self) -> AsyncGenerator[FedEvent]:
+        """Everything the child hands out, once; ends after ``finish``.
+
+        Raises ``FeedFailed`` when the child crashed, hung or was killed, ``MediaError`` when the
+        media cannot be carried.
+        """
+        try:
+            while True:
+                kind, meta, body = await self._next()
+                if kind == messages.END:
+                    break
+                if kind == messages.REFUSED:
+                    raise MediaError(messages.text_of(meta))
+                yield messages.unpack(kind, meta, body)
+        except (EOFError, ConnectionError):
+            raise await self._failure() from None
+        except XByteError as error:
+            self._error = self._error or error
+            await self.kill()
+            raise
+        await self._part()
+
+    async def kill(self) -> None:
+        """End the child at once, if it has not ended, and wait until it is gone."""
+        self._child.kill()
+        await self._part()
+
+    async def _next(self) -> tuple[int, bytes, bytes]:
+        """The next answer that is more than a sign of life."""
+        read = self._reader.readexactly
+        while True:
+            self._since, self._reading = self._loop.time(), True
+            kind, meta_size, body_size = messages.sizes(await read(messages.HEAD.size))
+            meta = await read(meta_size)
+            if kind == messages.TAKEN:
+                self._taken = messages.taken(meta)
+                continue
+            body = await self._read(body_size)
+            self._reading = False
+            return kind, meta, body
+
+    async def _read(self, size: int) -> bytes:
+        """So many bytes, piece by piece: waiting for all at once copies them again and again."""
+        pieces = []
+        while size:
+            piece = await self._reader.read(size)
+            if not piece:
+                raise EOFError
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def _watch(self) -> None:
+        """Kill a child that owes something and does nothing."""
+        owes = self._pulled or self._finishing or self._written > self._taken
+        if self._reading and owes and self._loop.time() - self._since > self._stall:
+            self._error = FeedFailed(f"its packaging hung for {self._stall:g} seconds")
+            self._child.kill()
+            return
+        self._timer = self._loop.call_later(self._stall / 4, self._watch)
+
+    async def _failure(self) -> XByteError:
+        """Why the child is gone."""
+        await self._part()
+        code = self._child.exited.result() if self._child.exited.done() else None
+        if self._error is None:
+            self._error = FeedFailed(_reason(code, self._options.memory_bytes))
+        return self._error
+
+    async def _part(self) -> None:
+        """Let go of the child; one that does not go by itself is killed."""
+        self._ended = True
+        self._timer.cancel()
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+        exited = asyncio.shield(self._child.exited)
+        try:
+            await asyncio.wait_for(exited, _PARTING)
+        except TimeoutError:
+            self._child.kill()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._child.exited), _PARTING)
+
+
+def _reason(code: int | None, memory_bytes: int) -> str:
+    if code == EXIT_MEMORY:
+        return f"its packaging needed more than {memory_bytes >> 20} MiB of memory"
+    if code == -signal.SIGKILL:
+        return "its packaging was killed, perhaps because the machine ran out of memory"
+    if code is not None and code < 0:
+        return f"its packaging crashed ({signal.Signals(-code).name})"
+    return "its packaging failed; the log of the server says how"

@@ -1,0 +1,125 @@
+"""Adapter: a feed that is pulled: opened, read no faster than it is shown, and packaged."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard
+from av.video.stream import VideoStream
+
+from xbyte_live.errors import MediaError, SourceRefused
+from xbyte_live.media.live.container_demuxer import package_container
+from xbyte_live.media.live.interleave import Interleave
+from xbyte_live.media.live.state import LiveState
+from xbyte_live.media.live.tracks import AnyStream
+from xbyte_live.media.sources.source import Source, open_source
+
+AHEAD_S = 1.0  # how much earlier than due a packet may come; jitter of the network, no more
+_JUMP_S = 10.0
+
+
+def pull(source: Source, state: LiveState) -> None:
+    """Package a source until it ends, or no more is wanted.
+
+    Raises ``MediaError`` for one that may not be opened, does not answer or breaks off.
+    """
+    try:
+        with open_source(source) as opened:
+            chosen = choose(opened.container)
+            reading = _Reading(opened.container, chosen, opened.hurries)
+            package_container(cast(InputContainer, reading), state)
+            opened.check()
+    except SourceRefused as error:
+        raise MediaError(str(error)) from None
+
+
+class Throttle:
+    """Says how long to wait with each packet of something that can be read in a hurry."""
+
+    def __init__(self) -> None:
+        self._zero: float | None = None
+        self._last = 0.0
+
+    def wait(self, due: float, now: float) -> float:
+        """Seconds to wait with a packet that is shown at ``due`` of its own clock."""
+        jumped = abs(due - self._last) > _JUMP_S
+        self._last = due
+        if self._zero is None or jumped or due < now - self._zero:
+            self._zero = now - due  # the first, another clock, or late: count from here
+        return max(0.0, due - (now - self._zero) - AHEAD_S)
+
+
+def choose(container: InputContainer) -> "Streams":
+    """The best picture and the sound that goes with it; the others are not even fetched."""
+    streams = container.streams
+    video = max(streams.video, key=lambda s: (s.height, _bit_rate(s)), default=None)
+    audio: AudioStream | None = None
+    if streams.audio:
+        same = [s for s in streams.audio if video and _bit_rate(s) == _bit_rate(video)]
+        audio = (same or list(streams.audio))[0]
+    for stream in streams:
+        if stream not in (video, audio):
+            stream.discard = Discard.all
+    return Streams((video,) if video else (), (audio,) if audio else ())
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """At most one of each kind."""
+
+    video: tuple[VideoStream, ...]
+    audio: tuple[AudioStream, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """An input container as far as it is packaged; ``hurries`` as ``Opened`` has it."""
+
+    container: InputContainer
+    streams: Streams
+    hurries: bool
+
+    def demux(self, tracks: Sequence[AnyStream]) -> "Iterator[Packet[Any]]":
+        packets = self.container.demux(*tracks)
+        return _in_time(_in_order(packets, len(tracks))) if self.hurries else packets
+
+
+def _in_order(packets: "Iterator[Packet[Any]]", tracks: int) -> "Iterator[Packet[Any]]":
+    order: Interleave[Packet[Any]] = Interleave(tracks)
+    try:
+        for packet in packets:
+            at = _time(packet)
+            if at is not None:
+                yield from order.take(packet.stream_index, at, packet.size, packet)
+            elif packet.size:
+                yield packet
+    except av.FFmpegError:
+        yield from order.rest()  # what came before it broke off is whole
+        raise
+    yield from order.rest()
+
+
+def _in_time(packets: "Iterator[Packet[Any]]") -> "Iterator[Packet[Any]]":
+    throttle = Throttle()
+    for packet in packets:
+        at = _time(packet)
+        if at is not None:
+            time.sleep(throttle.wait(at, time.monotonic()))
+        yield packet
+
+
+def _time(packet: "Packet[Any]") -> float | None:
+    """When it is decoded, in seconds of the source's clock."""
+    at = packet.pts if packet.dts is None else packet.dts
+    return None if at is None or not packet.time_base else float(at * packet.time_base)
+
+
+def _bit_rate(stream: AnyStream) -> int:
+    """What the multivariant playlist says of the variant a stream belongs to."""
+    said = stream.metadata.get("variant_bitrate", "")
+    return int(said) if said.isdecimal() else 0

@@ -1,0 +1,1 @@
+"""Where media comes from: files, URLs, and what of them may be opened."""

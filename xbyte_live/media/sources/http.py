@@ -1,0 +1,186 @@
+"""Adapter: reads HTTP sources for FFmpeg, which would follow a redirect or a playlist anywhere.
+
+Every address is checked when it is connected to, redirects and what a playlist names included.
+"""
+
+import base64
+import http.client
+import socket
+import ssl
+import time
+from urllib.parse import quote, unquote, urljoin
+
+from xbyte_live.errors import MediaError, SourceRefused
+from xbyte_live.media.sources.network import connect
+from xbyte_live.media.sources.url import Target, parse_url
+
+_MAX_REDIRECTS = 5
+_MAX_PIECE = 64 << 20
+_PIECE_S = 60.0
+_SAFE = "%/:=&?~#+!$,;'@()*[]-._"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class Body:
+    """An answer to read from. What fails on the way ends it and is noted in ``failed``.
+
+    An exception would pass through FFmpeg, which tells us less than that.
+    """
+
+    def __init__(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, url: str
+    ) -> None:
+        self._connection, self._response = connection, response
+        self._ahead = b""
+        self._left: int | None = None
+        self._until: float | None = None
+        self.name = url
+        self.failed: str | None = None
+
+    def bound(self, size: int, seconds: float) -> "Body":
+        """Let it be no larger and take no longer than this."""
+        self._left, self._until = size, time.monotonic() + seconds
+        return self
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes, to be read again."""
+        while len(self._ahead) < size and (data := self._read(size)):
+            self._ahead += data
+        return self._ahead[:size]
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes as soon as there are some; empty at the end."""
+        if self._ahead:
+            taken, self._ahead = self._ahead[:size], self._ahead[size:]
+            return taken
+        return self._read(size)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._response.close()
+        self._connection.close()
+
+    @property
+    def is_playlist(self) -> bool:
+        """Whether it is an HLS playlist."""
+        return self.peek(10).removeprefix(b"\xef\xbb\xbf").startswith(b"#EXTM3U")
+
+    def _read(self, size: int) -> bytes:
+        if self.failed:
+            return b""
+        try:
+            data = self._response.read1(size)
+        except (OSError, http.client.HTTPException) as error:
+            slow = isinstance(error, TimeoutError)
+            self.failed = "it sent nothing for too long" if slow else "the connection broke"
+            return b""
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                self.failed = "it is too large"
+        if self._until is not None and time.monotonic() > self._until:
+            self.failed = "it came too slowly"
+        return b"" if self.failed else data
+
+
+class Web:
+    """Gets what URLs name; ``timeout`` is how long a server may be silent, in seconds."""
+
+    def __init__(self, *, allow_private: bool, timeout: float) -> None:
+        self._allow_private = allow_private
+        self._timeout = timeout
+        self._tls: ssl.SSLContext | None = None
+        self.refused: SourceRefused | None = None
+
+    def get(self, url: str, *, base: str = "") -> Body:
+        """Ask for a URL, as ``base`` names it, following redirects.
+
+        What https names must be https. Raises ``SourceRefused`` and ``MediaError``.
+        """
+        for _ in range(_MAX_REDIRECTS + 1):
+            target = parse_url(quote(url, _SAFE))
+            if target.scheme not in ("http", "https"):
+                raise SourceRefused(f"the source names a {target.scheme} URL, which is not opened")
+            if base.startswith("https:") and target.scheme != "https":
+                raise SourceRefused("the source leads from https to http")
+            try:
+                body = self._ask(target)
+            except (OSError, http.client.HTTPException) as error:
+                raise MediaError(f"the source cannot be reached ({_reason(error)})") from None
+            if isinstance(body, Body):
+                return body
+            url, base = _joined(target.url(), body), target.url()
+        raise MediaError("the source redirects again and again")
+
+    def piece(self, url: str, base: str) -> "Body | Nothing":
+        """A part of an HLS source: a playlist or a segment, bounded in size and time.
+
+        One that is missing is empty, so that FFmpeg goes on with the next. Raises
+        ``SourceRefused``, and keeps it in ``refused``, should FFmpeg swallow it.
+        """
+        try:
+            return self.get(url, base=base).bound(_MAX_PIECE, _PIECE_S)
+        except SourceRefused as error:
+            self.refused = error
+            raise
+        except MediaError:
+            return Nothing()
+
+    def _ask(self, target: Target) -> Body | str:
+        """Ask once; the answer, or where else it is to be had."""
+        sock = connect(target, self._allow_private, self._timeout)
+        connection = http.client.HTTPConnection(target.host, target.port)
+        try:
+            connection.sock = self._secured(sock, target.host) if target.scheme == "https" else sock
+            connection.request("GET", target.rest or "/", headers=_headers(target))
+            response = connection.getresponse()
+            location = response.headers.get("location", "")
+            if response.status in _REDIRECTS and location:
+                connection.close()
+                return str(location)
+            if response.status != 200:
+                raise MediaError(f"the source answered with status {response.status}")
+        except BaseException:
+            connection.close()
+            sock.close()
+            raise
+        return Body(connection, response, target.url())
+
+    def _secured(self, sock: socket.socket, host: str) -> ssl.SSLSocket:
+        self._tls = self._tls or ssl.create_default_context()
+        return self._tls.wrap_socket(sock, server_hostname=host)
+
+
+class Nothing:
+    """A file that is empty."""
+
+    def read(self, size: int) -> bytes:
+        """Nothing."""
+        return b""
+
+
+def _joined(base: str, location: str) -> str:
+    try:
+        return urljoin(base, location)
+    except ValueError:
+        raise SourceRefused("the source redirects to what is no URL") from None
+
+
+def _headers(target: Target) -> dict[str, str]:
+    headers = {
+        "Host": target.authority,
+        "User-Agent": "xbyte-live",
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
+    if target.user:
+        name = base64.b64encode(unquote(target.user).encode()).decode()
+        headers["Authorization"] = f"Basic {name}"
+    return headers
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    return getattr(error, "strerror", None) or type(error).__name__

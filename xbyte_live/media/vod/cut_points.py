@@ -1,0 +1,119 @@
+"""Adapter: finds every place a source can be cut, from its index if it has one, else by reading."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from xbyte_live.errors import MediaError
+from xbyte_live.media.formats.timeline import micros, ticks
+from xbyte_live.media.vod.cuts import thinned, widest_gap
+from xbyte_live.media.vod.probe import Source
+from xbyte_live.media.vod.stream_info import Layout, TrackClock, layout_of, read_head
+
+_WITHOUT_GAPS = frozenset({"mp3", "ac3", "eac3", "flac", "wav", "aiff"})
+_STATE_LENGTH = ("mp4", "matroska", "flv", "flac", "wav", "aiff")
+_MISSING_US = 1_000_000
+_SPACING = 12  # cuts nearer than a twelfth of the target are not told apart
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Keyframe times and the end of a source, in microseconds from its start.
+
+    ``gap_us`` is the longest time without a place to cut. Sound can be cut anywhere, so its
+    ``keyframes_us`` are empty.
+    """
+
+    keyframes_us: tuple[int, ...]
+    end_us: int
+    gap_us: int
+
+
+def survey(path: Path, source: Source, layout: Layout, target_us: int) -> Survey:
+    """Where ``source``, the open file at ``path``, can be cut; it is left where it stands.
+
+    Raises ``MediaError`` for a file whose index points behind its end.
+    """
+    if source.format in _WITHOUT_GAPS and source.duration_us:
+        return Survey((), source.duration_us, 0)
+    indexed = None
+    if "mp4" in source.format:
+        _refuse_cut_off(source)
+        indexed = _from_index(source, layout, target_us)
+    elif "matroska" in source.format and source.video:
+        with Source(path) as aside:  # since finding its index moves a source
+            aside.load_index()
+            indexed = _from_index(aside, layout, target_us)
+    if indexed and indexed.gap_us <= 2 * target_us:
+        return indexed
+    with Source(path) as again:
+        return _by_reading(again, target_us)
+
+
+def _from_index(source: Source, layout: Layout, target_us: int) -> Survey | None:
+    stream, stated = source.chosen[0], source.duration_us
+    if stream.time_base is None or stated is None:
+        return None
+    end_us = max(stated - micros(layout.origin), 1)
+    base, entries = stream.time_base, stream.index_entries
+    first = layout.first[stream.index][0]
+    # an MP4's index says when to decode a keyframe, Matroska's when to show it
+    lag = (first.pts or 0) - (first.dts or 0) if "mp4" in source.format else 0
+    # of sound only the gaps matter, so a few entries for each segment are enough
+    stride = 1 if source.video else max(1, len(entries) * target_us // (8 * end_us))
+    keyframes = (
+        micros(ticks(entry.timestamp, base) + lag - layout.origin)
+        for entry in map(entries.__getitem__, range(0, len(entries), stride))
+        if entry.is_keyframe and not entry.is_discard
+    )
+    return _surveyed(source, keyframes, target_us, end_us)
+
+
+def _by_reading(source: Source, target_us: int) -> Survey:
+    head = read_head(source)
+    timeline = layout_of(source, head).timeline()
+    clocks = {stream.index: TrackClock(stream) for stream in source.chosen}
+    leading = source.chosen[0].index
+
+    def keyframes() -> Iterator[int]:
+        for packet in chain(head.packets, source.packets()):
+            index = packet.stream.index
+            stamp = clocks[index].stamp(packet)
+            pts, _ = timeline.place(index, stamp, shown=not packet.is_discard)
+            if index == leading and packet.is_keyframe:
+                yield micros(pts)
+
+    times = tuple(thinned(keyframes(), target_us // _SPACING))
+    refuse_cut_short(source, micros(timeline.origin + timeline.end))
+    return _surveyed(source, times, target_us, micros(timeline.end))
+
+
+def _surveyed(source: Source, keyframes: Iterable[int], target_us: int, end_us: int) -> Survey:
+    times = tuple(thinned(keyframes, target_us // _SPACING))
+    gap_us = widest_gap(times, end_us)
+    return Survey(times if source.video else (), end_us, gap_us)
+
+
+def refuse_cut_short(source: Source, end_us: int) -> None:
+    """Raise ``MediaError`` if a source that was read to its end is much shorter than it says.
+
+    Only for containers that state their length, and only if no other stream can be meant.
+    ``end_us`` counts as the container does, not from the start of the presentation.
+    """
+    stated = source.duration_us or 0
+    if source.has_others or not any(form in source.format for form in _STATE_LENGTH):
+        return
+    missing = stated - end_us
+    if missing > _MISSING_US and missing * 20 > stated:
+        raise MediaError(
+            f"it is cut off: it says it lasts {stated / 1_000_000:.0f} s, "
+            f"but ends after {end_us / 1_000_000:.0f} s"
+        )
+
+
+def _refuse_cut_off(source: Source) -> None:
+    for stream in source.chosen:
+        entries = stream.index_entries
+        if len(entries) and entries[-1].pos + entries[-1].size > source.size:
+            raise MediaError("it is cut off: its index points behind its end")

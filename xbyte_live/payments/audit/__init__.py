@@ -1,0 +1,1 @@
+"""The ledger compared with itself and with the chain."""

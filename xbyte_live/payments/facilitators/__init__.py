@@ -1,0 +1,1 @@
+"""Who verifies and settles a payment: remote, or in this process."""

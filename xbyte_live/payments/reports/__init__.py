@@ -1,0 +1,1 @@
+"""What was earned, by item and period, and its export."""

@@ -1,0 +1,208 @@
+"""Adapter: what was earned, row by row, for bookkeeping; streamed from one snapshot.
+
+``income`` is what a row adds to revenue, so that their sum over any time is exact: what is drawn
+from a session was income when the session was bought, and what a session gives back is taken off.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Select, and_, func, literal, select
+
+from xbyte_live.errors import DatabaseUnavailable
+from xbyte_live.payments.ledger.periods import DAY
+from xbyte_live.payments.ledger.retention import DRAWS
+from xbyte_live.payments.x402.order import NAMES
+from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS
+from xbyte_live.storage.db.engine import Database
+from xbyte_live.storage.db.tables import (
+    channels,
+    charges,
+    deliveries,
+    draws,
+    earnings,
+    purchases,
+    sessions,
+)
+
+PAGE = 1000
+
+Kind = Literal["delivery", "purchase", "draw", "return", "credit", "day"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row: amounts in atomic units, ``at`` in Unix seconds (of a day: its first).
+
+    ``delivery``: bytes for a payment; ``purchase``: of a session; ``draw``: bytes out of a
+    session; ``return``: what a session had left; ``credit``: of that, what went into another
+    session; ``day``: ``count`` older rows of one item.
+    ``reference`` is the channel, or for ``exact`` the transaction.
+    """
+
+    kind: Kind
+    at: float
+    item: str
+    resource: str
+    bytes: int
+    amount: int
+    income: int
+    scheme: str
+    network: str
+    asset: str
+    payer: str
+    payee: str
+    reference: str
+    count: int = 1
+
+
+class Export:
+    """Reads entries; every method raises ``DatabaseUnavailable``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def entries(
+        self,
+        since: float,
+        until: float,
+        take: Callable[[Entry], None],
+        advance: Callable[[int, int], None],
+    ) -> int:
+        """Give every entry from ``since`` on and before ``until`` to ``take``; how many.
+
+        Both are midnights (UTC), for what is rolled up is known by the day only. Rolled-up days
+        come first, then deliveries and purchases by channel, those by ``exact`` as they settled,
+        draws and returns, each in the order of time. ``take`` and ``advance`` (done, in all) are
+        called from another thread.
+        """
+        begun = False
+
+        def work(db: Connection) -> int:
+            nonlocal begun
+            if begun:  # half is written already
+                raise DatabaseUnavailable("the database went away; export again")
+            begun = True
+            total, done = _size(db, since, until), 0
+            for entry in _entries(db, since, until):
+                take(entry)
+                done += 1
+                if done % PAGE == 0:
+                    advance(done, max(done, total))
+            advance(done, done)
+            return done
+
+        return await self._database.read(work)
+
+
+def _entries(db: Connection, since: float, until: float) -> Iterator[Entry]:
+    for query, read in _sources(since, until):
+        yield from map(read, _pages(db, query))
+
+
+def _size(db: Connection, since: float, until: float) -> int:
+    counts = (select(func.count()).select_from(q.subquery()) for q, _ in _sources(since, until))
+    return sum(int(db.execute(query).scalar_one()) for query in counts)
+
+
+def _pages(db: Connection, query: Select[Any]) -> Iterator[Any]:
+    """The rows of a query in the order of ``at`` and ``id``, a page of them in memory."""
+    ordered = query.order_by(query.selected_columns["at"], query.selected_columns["id"])
+    yield from db.execute(ordered, execution_options={"yield_per": PAGE})
+
+
+def _sources(since: float, until: float) -> tuple[tuple[Select[Any], Callable[[Any], Entry]], ...]:
+    e, d, c, s, w, x, p = (
+        t.c for t in (earnings, deliveries, channels, sessions, draws, charges, purchases)
+    )  # fmt: skip
+    shared = (s.slug, s.network, s.asset, s.payer, s.pay_to, s.channel)
+
+    def within(at: Any) -> Any:
+        return and_(at >= since, at < until)
+
+    reference = func.coalesce(c.channel_id, "").label("channel_id")
+    return (
+        (
+            select(e.id, e.day.label("at"), e.slug, e.network, e.asset, e.pay_to, e.scheme,
+                   e.count.label("rows"), e.bytes.label("size"), e.amount)
+            .where(e.day >= since // DAY, e.day < until / DAY),
+            _of_day,
+        ),
+        (
+            select(d.id, d.created_at.label("at"), d.slug, d.resource, d.size, d.amount,
+                   c.network, c.asset, c.payer, c.pay_to, c.channel_id)
+            .join_from(deliveries, channels)
+            .where(within(d.created_at)),
+            _of_delivery,
+        ),
+        (
+            select(x.id, x.settled_at.label("at"), x.slug, x.resource, x.size, x.amount, x.scheme,
+                   x.network, x.asset, x.payer, x.pay_to, x.tx_hash)
+            .where(x.state == literal("settled"), within(x.settled_at)),
+            _of_charge,
+        ),
+        (
+            select(w.id, w.created_at.label("at"), w.resource, w.size, w.amount, *shared, reference)
+            .select_from(draws.join(sessions).outerjoin(channels, c.id == s.channel))
+            .where(within(w.created_at)),
+            _of_draw,
+        ),
+        (
+            select(s.id, s.closed_at.label("at"), s.returned.label("amount"), *shared, reference)
+            .select_from(sessions.outerjoin(channels, c.id == s.channel))
+            .where(within(s.closed_at), s.returned > 0),
+            _of_return,
+        ),
+        (
+            select(p.id, p.created_at.label("at"), p.amount, *shared, reference)
+            .select_from(purchases.join(sessions).outerjoin(channels, c.id == s.channel))
+            .where(within(p.created_at), p.origin.startswith("credit-")),
+            _of_credit,
+        ),
+    )  # fmt: skip
+
+
+def _of_day(row: Any) -> Entry:
+    income = 0 if row.scheme == DRAWS else row.amount
+    return Entry(
+        "day", row.at * DAY, row.slug, "", row.size, row.amount, income, row.scheme,
+        row.network, row.asset, "", row.pay_to, "", row.rows,
+    )  # fmt: skip
+
+
+def _of_delivery(row: Any) -> Entry:
+    return _paid(row, SCHEME_CHANNELS, row.channel_id)
+
+
+def _of_charge(row: Any) -> Entry:
+    return _paid(row, row.scheme, row.tx_hash or "")
+
+
+def _paid(row: Any, scheme: str, reference: str) -> Entry:
+    bought = row.resource.startswith(NAMES)
+    return Entry(
+        "purchase" if bought else "delivery", row.at, row.slug, row.resource, row.size,
+        row.amount, row.amount, scheme, row.network, row.asset, row.payer, row.pay_to, reference,
+    )  # fmt: skip
+
+
+def _of_draw(row: Any) -> Entry:
+    return Entry(
+        "draw", row.at, row.slug, row.resource, row.size, row.amount, 0, DRAWS,
+        row.network, row.asset, row.payer, row.pay_to, row.channel_id,
+    )  # fmt: skip
+
+
+def _of_return(row: Any) -> Entry:
+    return Entry(
+        "return", row.at, row.slug, "", 0, row.amount, -row.amount, DRAWS,
+        row.network, row.asset, row.payer, row.pay_to, row.channel_id,
+    )  # fmt: skip
+
+
+def _of_credit(row: Any) -> Entry:
+    return Entry(
+        "credit", row.at, row.slug, "", 0, row.amount, row.amount, DRAWS,
+        row.network, row.asset, row.payer, row.pay_to, row.channel_id,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The x402 protocol as it is written: headers, requirements, schemes."""

@@ -1,0 +1,1 @@
+"""What bytes cost: prices, quotes, rules."""

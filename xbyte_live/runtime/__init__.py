@@ -1,0 +1,1 @@
+"""Tasks, child processes, rate limits, JSON and formatting: what every part runs on."""

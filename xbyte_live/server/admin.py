@@ -1,0 +1,93 @@
+"""Wiring: the studio of a server, and the admin token that opens it."""
+
+import asyncio
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from xbyte_live.catalog.catalog import Catalog
+from xbyte_live.catalog.streams import Streams
+from xbyte_live.config import Settings
+from xbyte_live.errors import ConfigError
+from xbyte_live.live.build import pulled
+from xbyte_live.payments.reports.earnings import Earnings
+from xbyte_live.payments.reports.export import Export
+from xbyte_live.storage.db.engine import Database
+from xbyte_live.storage.logins import Logins
+from xbyte_live.web.admin.auth import Guard
+from xbyte_live.web.admin.events import Events
+from xbyte_live.web.admin.management import Management
+from xbyte_live.web.admin.passes import TOKEN_LETTERS, Passes
+from xbyte_live.web.admin.reports import Dashboard
+from xbyte_live.web.admin.studio import Studio
+
+TOKEN_FILE = "admin-token"  # noqa: S105  its name, in the data folder
+_TOKEN_BYTES = 24
+
+
+def build_studio(settings: Settings, database: Database, catalog: Catalog) -> Studio:
+    """The studio over a database; raises ``ConfigError`` if there can be no token."""
+    earnings = Earnings(database)
+    guard = Guard(
+        Passes(admin_token(settings)),
+        Logins(database),
+        public_url=settings.public_url,
+        failures=settings.admin_failures,
+    )
+    leaving = asyncio.Event()
+    return Studio(
+        guard,
+        Dashboard(earnings, Export(database), catalog),
+        Management(
+            settings,
+            catalog,
+            Streams(database, catalog),
+            check_source=lambda url: pulled(settings, url),
+        ),
+        Events(earnings, catalog, subscribers=settings.event_subscribers, leaving=leaving),
+        leaving,
+        settings.public_url,
+    )
+
+
+def admin_token(settings: Settings) -> str:
+    """The token from the settings, or the one in the data folder, which is made if need be.
+
+    Several processes may ask at once: whoever puts the file there first made it.
+    """
+    if settings.admin_token:
+        return settings.admin_token.reveal()
+    path = token_file(settings)
+    try:
+        if not path.exists():
+            _make(path)
+        token = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(
+            f"the file {TOKEN_FILE} in data_dir cannot be used; set XBYTE_ADMIN_TOKEN instead"
+        ) from None
+    if len(token) < TOKEN_LETTERS:
+        raise ConfigError(
+            f"the file {TOKEN_FILE} in data_dir holds no token; remove it, and another is made"
+        )
+    return token
+
+
+def token_file(settings: Settings) -> Path:
+    """Where the token is kept that nobody has set."""
+    return settings.data_dir / TOKEN_FILE
+
+
+def _make(path: Path) -> None:
+    """Put a new token under a name, whole and for our eyes only, unless one is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{TOKEN_FILE}-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(_TOKEN_BYTES) + "\n")
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass  # another process was quicker
+    finally:
+        Path(draft).unlink()

@@ -1,0 +1,1 @@
+"""Where rows and bytes are kept: the database, the blob store, leases."""

@@ -1,0 +1,192 @@
+"""Adapter: who may look into the studio and change things: a bearer token, or a login's cookie."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from xbyte_live.errors import BadRequest
+from xbyte_live.runtime.rate_limit import Attempts, network_of
+from xbyte_live.storage.logins import Logins
+from xbyte_live.web.admin.passes import COOKIE_LASTS, Pass, Passes
+from xbyte_live.web.common.bodies import read_fields
+from xbyte_live.web.common.responses import NO_STORE, json_reply, problem
+
+COOKIE = "xbyte_studio"
+SAFE = frozenset({"GET", "HEAD"})
+
+_MARGIN = 60  # seconds by which clocks of the nodes may differ
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Lets through whoever shows the admin token or a cookie made from it, and nobody else.
+
+    A right token is always taken, whoever else tries wrong ones from the same network: nobody
+    guesses one of that length, so all a limit (``failures`` a minute) is good for is to say less.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        logins: Logins,
+        *,
+        public_url: str,
+        failures: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._passes = passes
+        self._logins = logins
+        self._public = _origin_of(public_url)
+        self._attempts = Attempts(failures)
+        self._clock = clock
+
+    def route(self, path: str, endpoint: Endpoint, methods: Sequence[str] = ("GET",)) -> Route:
+        """A route that nothing answers before it is known who asks."""
+
+        async def guarded(request: Request) -> Response:
+            return await self.refusal(request) or await endpoint(request)
+
+        return Route(path, guarded, methods=list(methods))
+
+    async def refusal(self, request: Request) -> Response | None:
+        """What to answer instead, unless the request may pass."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":  # any other is for a proxy in front of us
+            fine = self._passes.is_token(token.strip())
+            return None if fine else self._wrong(request, "token")
+        if await self._login(request) is None:
+            return _unauthorized("this needs the admin token, or a login to /studio")
+        if request.method not in SAFE and not self._is_own_page(request):
+            return problem(403, "foreign_origin", "only the studio's own page may do that")
+        return None
+
+    async def is_inside(self, request: Request) -> Response:
+        """``GET /studio/login``: whether the browser is logged in."""
+        return json_reply({"logged_in": await self._login(request) is not None}, NO_STORE)
+
+    async def log_in(self, request: Request) -> Response:
+        """``POST /studio/login``: a cookie for a login code or the token, given as JSON."""
+        if not self._is_own_page(request):
+            return problem(403, "foreign_origin", "only the studio's own page may log in")
+        fields = await read_fields(request, {"code": str, "token": str})
+        if len(fields) != 1:
+            raise BadRequest('the body is {"code": "…"} or {"token": "…"}')
+        if "token" in fields:
+            if not self._passes.is_token(fields["token"]):
+                return self._wrong(request, "token")
+        elif not await self._is_first_use(fields["code"]):
+            return self._wrong(request, "login code")
+        reply = json_reply({"logged_in": True, "seconds": COOKIE_LASTS}, NO_STORE)
+        cookie = self._passes.cookie(secrets.token_hex(12), self._clock())
+        self._set(reply, request, cookie, COOKIE_LASTS)
+        return reply
+
+    async def log_out(self, request: Request) -> Response:
+        """``POST /studio/logout``: the browser forgets its cookie, which opens nothing any more."""
+        if not self._is_own_page(request):
+            return problem(403, "foreign_origin", "only the studio's own page may log out")
+        login = self._read_cookie(request)
+        if login is not None:
+            await self._logins.end(login.nonce, seconds=self._rest_of(login))
+        reply = json_reply({"logged_in": False}, NO_STORE)
+        self._set(reply, request, "", 0)
+        return reply
+
+    def routes(self) -> list[Route]:
+        """The ways in and out, which are open to everyone."""
+        return [
+            Route("/studio/login", self.is_inside),
+            Route("/studio/login", self.log_in, methods=["POST"]),
+            Route("/studio/logout", self.log_out, methods=["POST"]),
+        ]
+
+    async def _login(self, request: Request) -> Pass | None:
+        """The login a request shows a cookie of, unless it has ended."""
+        login = self._read_cookie(request)
+        return None if login is None or await self._logins.has_ended(login.nonce) else login
+
+    def _read_cookie(self, request: Request) -> Pass | None:
+        cookie = request.cookies.get(_cookie_name(self._is_secure(request)), "")
+        return self._passes.read_cookie(cookie, self._clock())
+
+    def _rest_of(self, shown: Pass) -> float:
+        """Seconds until nobody takes it any more, whatever their clock says."""
+        return shown.until - self._clock() + _MARGIN
+
+    async def _is_first_use(self, text: str) -> bool:
+        """Whether a code is good and nobody, on any node, has used it."""
+        code = self._passes.read_code(text, self._clock())
+        return code is not None and await self._logins.use(code.nonce, seconds=self._rest_of(code))
+
+    def _wrong(self, request: Request, what: str) -> Response:
+        address = request.client.host if request.client else ""
+        network, now = _network(address), asyncio.get_running_loop().time()
+        if self._attempts.exhausted(network, now):
+            told = "too many wrong tokens came from your network; wait a minute"
+            return problem(429, "too_many_attempts", told, {"retry-after": "60"})
+        self._attempts.failed(network, now)
+        log.warning("somebody at %s came to the studio with a wrong %s", address, what)
+        if what == "token":
+            return _unauthorized("this is not the admin token")
+        return _unauthorized("this login link was used already or is too old; make another")
+
+    def _set(self, reply: Response, request: Request, value: str, lasts: int) -> None:
+        secure = self._is_secure(request)
+        reply.set_cookie(
+            _cookie_name(secure),
+            value,
+            max_age=lasts,
+            path="/",
+            secure=secure,
+            httponly=True,
+            samesite="strict",
+        )
+
+    def _is_secure(self, request: Request) -> bool:
+        scheme = self._public[0] if self._public else request.url.scheme
+        return scheme == "https"
+
+    def _is_own_page(self, request: Request) -> bool:
+        """Whether a page of this very origin sends it: the one people open, or as we are called.
+
+        A proxy that ends TLS changes the scheme; it leaves the host, or ``public_url`` says it.
+        """
+        origin = _origin_of(request.headers.get("origin", ""))
+        if origin is None:
+            return False
+        return origin == self._public or origin[1] == request.headers.get("host", "").lower()
+
+
+def _cookie_name(secure: bool) -> str:
+    """With the prefix, no other host and no plain connection can set it (RFC 6265bis 4.1.3)."""
+    return f"__Host-{COOKIE}" if secure else COOKIE
+
+
+def _origin_of(url: str) -> tuple[str, str] | None:
+    """Scheme and host of a URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return (parts.scheme, parts.netloc.lower()) if parts.scheme and parts.netloc else None
+
+
+def _network(address: str) -> str:
+    try:
+        return network_of(address)
+    except ValueError:  # a socket that has no address
+        return address
+
+
+def _unauthorized(message: str) -> Response:
+    return problem(401, "unauthorized", message, {"www-authenticate": 'Bearer realm="xbyte-live"'})

@@ -1,0 +1,49 @@
+"""Adapter: the studio: its page, the way into it, and the API behind it."""
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from xbyte_live.web.admin.auth import Guard
+from xbyte_live.web.admin.events import Events
+from xbyte_live.web.admin.management import Management
+from xbyte_live.web.admin.reports import Dashboard
+from xbyte_live.web.api.openapi import document
+from xbyte_live.web.common.responses import json_reply
+from xbyte_live.web.pages.pages import Renderer
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """The parts of the admin API; ``leaving`` is set when the server ends."""
+
+    guard: Guard
+    dashboard: Dashboard
+    management: Management
+    events: Events
+    leaving: asyncio.Event
+    public_url: str = ""
+
+    def routes(self, renderer: Renderer) -> list[Route]:
+        """All of them; the page holds nothing that needs a login, its script asks for it."""
+
+        async def page(request: Request) -> Response:
+            return await renderer.page(request, "studio.html", "studio.js", {"here": "studio"})
+
+        return [
+            Route("/studio", page),
+            *self.guard.routes(),
+            Route("/api/v1/openapi.json", self._document),
+            *self.dashboard.routes(self.guard),
+            *self.management.routes(self.guard),
+            *self.events.routes(self.guard),
+        ]
+
+    async def _document(self, request: Request) -> Response:
+        """``GET /api/v1/openapi.json``: what programs may ask, for everyone."""
+        server = (self.public_url or str(request.base_url)).rstrip("/")
+        headers = {"cache-control": "no-cache", "access-control-allow-origin": "*"}
+        return json_reply(document(server), headers)

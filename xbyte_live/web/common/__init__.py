@@ -1,0 +1,1 @@
+"""What every page and endpoint of the server uses."""
