@@ -205,8 +205,8 @@ async def test_two_that_found_the_same_mend_it_once(shop: Shop) -> None:
 async def test_mending_while_servers_sell_and_sum_and_roll_up_loses_nothing(
     database_url: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("summing", "resumming"):
-        monkeypatch.setattr(f"xbyte_live.payments.ledger.{module}.BATCH", 2)
+    for module in ("ledger.rollup", "audit.resumming"):
+        monkeypatch.setattr(f"xbyte_live.payments.{module}.BATCH", 2)
     monkeypatch.setattr(resumming, "_AT_ONCE", 5)
     payer = await a_summed_shop(shop)
     other = Shop(Database(database_url))  # another process, as far as the database can tell
