@@ -12,15 +12,16 @@ from xbyte_live.catalog.recordings import Recordings
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, FeedFailed
-from xbyte_live.live.feed import AiringPolicy
-from xbyte_live.live.publishers import Live, LivePolicy
+from xbyte_live.live.feed import FeedPolicy
+from xbyte_live.live.publishers import Publishers, PublishPolicy
 from xbyte_live.live.pulls import Pulls
 from xbyte_live.live.rtmp.publish import RtmpLimits
 from xbyte_live.live.rtmp.server import RtmpServer
 from xbyte_live.live.webhooks import Webhooks
-from xbyte_live.media.live.messages import FeedOptions, Source
+from xbyte_live.media.live.messages import FeedOptions
 from xbyte_live.media.live.spawner import FeedSpawner
 from xbyte_live.media.sources.source import check_source
+from xbyte_live.media.sources.url import Source
 from xbyte_live.runtime.tasks import background
 from xbyte_live.storage.blobs.store import Store
 from xbyte_live.storage.db.engine import Database
@@ -32,10 +33,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class OnAir:
+class LiveSide:
     """The running live side, as far as others look at it."""
 
-    live: Live
+    publishers: Publishers
     rtmp: RtmpServer
     recordings: Recordings
 
@@ -43,7 +44,7 @@ class OnAir:
 @asynccontextmanager
 async def open_live(
     settings: Settings, database: Database, catalog: Catalog, store: Store
-) -> AsyncIterator[OnAir]:
+) -> AsyncIterator[LiveSide]:
     """Take publishers until left; then every feed is closed with all it sent.
 
     Raises ``ConfigError`` for a port that is taken or a certificate that cannot be used.
@@ -53,33 +54,33 @@ async def open_live(
         settings.webhook_urls, settings.webhook_secret.reveal(), timeout=settings.webhook_timeout
     )
     spawner = FeedSpawner()
-    live = Live(
+    publishers = Publishers(
         spawner=spawner,
         streams=streams,
         store=store,
         webhooks=webhooks,
         policy=live_policy(settings),
     )
-    rtmp = RtmpServer(live, rtmp_limits(settings))
+    rtmp = RtmpServer(publishers.publish, rtmp_limits(settings))
     recordings = Recordings(
         database,
         catalog,
         max_age=settings.recording_max_age,
         max_bytes=settings.recording_max_bytes,
     )
-    pulls = Pulls(live, streams, lambda url: pulled(settings, url))
+    pulls = Pulls(publishers, streams, lambda url: pulled(settings, url))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(webhooks.close)
         stack.push_async_callback(spawner.close)
-        await live.start()
-        stack.push_async_callback(live.stop)
+        await publishers.start()
+        stack.push_async_callback(publishers.stop)
         stack.push_async_callback(rtmp.stop)
         await _listen(settings, rtmp)
         await stack.enter_async_context(
-            background(live.run(), pulls.run(), webhooks.run(), _warm_up(spawner))
+            background(publishers.run(), pulls.run(), webhooks.run(), _warm_up(spawner))
         )
         try:
-            yield OnAir(live, rtmp, recordings)
+            yield LiveSide(publishers, rtmp, recordings)
         finally:
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.webhook_timeout):
@@ -122,11 +123,11 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def live_policy(settings: Settings) -> LivePolicy:
+def live_policy(settings: Settings) -> PublishPolicy:
     """The rules of going on air as the settings have them."""
     window = float(settings.republish_window)
-    return LivePolicy(
-        airing=AiringPolicy(
+    return PublishPolicy(
+        feed=FeedPolicy(
             options=FeedOptions(
                 longest_segment_us=settings.live_longest_segment * 1_000_000,
                 memory_bytes=settings.feed_memory,

@@ -17,8 +17,8 @@ from xbyte_live.errors import (
     StoreError,
     XByteError,
 )
-from xbyte_live.live.feed_stats import Vitals
-from xbyte_live.live.keyframe_timer import Rhythm
+from xbyte_live.live.feed_stats import FeedStats
+from xbyte_live.live.keyframe_timer import KeyframeTimer
 from xbyte_live.media.formats.flv import (
     SCRIPT,
     VIDEO,
@@ -29,16 +29,16 @@ from xbyte_live.media.formats.flv import (
     may_begin,
 )
 from xbyte_live.media.live.messages import (
-    FedEvent,
-    FedSegment,
-    FedTrack,
-    FedWarning,
+    FeedEvent,
     FeedOptions,
-    Source,
+    FeedSegment,
+    FeedTrack,
+    FeedWarning,
 )
 from xbyte_live.media.live.process import FeedProcess
 from xbyte_live.media.live.spawner import FeedSpawner
-from xbyte_live.models import Airtime, Listing, Rendition, Segment, segment_key
+from xbyte_live.media.sources.url import Source
+from xbyte_live.models import FeedLease, Listing, Rendition, Segment, segment_key
 from xbyte_live.storage.blobs.store import Store
 
 RENDITION = "source"
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AiringPolicy:
+class FeedPolicy:
     """How feeds are run; ``beat_every`` seconds a feed says that it lives."""
 
     options: FeedOptions
@@ -62,7 +62,7 @@ class AiringPolicy:
     beat_every: float = _BEAT_EVERY
 
 
-class Airing:
+class Feed:
     """A feed from its first tag to its last segment; ``write``, then ``close``.
 
     It ends when it is closed, or by itself: ``ended`` then returns why.
@@ -70,19 +70,19 @@ class Airing:
 
     def __init__(
         self,
-        airtime: Airtime,
+        lease: FeedLease,
         *,
-        policy: AiringPolicy,
+        policy: FeedPolicy,
         spawner: FeedSpawner,
         streams: Streams,
         store: Store,
-        started: Callable[[Airtime], None],
+        started: Callable[[FeedLease], None],
         encoder: str = "",
         source: Source | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.airtime = airtime
-        self.vitals = Vitals(clock(), encoder=encoder[:80])
+        self.lease = lease
+        self.stats = FeedStats(clock(), encoder=encoder[:80])
         self._policy = policy
         self._spawner = spawner
         self._streams = streams
@@ -101,14 +101,14 @@ class Airing:
         self._late = self._dropped = 0  # what the present child has counted of these
         self._doubtful: Listing | None = None
         self._writing = False
-        self._track: FedTrack | None = None
-        self._next_msn = airtime.next_msn
-        self._last_end_us = airtime.not_before_us
-        self._declared = airtime.target_duration_s
-        self._broken = airtime.next_msn > 0  # whatever was listed before, this does not go on there
-        self._begun = airtime.resumed
+        self._track: FeedTrack | None = None
+        self._next_msn = lease.next_msn
+        self._last_end_us = lease.not_before_us
+        self._declared = lease.target_duration_s
+        self._broken = lease.next_msn > 0  # whatever was listed before, this does not go on there
+        self._begun = lease.resumed
         self._heard_at = self._loop.time()
-        self._rhythm = Rhythm()
+        self._keyframes = KeyframeTimer()
 
     @property
     def silent_for(self) -> float:
@@ -143,7 +143,7 @@ class Airing:
             self._look_at(tag)
         process = self._process
         if process is None:
-            self.vitals.dropped += len(tags)
+            self.stats.dropped += len(tags)
             return 0.0
         self._writing = True
         try:
@@ -153,7 +153,7 @@ class Airing:
         finally:
             self._writing = False
             self._heard_at = self._loop.time()
-        return self._rhythm.patience(self._loop.time())
+        return self._keyframes.patience(self._loop.time())
 
     async def ended(self) -> PublishRefused:
         """Return once it ended by itself, with the reason for the publisher."""
@@ -171,7 +171,7 @@ class Airing:
         await asyncio.shield(self._closing)
 
     async def _close(self, unpublished: bool) -> None:
-        slug = self.airtime.slug
+        slug = self.lease.slug
         log.info("%s: %s", slug, "unpublished" if unpublished else "the publisher is gone")
         self.cut(PublishRefused(REJECTED, "the feed has ended"))
         if self._beating:
@@ -179,7 +179,7 @@ class Airing:
         if self._running is not None:
             await self._finish(self._running)
         try:
-            await self._streams.release(self.airtime, self._status())
+            await self._streams.release(self.lease, self._status())
         except DatabaseUnavailable as error:  # its heartbeat stops, so it ends all the same
             log.error("%s: the end of its feed was not noted: %s", slug, error)
 
@@ -192,7 +192,7 @@ class Airing:
                 await self._process.finish()
         _, late = await asyncio.wait([running], timeout=_LAST_WORDS)
         if late:
-            log.warning("%s: its last segment took too long and is lost", self.airtime.slug)
+            log.warning("%s: its last segment took too long and is lost", self.lease.slug)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         if self._process is not None:
@@ -219,24 +219,24 @@ class Airing:
         if isinstance(error, PublishRefused):
             self.cut(error)
         elif isinstance(error, MediaError):
-            self.vitals.warn("media", str(error), self._clock())
+            self.stats.warn("media", str(error), self._clock())
             self._end(str(error))
         else:
-            log.error("%s: its feed ended in an error", self.airtime.slug, exc_info=error)
+            log.error("%s: its feed ended in an error", self.lease.slug, exc_info=error)
             self._end("something went wrong on our side")
 
     def _end(self, why: str) -> None:
-        log.warning("%s: feed ended: %s", self.airtime.slug, why)
+        log.warning("%s: feed ended: %s", self.lease.slug, why)
         self.cut(PublishRefused(REJECTED, why))
 
     def _may_restart(self, error: FeedFailed) -> bool:
         now = self._loop.time()
         self._failures = [at for at in self._failures if now - at < _RESTARTS_COUNTED] + [now]
         self._broken = True
-        self.vitals.restarts += 1
+        self.stats.restarts += 1
         text = f"the packaging process failed and was started again: {error}"
-        self.vitals.warn("restarted", text, self._clock())
-        log.error("%s: %s", self.airtime.slug, error)
+        self.stats.warn("restarted", text, self._clock())
+        log.error("%s: %s", self.lease.slug, error)
         return len(self._failures) <= self._policy.restarts
 
     async def _restart(self, error: FeedFailed) -> None:
@@ -255,7 +255,7 @@ class Airing:
         process = await self._spawner.start(
             replace(
                 self._policy.options,
-                segment_target_us=self.airtime.segment_target_us,
+                segment_target_us=self.lease.segment_target_us,
                 target_duration_s=declared,
                 not_before_us=self._last_end_us,
                 source=self._source,
@@ -285,24 +285,24 @@ class Airing:
         if tag.kind == SCRIPT or facts.is_config:
             self._configs[tag.kind] = tag
         elif tag.kind == VIDEO and facts.is_keyframe:
-            self._rhythm.keyframe(self._heard_at)
+            self._keyframes.keyframe(self._heard_at)
 
-    async def _take(self, made: FedEvent) -> None:
-        vitals = self.vitals
-        if isinstance(made, FedWarning):
-            if vitals.warn(made.code, made.text, self._clock()):
-                log.warning("%s: %s", self.airtime.slug, made.text)
-        elif isinstance(made, FedTrack):
+    async def _take(self, made: FeedEvent) -> None:
+        stats = self.stats
+        if isinstance(made, FeedWarning):
+            if stats.warn(made.code, made.text, self._clock()):
+                log.warning("%s: %s", self.lease.slug, made.text)
+        elif isinstance(made, FeedTrack):
             self._track = made
-            vitals.codecs, vitals.frame_rate = made.codecs, made.frame_rate
-            vitals.width, vitals.height = made.width, made.height
+            stats.codecs, stats.frame_rate = made.codecs, made.frame_rate
+            stats.width, stats.height = made.width, made.height
         else:
-            vitals.late += made.late - self._late
-            vitals.dropped += made.dropped - self._dropped
+            stats.late += made.late - self._late
+            stats.dropped += made.dropped - self._dropped
             self._late, self._dropped = made.late, made.dropped
             await self._keep(made)
 
-    async def _keep(self, made: FedSegment) -> None:
+    async def _keep(self, made: FeedSegment) -> None:
         """Store a segment, then list it; for a while again and again, if that does not work."""
         give_up_at, listing = self._loop.time() + _PATIENCE, None
         while True:
@@ -311,7 +311,7 @@ class Airing:
                 if listing is not None:
                     return
                 fresh = self._listing(made)
-                key = segment_key(self.airtime.slug, RENDITION, fresh.segment.msn)
+                key = segment_key(self.lease.slug, RENDITION, fresh.segment.msn)
                 await self._store.put(key, made.data)
                 listing = self._doubtful = fresh
                 self._broken = False
@@ -320,7 +320,7 @@ class Airing:
                 self._say_not_kept(error)
             if self._loop.time() >= give_up_at:
                 if listing is None:
-                    self.vitals.lost += 1
+                    self.stats.lost += 1
                     self._broken = True
                 return
             await asyncio.sleep(_RETRY_EVERY)
@@ -333,20 +333,20 @@ class Airing:
         """
         if self._doubtful is None:
             return
-        if not await self._streams.append(self.airtime.slug, self._doubtful):
+        if not await self._streams.append(self.lease.slug, self._doubtful):
             raise PublishRefused(REJECTED, "the stream is no longer yours to publish")
         listing, self._doubtful = self._doubtful, None
         self._after(listing)
 
-    def _listing(self, made: FedSegment) -> Listing:
-        track, vitals = self._track, self.vitals
+    def _listing(self, made: FeedSegment) -> Listing:
+        track, stats = self._track, self.stats
         assert track is not None, "a child names its track first"
-        vitals.keyframe_interval_us = made.keyframe_interval_us
-        if made.duration_us * 2 > self.airtime.segment_target_us * 3:
-            vitals.still("keyframes", self._clock())
+        stats.keyframe_interval_us = made.keyframe_interval_us
+        if made.duration_us * 2 > self.lease.segment_target_us * 3:
+            stats.still("keyframes", self._clock())
         bit_rate = len(made.data) * 8_000_000 // max(made.duration_us, 1)
         return Listing(
-            feed=self.airtime.feed,
+            feed=self.lease.feed,
             segment=Segment(
                 msn=self._next_msn,
                 size=len(made.data),
@@ -360,7 +360,7 @@ class Airing:
                 name=RENDITION,
                 codecs=track.codecs,
                 bandwidth=bit_rate,
-                average_bandwidth=vitals.bit_rate or bit_rate,
+                average_bandwidth=stats.bit_rate or bit_rate,
                 target_duration_s=track.target_duration_s,
                 independent_segments=made.clean,
                 segments=(),
@@ -373,26 +373,26 @@ class Airing:
 
     def _after(self, listing: Listing) -> None:
         segment = listing.segment
-        self.vitals.listed(segment.size, segment.duration_us)
-        if self._rhythm.last is not None:
-            self.vitals.listing_delay_s = self._loop.time() - self._rhythm.last
+        self.stats.listed(segment.size, segment.duration_us)
+        if self._keyframes.last is not None:
+            self.stats.listing_delay_s = self._loop.time() - self._keyframes.last
         self._next_msn += 1
         self._last_end_us = (segment.program_date_time_us or 0) + segment.duration_us
         if not self._begun:
             self._begun = True
-            self._started(self.airtime)
+            self._started(self.lease)
 
     def _say_not_kept(self, error: XByteError) -> None:
         code = "storage" if isinstance(error, StoreError) else "database"
-        if self.vitals.warn(code, f"segments cannot be kept: {error}", self._clock()):
-            log.error("%s: a segment cannot be kept: %s", self.airtime.slug, error)
+        if self.stats.warn(code, f"segments cannot be kept: {error}", self._clock()):
+            log.error("%s: a segment cannot be kept: %s", self.lease.slug, error)
 
     async def _beat(self) -> None:
         """Say again and again that the feed lives; end it where it lost the stream."""
         while True:
             await asyncio.sleep(self._policy.beat_every)
             try:
-                if await self._streams.beat(self.airtime, self._status()):
+                if await self._streams.beat(self.lease, self._status()):
                     continue
             except DatabaseUnavailable as error:
                 self._say_not_kept(error)
@@ -402,4 +402,4 @@ class Airing:
             return self._end("the stream is no longer yours to publish")
 
     def _status(self) -> str:
-        return json.dumps(self.vitals.describe(self._clock()), separators=(",", ":"))
+        return json.dumps(self.stats.describe(self._clock()), separators=(",", ":"))

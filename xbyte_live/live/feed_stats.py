@@ -11,7 +11,7 @@ _MEASURED = 5  # segments a bit rate is taken over
 
 
 @dataclass(slots=True)
-class Vitals:
+class FeedStats:
     """Counts and facts of one feed since ``since`` (Unix seconds).
 
     ``late`` and ``dropped`` count packets, ``lost`` segments that could not be kept, ``restarts``

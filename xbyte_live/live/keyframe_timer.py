@@ -10,7 +10,7 @@ _SOUND = 0.06  # how much behind a keyframe the sound may come that belongs befo
 _OVERDUE = 0.5
 
 
-class Rhythm:
+class KeyframeTimer:
     """The keyframes of a feed, by the seconds of a steady clock at which they came."""
 
     def __init__(self) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
-from xbyte_live.catalog.streams import Ended, Holder, Streams
+from xbyte_live.catalog.streams import EndedBroadcast, KeyMatch, Streams
 from xbyte_live.errors import DatabaseUnavailable, FeedFailed, ItemError, PublishRefused
-from xbyte_live.live.feed import Airing, AiringPolicy
-from xbyte_live.live.feed_stats import Vitals
+from xbyte_live.live.feed import Feed, FeedPolicy
+from xbyte_live.live.feed_stats import FeedStats
 from xbyte_live.live.rtmp.publish import PublishRequest
-from xbyte_live.live.webhooks import Event, Webhooks
-from xbyte_live.media.live.messages import Source
+from xbyte_live.live.webhooks import WebhookEvent, Webhooks
 from xbyte_live.media.live.spawner import FeedSpawner
-from xbyte_live.models import Airtime
+from xbyte_live.media.sources.url import Source
+from xbyte_live.models import FeedLease
 from xbyte_live.runtime.rate_limit import Attempts, network_of
 from xbyte_live.storage.blobs.store import Store
 
@@ -29,21 +29,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LivePolicy:
+class PublishPolicy:
     """The rules of going on air; times in seconds.
 
     ``failures`` is how many wrong keys an address may try in a minute, before those that follow
     are no news; ``on_publish_url`` is asked for its leave, if there is one.
     """
 
-    airing: AiringPolicy
+    feed: FeedPolicy
     take_over: bool
     republish_window: float
     failures: int
     on_publish_url: str = ""
 
 
-class Live:
+class Publishers:
     """The broadcasts of this process: ``start``, then ``run`` beside the server, then ``stop``."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Live:
         streams: Streams,
         store: Store,
         webhooks: Webhooks,
-        policy: LivePolicy,
+        policy: PublishPolicy,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._spawner = spawner
@@ -63,7 +63,7 @@ class Live:
         self._policy = policy
         self._clock = clock
         self._attempts = Attempts(policy.failures)
-        self._airings: dict[str, Airing] = {}
+        self._feeds: dict[str, Feed] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def start(self) -> None:
@@ -86,33 +86,33 @@ class Live:
     async def stop(self) -> None:
         """Close every feed with all it has sent; the broadcasts wait for the next start."""
         stopping = PublishRefused(DENIED, "the server is stopping; try again shortly")
-        airings = list(self._airings.values())
-        for airing in airings:
-            airing.cut(stopping)
-        await asyncio.gather(*(airing.close(unpublished=False) for airing in airings))
+        feeds = list(self._feeds.values())
+        for feed in feeds:
+            feed.cut(stopping)
+        await asyncio.gather(*(feed.close(unpublished=False) for feed in feeds))
 
-    async def publish(self, request: PublishRequest) -> Airing:
+    async def publish(self, request: PublishRequest) -> Feed:
         """Take a publisher on; raises ``PublishRefused`` with what it may be told."""
         try:
-            holder = await self._opened_by(request)
-            await self._ask_leave(holder.slug, request.address)
-            return await self.begin(holder.slug, holder.key_id, encoder=request.encoder)
+            match = await self._opened_by(request)
+            await self._ask_leave(match.slug, request.address)
+            return await self.begin(match.slug, match.key_id, encoder=request.encoder)
         except DatabaseUnavailable:
             raise PublishRefused(DENIED, "the server cannot take streams now") from None
 
     async def begin(
         self, slug: str, key_id: int | None, *, encoder: str = "", source: Source | None = None
-    ) -> Airing:
+    ) -> Feed:
         """Put a feed on air, pulled from ``source`` if there is one; raises ``PublishRefused``."""
         async with self._locks.setdefault(slug, asyncio.Lock()):
             await self._make_room(slug)
             try:
-                airtime = await self._streams.begin_feed(slug, key_id)
+                lease = await self._streams.begin_feed(slug, key_id)
             except ItemError:
                 raise PublishRefused(BAD_NAME, "there is no such stream any more") from None
-            airing = Airing(
-                airtime,
-                policy=self._policy.airing,
+            feed = Feed(
+                lease,
+                policy=self._policy.feed,
                 spawner=self._spawner,
                 streams=self._streams,
                 store=self._store,
@@ -121,40 +121,40 @@ class Live:
                 source=source,
                 clock=self._clock,
             )
-            self._airings[slug] = airing  # a broadcast that goes on is not ended meanwhile
+            self._feeds[slug] = feed  # a broadcast that goes on is not ended meanwhile
             try:
-                await airing.start()
+                await feed.start()
             except BaseException as error:
-                del self._airings[slug]
+                del self._feeds[slug]
                 if not isinstance(error, FeedFailed):
                     raise
                 log.error("%s: no feed can be started: %s", slug, error)
-                await self._streams.release(airtime, "")
+                await self._streams.release(lease, "")
                 raise PublishRefused(DENIED, "the server cannot take streams now") from None
-            log.info("%s: a feed %s", slug, "goes on" if airtime.resumed else "begins")
-            return airing
+            log.info("%s: a feed %s", slug, "goes on" if lease.resumed else "begins")
+            return feed
 
     def _on_air(self) -> set[str]:
         """Streams whose feeds are known to live, whatever clock and database say of them.
 
         One that is closing lives, since its last segments are still to be listed.
         """
-        return {slug for slug, airing in self._airings.items() if not airing.closed}
+        return {slug for slug, feed in self._feeds.items() if not feed.closed}
 
-    def vitals(self) -> dict[str, Vitals]:
+    def stats(self) -> dict[str, FeedStats]:
         """How the feeds on air are doing, by slug."""
-        return {slug: airing.vitals for slug, airing in self._airings.items() if not airing.over}
+        return {slug: feed.stats for slug, feed in self._feeds.items() if not feed.over}
 
-    async def _opened_by(self, request: PublishRequest) -> Holder:
+    async def _opened_by(self, request: PublishRequest) -> KeyMatch:
         """The stream a publisher has a key of: the key alone, or a slug and ``?key=``.
 
         A right key is always taken, whoever else tries wrong ones from the same network: nobody
         guesses one, so all a limit is good for is to say less of it.
         """
         slug, key = _names(request)
-        holder = await self._streams.holder(key)
-        if holder is not None and (not slug or holder.slug == slug):
-            return holder
+        match = await self._streams.match_key(key)
+        if match is not None and (not slug or match.slug == slug):
+            return match
         network, now = network_of(request.address), asyncio.get_running_loop().time()
         if self._attempts.exhausted(network, now):
             raise PublishRefused(DENIED, "too many wrong stream keys")
@@ -173,7 +173,7 @@ class Live:
 
     async def _make_room(self, slug: str) -> None:
         """End the feed a stream has already, if that is the rule or its publisher is gone."""
-        current = self._airings.get(slug)
+        current = self._feeds.get(slug)
         if current is None:
             return
         if not current.over:
@@ -184,19 +184,19 @@ class Live:
             await current.close(unpublished=False)
         finally:
             if current.closed:  # and not only waited for in vain
-                del self._airings[slug]
+                del self._feeds[slug]
 
-    def _say_started(self, airtime: Airtime) -> None:
-        self._webhooks.send(Event("stream.started", airtime.slug, self._clock(), {}))
+    def _say_started(self, lease: FeedLease) -> None:
+        self._webhooks.send(WebhookEvent("stream.started", lease.slug, self._clock(), {}))
 
-    def _say_ended(self, ended: Ended) -> None:
+    def _say_ended(self, ended: EndedBroadcast) -> None:
         log.info("%s: the broadcast has ended", ended.slug)
         about = {"broadcast": ended.broadcast, "duration_s": ended.duration_us / 1e6}
         now = self._clock()
-        self._webhooks.send(Event("stream.ended", ended.slug, now, about))
+        self._webhooks.send(WebhookEvent("stream.ended", ended.slug, now, about))
         if ended.recording:
             recording = {"recording": ended.recording}
-            self._webhooks.send(Event("recording.ready", ended.slug, now, about | recording))
+            self._webhooks.send(WebhookEvent("recording.ready", ended.slug, now, about | recording))
 
 
 def _names(request: PublishRequest) -> tuple[str, str]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.errors import DatabaseUnavailable, PublishRefused, SourceRefused
-from xbyte_live.live.publishers import Live
-from xbyte_live.media.live.messages import Source
+from xbyte_live.live.publishers import Publishers
+from xbyte_live.media.sources.url import Source
 from xbyte_live.runtime.aio import backoff
 
 _LOOK_EVERY = 5.0  # seconds
@@ -23,8 +23,10 @@ class Pulls:
     ``source`` makes what a child opens from a URL; it raises ``SourceRefused``.
     """
 
-    def __init__(self, live: Live, streams: Streams, source: Callable[[str], Source]) -> None:
-        self._live = live
+    def __init__(
+        self, publishers: Publishers, streams: Streams, source: Callable[[str], Source]
+    ) -> None:
+        self._publishers = publishers
         self._streams = streams
         self._source = source
         self._pulling: dict[str, tuple[str, asyncio.Task[None]]] = {}
@@ -73,13 +75,13 @@ class Pulls:
         """Pull until the source ends; whether a segment came of it."""
         try:
             source = await asyncio.to_thread(self._source, url)  # it looks names up
-            airing = await self._live.begin(slug, None, source=source)
+            feed = await self._publishers.begin(slug, None, source=source)
         except (PublishRefused, SourceRefused, DatabaseUnavailable) as error:
             log.warning("%s: its source cannot be pulled: %s", slug, error)
             return False
         try:
-            ended = await airing.ended()
+            ended = await feed.ended()
             log.info("%s: its source ended: %s", slug, ended)
         finally:
-            await airing.close(unpublished=False)
-        return airing.vitals.segments > 0
+            await feed.close(unpublished=False)
+        return feed.stats.segments > 0

@@ -19,7 +19,7 @@ _STREAMS = 256  # whose pictures are held
 _CODECS = {"avc1": "h264", "hvc1": "hevc", "hev1": "hevc"}
 
 
-class Stills:
+class Thumbnails:
     """Pictures of streams, each at most 20 seconds old, one drawn at a time.
 
     Whoever asks waits ``patience`` seconds for theirs at most; it is drawn all the same, and there
@@ -92,7 +92,7 @@ def _codec_of(rendition: Rendition) -> str | None:
 
 async def _picture(codec: str, segment: bytes) -> bytes | None:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "xbyte_live.media.still", codec),
+        *(sys.executable, "-m", "xbyte_live.media.poster", codec),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

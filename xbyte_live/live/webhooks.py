@@ -28,7 +28,7 @@ EventKind = Literal["stream.started", "stream.ended", "recording.ready"]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WebhookEvent:
     """Something that happened to an item at ``at`` (Unix seconds); ``data`` goes into JSON."""
 
     kind: EventKind
@@ -85,7 +85,7 @@ class Webhooks:
         self.failed = 0  # given up
         self.dropped = 0  # never tried, as too many were waiting
 
-    def send(self, event: Event) -> None:
+    def send(self, event: WebhookEvent) -> None:
         """Queue an event for every URL; returns at once."""
         message = {
             "id": secrets.token_hex(16),

@@ -9,7 +9,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from xbyte_live.errors import MediaError
-from xbyte_live.media.live.packager import Frame, LiveFeed
+from xbyte_live.media.live.packager import FeedPackager, Frame
 from xbyte_live.media.live.runs import Unit
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream
@@ -32,7 +32,7 @@ def package_container(container: InputContainer, state: LiveState) -> None:
         kinds = {frame.video for frame in head}
         yield [track for track in tracks if (track.type == "video") in kinds]
 
-    feed = LiveFeed(state, open_tracks)
+    feed = FeedPackager(state, open_tracks)
     clocks = {track.index: TrackClock(track) for track in tracks}
     try:
         for packet in container.demux(tracks):
@@ -49,7 +49,7 @@ def package_container(container: InputContainer, state: LiveState) -> None:
     feed.finish()
 
 
-def _take(feed: LiveFeed, clock: TrackClock, packet: "Packet[Any]", state: LiveState) -> None:
+def _take(feed: FeedPackager, clock: TrackClock, packet: "Packet[Any]", state: LiveState) -> None:
     stamp = clock.stamp(packet)
     at = stamp.pts if stamp.dts is None else stamp.dts
     if at is None:

@@ -54,7 +54,7 @@ class TargetDuration:
         return self.declared_s
 
 
-class Pace:
+class SegmentCutter:
     """Decides the cuts of one run; every frame of it passes through, in decoding order.
 
     Times are 90 kHz ticks. Cuts lie at frames of the leading track: video, else sound. Sound
@@ -118,7 +118,7 @@ class Pace:
         return Cut.KEYFRAME
 
 
-class AirClock:
+class ProgramClock:
     """When segments were on air, in Unix microseconds: a media clock that never goes back."""
 
     def __init__(self, not_before_us: int) -> None:

@@ -20,7 +20,7 @@ from xbyte_live.media.formats.flv import (
 )
 from xbyte_live.media.formats.timeline import Stamp
 from xbyte_live.media.formats.tracks import codec_name
-from xbyte_live.media.live.packager import Frame, LiveFeed
+from xbyte_live.media.live.packager import FeedPackager, Frame
 from xbyte_live.media.live.runs import Unit
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream, refuse_codec
@@ -40,12 +40,12 @@ class _Config:
     data: bytes
 
 
-class FlvFeed:
+class FlvDemuxer:
     """Takes tags in order. Raises ``MediaError``, for the streamer, for what cannot be carried."""
 
     def __init__(self, state: LiveState) -> None:
         self._state = state
-        self._feed = LiveFeed(state, self._open_tracks)
+        self._feed = FeedPackager(state, self._open_tracks)
         self._configs: dict[int, _Config] = {}
         self._unconfigured = 0
 

@@ -14,8 +14,15 @@ import socket
 from contextlib import suppress
 
 from xbyte_live.media.live import worker
-from xbyte_live.media.live.messages import FeedOptions
-from xbyte_live.media.live.wire import ANSWER, EXITED, FORK, FORKED, KILL, REQUEST
+from xbyte_live.media.live.messages import (
+    ANSWER,
+    EXITED,
+    FORK,
+    FORKED,
+    KILL,
+    REQUEST,
+    FeedOptions,
+)
 
 
 class ForkServer:

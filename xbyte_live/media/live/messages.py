@@ -1,4 +1,4 @@
-"""Pure: what a live feed's child process is told and what it answers, as values and as bytes."""
+"""Pure: the messages between server, fork server and each feed's child, as values and bytes."""
 
 import json
 import struct
@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from xbyte_live.errors import FeedFailed
+from xbyte_live.media.sources.url import Source
 
 MAX_META = 1 << 16
 MAX_BODY = 192 << 20
@@ -16,14 +17,13 @@ _Value = TypeVar("_Value", int, str)
 
 HEAD = struct.Struct("!BII")  # kind, size of the JSON, size of the bytes behind it
 
+# Between the server and its fork server.
+FORK, KILL = 1, 2
+FORKED, EXITED = 1, 2
+REQUEST = struct.Struct("!BIi")  # FORK or KILL, size of what follows, number of the feed
+ANSWER = struct.Struct("!Biii")  # FORKED or EXITED, number of the feed, process id, exit code
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where to pull a feed from; ``timeout_s`` is how long it may send nothing."""
-
-    url: str
-    allow_private: bool = False
-    timeout_s: float = 10.0
+EXIT_FAILED, EXIT_MEMORY, EXIT_PARENT_GONE = 70, 71, 72
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class FeedOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedTrack:
+class FeedTrack:
     """What the segments that follow are made of; comes before the first and at each change.
 
     ``target_duration_s`` never changes within a feed.
@@ -61,7 +61,7 @@ class FedTrack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedSegment:
+class FeedSegment:
     """A finished segment.
 
     ``discontinuity`` is never set on the first of a feed; ``clean`` says that decoding can begin
@@ -81,14 +81,14 @@ class FedSegment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedWarning:
+class FeedWarning:
     """Something the streamer should mend: a stable ``code`` and a sentence."""
 
     code: str
     text: str
 
 
-FedEvent = FedTrack | FedSegment | FedWarning
+FeedEvent = FeedTrack | FeedSegment | FeedWarning
 
 
 def frame(kind: int, meta: dict[str, Any] | None = None, size: int = 0) -> bytes:
@@ -97,11 +97,11 @@ def frame(kind: int, meta: dict[str, Any] | None = None, size: int = 0) -> bytes
     return HEAD.pack(kind, len(text), size) + text
 
 
-def pack(event: FedEvent) -> tuple[bytes, bytes]:
+def pack(event: FeedEvent) -> tuple[bytes, bytes]:
     """An event as (head, body), to be sent one behind the other."""
-    if isinstance(event, FedWarning):
+    if isinstance(event, FeedWarning):
         return frame(WARNING, asdict(event)), b""
-    if isinstance(event, FedTrack):
+    if isinstance(event, FeedTrack):
         rate = event.frame_rate and event.frame_rate.as_integer_ratio()
         return frame(TRACK, asdict(event) | {"frame_rate": rate}), b""
     meta = {name: getattr(event, name) for name in event.__dataclass_fields__ if name != "data"}
@@ -116,16 +116,16 @@ def sizes(head: bytes) -> tuple[int, int, int]:
     return kind, meta, body
 
 
-def unpack(kind: int, meta: bytes, body: bytes) -> FedEvent:
+def unpack(kind: int, meta: bytes, body: bytes) -> FeedEvent:
     """The event of an answer; ``FeedFailed`` for a damaged one."""
     try:
         fields = json.loads(meta)
         if kind == SEGMENT:
-            return FedSegment(data=body, **fields)
+            return FeedSegment(data=body, **fields)
         if kind == WARNING:
-            return FedWarning(**fields)
+            return FeedWarning(**fields)
         rate = fields.pop("frame_rate")
-        return FedTrack(frame_rate=Fraction(*rate) if rate else None, **fields)
+        return FeedTrack(frame_rate=Fraction(*rate) if rate else None, **fields)
     except (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError):
         raise FeedFailed("the feed's process sent what cannot be understood") from None
 

@@ -10,8 +10,8 @@ from av.packet import Packet
 
 from xbyte_live.media.formats.mpegts import CLOCK
 from xbyte_live.media.formats.timeline import Stamp
-from xbyte_live.media.live.run_packager import LivePackager
-from xbyte_live.media.live.runs import Runs, Unit, Verdict
+from xbyte_live.media.live.run_packager import RunPackager
+from xbyte_live.media.live.runs import FrameAction, Runs, Unit
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream
 
@@ -44,7 +44,7 @@ class Frame:
 OpenTracks = Callable[[Sequence[Frame]], AbstractContextManager[Sequence[AnyStream]]]
 
 
-class LiveFeed:
+class FeedPackager:
     """Takes every frame of a feed, in order; what comes of them goes to ``state.out``.
 
     ``open_tracks`` makes streams out of the first frames of a run; it raises ``av.FFmpegError``
@@ -58,16 +58,16 @@ class LiveFeed:
         self._runs = Runs()
         self._head: list[Frame] = []
         self._head_bytes = 0
-        self._packager: LivePackager | None = None
+        self._packager: RunPackager | None = None
         self._wait_ms = min(_WAIT_MS, state.options.segment_target_us * 3 // 4000)
 
     def take(self, frame: Frame) -> None:
         """Take the next frame."""
         verdict = self._runs.judge(frame.unit)
-        if verdict is Verdict.DROP:
+        if verdict is FrameAction.DROP:
             self._state.dropped += 1
             return
-        if verdict is Verdict.START:
+        if verdict is FrameAction.START:
             self._end_run()
         if self._packager is None:
             self._collect(frame)
@@ -108,7 +108,7 @@ class LiveFeed:
         first = next((frame for frame in head if frame.video), head[0])
         try:
             with self._open_tracks(head) as tracks:
-                self._packager = LivePackager(
+                self._packager = RunPackager(
                     tracks, self._state, origin=first.pts, began_us=first.at_us
                 )
         except av.FFmpegError:
@@ -127,7 +127,7 @@ class LiveFeed:
                     self.take(later)
                 return
 
-    def _package(self, packager: LivePackager, frame: Frame) -> bool:
+    def _package(self, packager: RunPackager, frame: Frame) -> bool:
         unit = frame.unit
         return packager.take(frame.data, frame.stamp, video=unit.video, key=unit.key)
 

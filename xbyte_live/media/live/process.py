@@ -9,25 +9,7 @@ from dataclasses import dataclass
 
 from xbyte_live.errors import FeedFailed, MediaError, XByteError
 from xbyte_live.media.live import messages
-from xbyte_live.media.live.messages import (
-    FedEvent,
-    FedSegment,
-    FedTrack,
-    FedWarning,
-    FeedOptions,
-    Source,
-)
-from xbyte_live.media.live.wire import EXIT_MEMORY
-
-__all__ = [
-    "FedEvent",
-    "FedSegment",
-    "FedTrack",
-    "FedWarning",
-    "FeedOptions",
-    "FeedProcess",
-    "Source",
-]
+from xbyte_live.media.live.messages import EXIT_MEMORY, FeedEvent, FeedOptions
 
 _PARTING = 5.0  # seconds a child has to exit once it has said its last
 
@@ -92,7 +74,7 @@ class FeedProcess:
             with suppress(OSError, RuntimeError):
                 self._writer.write_eof()
 
-    async def events(self) -> AsyncGenerator[FedEvent]:
+    async def events(self) -> AsyncGenerator[FeedEvent]:
         """Everything the child hands out, once; ends after ``finish``.
 
         Raises ``FeedFailed`` when the child crashed, hung or was killed, ``MediaError`` when the

@@ -17,7 +17,8 @@ from xbyte_live.media.live.container_demuxer import package_container
 from xbyte_live.media.live.interleave import Interleave
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream
-from xbyte_live.media.sources.source import Source, open_source
+from xbyte_live.media.sources.source import open_source
+from xbyte_live.media.sources.url import Source
 
 AHEAD_S = 1.0  # how much earlier than due a packet may come; jitter of the network, no more
 _JUMP_S = 10.0
@@ -54,7 +55,7 @@ class Throttle:
         return max(0.0, due - (now - self._zero) - AHEAD_S)
 
 
-def choose(container: InputContainer) -> "Streams":
+def choose(container: InputContainer) -> "ChosenStreams":
     """The best picture and the sound that goes with it; the others are not even fetched."""
     streams = container.streams
     video = max(streams.video, key=lambda s: (s.height, _bit_rate(s)), default=None)
@@ -65,11 +66,11 @@ def choose(container: InputContainer) -> "Streams":
     for stream in streams:
         if stream not in (video, audio):
             stream.discard = Discard.all
-    return Streams((video,) if video else (), (audio,) if audio else ())
+    return ChosenStreams((video,) if video else (), (audio,) if audio else ())
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
+class ChosenStreams:
     """At most one of each kind."""
 
     video: tuple[VideoStream, ...]
@@ -78,10 +79,10 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """An input container as far as it is packaged; ``hurries`` as ``Opened`` has it."""
+    """An input container as far as it is packaged; ``hurries`` as ``OpenSource`` has it."""
 
     container: InputContainer
-    streams: Streams
+    streams: ChosenStreams
     hurries: bool
 
     def demux(self, tracks: Sequence[AnyStream]) -> "Iterator[Packet[Any]]":

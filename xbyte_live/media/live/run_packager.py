@@ -18,8 +18,8 @@ from xbyte_live.media.formats.mpegts import CLOCK, first_access_unit, starts_cle
 from xbyte_live.media.formats.segment_muxer import TIME_BASE, SegmentMuxer
 from xbyte_live.media.formats.timeline import Stamp, Timeline, micros
 from xbyte_live.media.formats.tracks import usual_rate
-from xbyte_live.media.live.cuts import Cut, Pace
-from xbyte_live.media.live.messages import FedSegment, FedTrack
+from xbyte_live.media.live.cuts import Cut, SegmentCutter
+from xbyte_live.media.live.messages import FeedSegment, FeedTrack
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream, codec_strings, usual_step
 
@@ -40,7 +40,7 @@ class _Span:
     keyframe: bool
 
 
-class LivePackager:
+class RunPackager:
     """One run: its tracks are fixed, its clock is continuous.
 
     ``tracks`` are streams of an input container, at most one of each kind; it may be closed once
@@ -57,7 +57,7 @@ class LivePackager:
         audio = next((t for t in tracks if isinstance(t, AudioStream)), None)
         self._track = _Described(self._video, codec_strings(self._video, audio))
         self._leading = self._video is not None
-        self._pace = Pace(state.target, video=self._leading)
+        self._pace = SegmentCutter(state.target, video=self._leading)
         every_us = 1 if self._leading else self._pace.every_us
         self._muxer = SegmentMuxer(every_us=every_us, interleave_us=_INTERLEAVE_US)
         self._copies = {t.type == "video": self._muxer.copy_track(t) for t in tracks}
@@ -191,7 +191,7 @@ class LivePackager:
         offset = micros(span.begins - (self._first or 0))
         state.segments += 1
         state.out.put(
-            FedSegment(
+            FeedSegment(
                 data=data,
                 sha256=hashlib.sha256(data).hexdigest(),
                 duration_us=duration,
@@ -215,9 +215,9 @@ class _Described:
         self.extradata = (context.extradata or b"") if context else b""
         self._size = (context.width, context.height) if context else (None, None)
 
-    def event(self, rate: Fraction | None, target_s: int) -> FedTrack:
+    def event(self, rate: Fraction | None, target_s: int) -> FeedTrack:
         width, height = self._size
-        return FedTrack(
+        return FeedTrack(
             codecs=self._codecs,
             width=width,
             height=height,

@@ -18,7 +18,7 @@ _KEYLESS_MS = 9000
 _PREROLL_MS = 100
 
 
-class Verdict(Enum):
+class FrameAction(Enum):
     """What to do with a packet: leave it out, put it into the run, start a run with it."""
 
     DROP = "drop"
@@ -82,17 +82,17 @@ class Runs:
         """The run is over; the next frame that can starts another."""
         self._run = None
 
-    def judge(self, unit: Unit) -> Verdict:
+    def judge(self, unit: Unit) -> FrameAction:
         """What to do with the next frame."""
         verdict = self._judge(unit)
-        if verdict is Verdict.DROP:
+        if verdict is FrameAction.DROP:
             if unit.video and not self._waiting:
                 self._waiting, self._keyless_ms = True, unit.time_ms
             return verdict
         self._strays = 0
         if unit.video:
             self._waiting = False
-        if verdict is Verdict.START:
+        if verdict is FrameAction.START:
             self._run = _Run(unit.time_ms, unit.time_ms)
             self._waiting = self._pending = False
         run = self._run
@@ -102,7 +102,7 @@ class Runs:
         run.last_ms[unit.video] = unit.time_ms
         return verdict
 
-    def _judge(self, unit: Unit) -> Verdict:
+    def _judge(self, unit: Unit) -> FrameAction:
         run = self._run
         if run is None:
             return self._first(unit)
@@ -116,17 +116,17 @@ class Runs:
         age = unit.time_ms - run.start_ms
         if unit.key and unit.video == (run.video is not None):
             if age > _LONGEST_MS or self._pending:
-                return Verdict.START
+                return FrameAction.START
         elif age > _OVERDUE_MS:
-            return Verdict.START
-        return Verdict.GO
+            return FrameAction.START
+        return FrameAction.GO
 
-    def _first(self, unit: Unit) -> Verdict:
-        return Verdict.START if self._decodable(unit) else Verdict.DROP
+    def _first(self, unit: Unit) -> FrameAction:
+        return FrameAction.START if self._decodable(unit) else FrameAction.DROP
 
-    def _join(self, run: _Run, unit: Unit) -> Verdict:
+    def _join(self, run: _Run, unit: Unit) -> FrameAction:
         early = not unit.video and unit.time_ms < run.start_ms - _PREROLL_MS
-        return Verdict.GO if self._decodable(unit) and not early else Verdict.DROP
+        return FrameAction.GO if self._decodable(unit) and not early else FrameAction.DROP
 
     def _decodable(self, unit: Unit) -> bool:
         """Whether a player may begin with it; without keyframes for long, with any frame."""
@@ -136,14 +136,14 @@ class Runs:
             self._keyless_ms = unit.time_ms
         return self._waiting and unit.time_ms - self._keyless_ms >= _KEYLESS_MS
 
-    def _changed(self, run: _Run, unit: Unit) -> Verdict:
+    def _changed(self, run: _Run, unit: Unit) -> FrameAction:
         """A track that is new, or coded otherwise than before."""
         if unit.video:
-            return Verdict.START if self._decodable(unit) else Verdict.DROP
+            return FrameAction.START if self._decodable(unit) else FrameAction.DROP
         if run.video is None:
-            return Verdict.START
+            return FrameAction.START
         self._pending = True  # the sound joins at the next keyframe, so that no picture is lost
-        return Verdict.DROP
+        return FrameAction.DROP
 
     def _same_clock(self, run: _Run, unit: Unit) -> bool:
         last, ahead = run.last_ms.get(unit.video), unit.time_ms - run.clock_ms
@@ -153,12 +153,12 @@ class Runs:
             return False
         return -FORWARD_MS <= ahead <= FORWARD_MS
 
-    def _stray(self, run: _Run, unit: Unit) -> Verdict:
+    def _stray(self, run: _Run, unit: Unit) -> FrameAction:
         if unit.video and unit.key:
-            return Verdict.START
+            return FrameAction.START
         alone = not unit.video and run.video is None
         persists = self._persists(unit, _AUDIO_PATIENCE if alone else _PATIENCE)
-        return Verdict.START if persists else Verdict.DROP
+        return FrameAction.START if persists else FrameAction.DROP
 
     def _persists(self, unit: Unit, patience: int) -> bool:
         """Whether so many frames have come in a row that do not fit, all on one clock."""

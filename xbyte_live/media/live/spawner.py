@@ -13,9 +13,16 @@ from itertools import count
 from pathlib import Path
 
 from xbyte_live.errors import FeedFailed
-from xbyte_live.media.live.messages import FeedOptions
+from xbyte_live.media.live.messages import (
+    ANSWER,
+    EXITED,
+    FORK,
+    FORKED,
+    KILL,
+    REQUEST,
+    FeedOptions,
+)
 from xbyte_live.media.live.process import Child, FeedProcess
-from xbyte_live.media.live.wire import ANSWER, EXITED, FORK, FORKED, KILL, REQUEST
 from xbyte_live.runtime.processes import worker_environment
 
 log = logging.getLogger(__name__)

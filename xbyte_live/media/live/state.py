@@ -8,8 +8,8 @@ from typing import Protocol
 from xbyte_live.errors import MediaError
 from xbyte_live.media.formats.mpegts import CLOCK
 from xbyte_live.media.formats.timeline import ticks
-from xbyte_live.media.live.cuts import AirClock, TargetDuration
-from xbyte_live.media.live.messages import FedEvent, FedWarning, FeedOptions
+from xbyte_live.media.live.cuts import ProgramClock, TargetDuration
+from xbyte_live.media.live.messages import FeedEvent, FeedOptions, FeedWarning
 
 _MICROSECOND = Fraction(1, 1_000_000)
 _SHORT = CLOCK
@@ -20,7 +20,7 @@ _MOST_TROUBLE = 10 * _MAKES_GOOD
 class Out(Protocol):
     """Where the events of a feed go."""
 
-    def put(self, event: FedEvent) -> None:
+    def put(self, event: FeedEvent) -> None:
         """Take an event; waits while the reader is slow."""
 
     def wanted(self) -> bool:
@@ -35,7 +35,7 @@ class LiveState:
     out: Out
     now_us: Callable[[], int]
     target: TargetDuration = field(init=False)
-    clock: AirClock = field(init=False)
+    clock: ProgramClock = field(init=False)
     segments: int = 0
     late: int = 0
     dropped: int = 0
@@ -50,13 +50,13 @@ class LiveState:
             ticks(options.longest_segment_us, _MICROSECOND),
             options.target_duration_s,
         )
-        self.clock = AirClock(options.not_before_us)
+        self.clock = ProgramClock(options.not_before_us)
 
     def warn(self, code: str, text: str) -> None:
         """Tell the streamer, once for each code."""
         if code not in self._warned:
             self._warned.add(code)
-            self.out.put(FedWarning(code=code, text=text))
+            self.out.put(FeedWarning(code=code, text=text))
 
     def keyframe_after(self, interval: int, *, missing: bool = False) -> None:
         """Note the ticks from keyframe to keyframe, or how long there has been none."""
@@ -69,7 +69,7 @@ class LiveState:
         wanted = f"{self.target.target / CLOCK:g} s"
         seen = f"no keyframe for {seconds} s" if missing else f"keyframe every {seconds} s"
         text = f"{seen}: set the keyframe interval to {wanted} in OBS"
-        self.out.put(FedWarning(code="keyframes", text=text))
+        self.out.put(FeedWarning(code="keyframes", text=text))
 
     def run_ended(self, lasted: int) -> None:
         """Count runs too short to watch; ``MediaError`` when there is hardly anything else."""

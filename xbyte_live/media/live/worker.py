@@ -15,11 +15,16 @@ from contextlib import suppress
 from xbyte_live.errors import MediaError
 from xbyte_live.media.formats.flv import TagReader
 from xbyte_live.media.live import messages
-from xbyte_live.media.live.flv_demuxer import FlvFeed
-from xbyte_live.media.live.messages import FedEvent, FeedOptions
+from xbyte_live.media.live.flv_demuxer import FlvDemuxer
+from xbyte_live.media.live.messages import (
+    EXIT_FAILED,
+    EXIT_MEMORY,
+    EXIT_PARENT_GONE,
+    FeedEvent,
+    FeedOptions,
+)
 from xbyte_live.media.live.pull import pull
 from xbyte_live.media.live.state import LiveState
-from xbyte_live.media.live.wire import EXIT_FAILED, EXIT_MEMORY, EXIT_PARENT_GONE
 
 _CHUNK = 1 << 16
 _REPORT_SECONDS = 1
@@ -56,7 +61,7 @@ class Pipe:
             self._report()
         return data
 
-    def put(self, event: FedEvent) -> None:
+    def put(self, event: FeedEvent) -> None:
         """Send an event; waits while the parent is busy."""
         head, body = messages.pack(event)
         self._send(head)
@@ -119,12 +124,12 @@ def run(sock: socket.socket, options: FeedOptions) -> int:
 def _package(pipe: Pipe, options: FeedOptions) -> None:
     state = LiveState(options, pipe, steady_clock())
     if options.source is None:
-        _receive(pipe, FlvFeed(state))
+        _receive(pipe, FlvDemuxer(state))
     else:
         pull(options.source, state)
 
 
-def _receive(pipe: Pipe, feed: FlvFeed) -> None:
+def _receive(pipe: Pipe, feed: FlvDemuxer) -> None:
     reader = TagReader()
     try:
         while data := pipe.read():

@@ -15,13 +15,13 @@ from xbyte_live.media.sources.network import connect
 from xbyte_live.media.sources.url import Target, parse_url
 
 _MAX_REDIRECTS = 5
-_MAX_PIECE = 64 << 20
-_PIECE_S = 60.0
+_MAX_HLS_FILE = 64 << 20
+_HLS_FILE_S = 60.0
 _SAFE = "%/:=&?~#+!$,;'@()*[]-._"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-class Body:
+class HttpResponse:
     """An answer to read from. What fails on the way ends it and is noted in ``failed``.
 
     An exception would pass through FFmpeg, which tells us less than that.
@@ -37,7 +37,7 @@ class Body:
         self.name = url
         self.failed: str | None = None
 
-    def bound(self, size: int, seconds: float) -> "Body":
+    def bound(self, size: int, seconds: float) -> "HttpResponse":
         """Let it be no larger and take no longer than this."""
         self._left, self._until = size, time.monotonic() + seconds
         return self
@@ -83,7 +83,7 @@ class Body:
         return b"" if self.failed else data
 
 
-class Web:
+class HttpSource:
     """Gets what URLs name; ``timeout`` is how long a server may be silent, in seconds."""
 
     def __init__(self, *, allow_private: bool, timeout: float) -> None:
@@ -92,7 +92,7 @@ class Web:
         self._tls: ssl.SSLContext | None = None
         self.refused: SourceRefused | None = None
 
-    def get(self, url: str, *, base: str = "") -> Body:
+    def get(self, url: str, *, base: str = "") -> HttpResponse:
         """Ask for a URL, as ``base`` names it, following redirects.
 
         What https names must be https. Raises ``SourceRefused`` and ``MediaError``.
@@ -107,26 +107,26 @@ class Web:
                 body = self._ask(target)
             except (OSError, http.client.HTTPException) as error:
                 raise MediaError(f"the source cannot be reached ({_reason(error)})") from None
-            if isinstance(body, Body):
+            if isinstance(body, HttpResponse):
                 return body
             url, base = _joined(target.url(), body), target.url()
         raise MediaError("the source redirects again and again")
 
-    def piece(self, url: str, base: str) -> "Body | Nothing":
+    def piece(self, url: str, base: str) -> "HttpResponse | EmptyFile":
         """A part of an HLS source: a playlist or a segment, bounded in size and time.
 
         One that is missing is empty, so that FFmpeg goes on with the next. Raises
         ``SourceRefused``, and keeps it in ``refused``, should FFmpeg swallow it.
         """
         try:
-            return self.get(url, base=base).bound(_MAX_PIECE, _PIECE_S)
+            return self.get(url, base=base).bound(_MAX_HLS_FILE, _HLS_FILE_S)
         except SourceRefused as error:
             self.refused = error
             raise
         except MediaError:
-            return Nothing()
+            return EmptyFile()
 
-    def _ask(self, target: Target) -> Body | str:
+    def _ask(self, target: Target) -> HttpResponse | str:
         """Ask once; the answer, or where else it is to be had."""
         sock = connect(target, self._allow_private, self._timeout)
         connection = http.client.HTTPConnection(target.host, target.port)
@@ -144,18 +144,18 @@ class Web:
             connection.close()
             sock.close()
             raise
-        return Body(connection, response, target.url())
+        return HttpResponse(connection, response, target.url())
 
     def _secured(self, sock: socket.socket, host: str) -> ssl.SSLSocket:
         self._tls = self._tls or ssl.create_default_context()
         return self._tls.wrap_socket(sock, server_hostname=host)
 
 
-class Nothing:
+class EmptyFile:
     """A file that is empty."""
 
     def read(self, size: int) -> bytes:
-        """Nothing."""
+        """EmptyFile."""
         return b""
 
 

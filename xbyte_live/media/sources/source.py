@@ -16,14 +16,10 @@ import av
 from av.container import InputContainer
 
 from xbyte_live.errors import MediaError, SourceRefused
-from xbyte_live.media.live.messages import Source
-from xbyte_live.media.sources.http import Web
+from xbyte_live.media.sources.http import HttpSource
 from xbyte_live.media.sources.network import Datagrams, addresses, ca_file, connect, distrust
-from xbyte_live.media.sources.url import SCHEMES, Target, is_public, parse_url
+from xbyte_live.media.sources.url import SCHEMES, Source, Target, is_public, parse_url
 from xbyte_live.media.vod.probe import MAX_PIXELS
-
-__all__ = ["Opened", "Source", "check_source", "open_source"]
-
 
 _FILES = "mpegts,flv,mov,matroska,mp3,aac,ac3,eac3,flac,ogg,wav"
 _PIECES = "hls,mpegts,mov,mp3,aac,ac3,eac3"
@@ -49,13 +45,13 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenSource:
     """A source while it is open; ``hurries`` if it can be read faster than it is to be shown."""
 
     container: InputContainer
     hurries: bool
     file: Readable | None = None
-    web: Web | None = None
+    web: HttpSource | None = None
 
     def check(self) -> None:
         """Raise ``MediaError`` or ``SourceRefused`` if it ended for another reason than its end."""
@@ -78,7 +74,7 @@ def check_source(url: str, schemes: Sequence[str], allow_private: bool) -> None:
 
 
 @contextmanager
-def open_source(source: Source) -> Iterator[Opened]:
+def open_source(source: Source) -> Iterator[OpenSource]:
     """Connect and find out what is sent; its address is checked again.
 
     Raises ``SourceRefused``, and ``MediaError`` when it does not answer or sends no media.
@@ -100,7 +96,7 @@ def open_source(source: Source) -> Iterator[Opened]:
             opened.file.close()
 
 
-def _stream(target: Target, source: Source) -> Opened:
+def _stream(target: Target, source: Source) -> OpenSource:
     """RTMP and RTSP, which FFmpeg speaks itself."""
     hosts = [""] if source.allow_private else addresses(target, False)
     if target.scheme in _SECURE:
@@ -118,7 +114,7 @@ def _stream(target: Target, source: Source) -> Opened:
         if not source.allow_private and not all(map(is_public, _peers(before))):
             container.close()
             raise SourceRefused("the source leads to a private or local address")
-        return Opened(container, hurries=False)
+        return OpenSource(container, hurries=False)
     reason = None
     if target.scheme in _SECURE:  # FFmpeg knows of certificates, but does not say so
         reason = distrust(target, source.allow_private, source.timeout_s)
@@ -140,12 +136,12 @@ def _stream_options(target: Target, pinned: bool) -> dict[str, str]:
     return options | {"rtmp_live": "live"}
 
 
-def _file(target: Target, source: Source) -> Opened:
+def _file(target: Target, source: Source) -> OpenSource:
     """Whatever else: bytes that are fetched for FFmpeg."""
     if target.scheme not in ("http", "https"):
         file: Readable = _Raw(target, source)
         return _opened(file, "mpegts", {}, source, hurries=target.scheme == "tcp")
-    web = Web(allow_private=source.allow_private, timeout=source.timeout_s)
+    web = HttpSource(allow_private=source.allow_private, timeout=source.timeout_s)
     body = web.get(source.url)
     if not body.is_playlist:
         return _opened(body, None, {"format_whitelist": _FILES}, source, hurries=True)
@@ -168,8 +164,8 @@ def _opened(
     source: Source,
     *,
     hurries: bool,
-    web: Web | None = None,
-) -> Opened:
+    web: HttpSource | None = None,
+) -> OpenSource:
     try:
         opening = {"protocol_whitelist": "none"} | options
         container = _open(file, opening, source, kind, web)
@@ -180,11 +176,15 @@ def _opened(
         if file.failed:
             raise MediaError(f"the source cannot be opened: {file.failed}") from None
         raise error
-    return Opened(container, hurries, file, web)
+    return OpenSource(container, hurries, file, web)
 
 
 def _open(
-    file: Any, options: dict[str, str], source: Source, kind: str | None, web: Web | None = None
+    file: Any,
+    options: dict[str, str],
+    source: Source,
+    kind: str | None,
+    web: HttpSource | None = None,
 ) -> InputContainer:
     kind = {"rtmp": "flv", "rtmps": "flv", "rtsps": "rtsp"}.get(kind or "", kind)
 

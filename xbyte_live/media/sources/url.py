@@ -18,6 +18,15 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where to pull a feed from; ``timeout_s`` is how long it may send nothing."""
+
+    url: str
+    allow_private: bool = False
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A URL in parts: ``user`` is ``name:password`` as written, ``rest`` the path and query."""
 
