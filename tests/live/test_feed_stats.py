@@ -8,9 +8,9 @@ NOW = 1_760_000_000.0
 def test_the_bit_rate_is_that_of_the_last_segments() -> None:
     stats = FeedStats(NOW)
     assert stats.bit_rate == 0
-    stats.listed(10_000_000, 2_000_000)
+    stats.add_segment(10_000_000, 2_000_000)
     for _ in range(5):
-        stats.listed(250_000, 2_000_000)
+        stats.add_segment(250_000, 2_000_000)
     assert (stats.bit_rate, stats.segments, stats.bytes) == (1_000_000, 6, 11_250_000)
 
 
@@ -25,10 +25,10 @@ def test_a_warning_is_new_once_and_shown_for_a_minute() -> None:
 
 def test_what_is_still_true_is_still_shown() -> None:
     stats = FeedStats(NOW)
-    stats.still("keyframes", NOW)
+    stats.keep_warning("keyframes", NOW)
     assert stats.warnings(NOW) == {}
     stats.warn("keyframes", "keyframe every 8 s", NOW)
-    stats.still("keyframes", NOW + 50)
+    stats.keep_warning("keyframes", NOW + 50)
     assert stats.warnings(NOW + 100) == {"keyframes": "keyframe every 8 s"}
 
 

@@ -1,4 +1,4 @@
-"""Wiring: the live side: RTMP ports, feeds, pulled sources, webhooks, ends of broadcasts."""
+"""Wiring: builds and runs the live side: RTMP ports, publishers, pulled sources and webhooks."""
 
 import asyncio
 import logging
@@ -26,15 +26,15 @@ from xbyte_live.runtime.tasks import background
 from xbyte_live.storage.blobs.store import Store
 from xbyte_live.storage.db.engine import Database
 
-BEATS_A_WINDOW = 4
-BEAT_AT_MOST = 5.0  # seconds
+_BEATS_A_WINDOW = 4
+_LONGEST_BEAT = 5.0  # seconds
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class LiveSide:
-    """The running live side, as far as others look at it."""
+    """The running parts of the live side that the server reads."""
 
     publishers: Publishers
     rtmp: RtmpServer
@@ -45,7 +45,7 @@ class LiveSide:
 async def open_live(
     settings: Settings, database: Database, catalog: Catalog, store: Store
 ) -> AsyncIterator[LiveSide]:
-    """Take publishers until left; then every feed is closed with all it sent.
+    """Accept publishers inside the context; on leaving it, list the rest of every feed and close.
 
     Raises ``ConfigError`` for a port that is taken or a certificate that cannot be used.
     """
@@ -59,7 +59,7 @@ async def open_live(
         streams=streams,
         store=store,
         webhooks=webhooks,
-        policy=live_policy(settings),
+        policy=publish_policy(settings),
     )
     rtmp = RtmpServer(publishers.publish, rtmp_limits(settings))
     recordings = Recordings(
@@ -68,7 +68,7 @@ async def open_live(
         max_age=settings.recording_max_age,
         max_bytes=settings.recording_max_bytes,
     )
-    pulls = Pulls(publishers, streams, lambda url: pulled(settings, url))
+    pulls = Pulls(publishers, streams, lambda url: pull_source(settings, url))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(webhooks.close)
         stack.push_async_callback(spawner.close)
@@ -88,11 +88,11 @@ async def open_live(
 
 
 async def _warm_up(spawner: FeedSpawner) -> None:
-    """Load the media library before the first publisher comes."""
+    """Start the fork server before the first publisher arrives."""
     try:
         await spawner.warm_up()
     except FeedFailed as error:
-        log.error("no feed can be packaged: %s", error)
+        log.error("the fork server cannot start, so no feed can be packaged: %s", error)
 
 
 async def _listen(settings: Settings, rtmp: RtmpServer) -> None:
@@ -112,7 +112,7 @@ async def _listen(settings: Settings, rtmp: RtmpServer) -> None:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
-    """What RTMPS is served with; raises ``ConfigError`` when the certificate cannot be used."""
+    """The TLS context of RTMPS; raises ``ConfigError`` when the certificate cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(settings.rtmps_certificate, settings.rtmps_key_file or None)
@@ -123,8 +123,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def live_policy(settings: Settings) -> PublishPolicy:
-    """The rules of going on air as the settings have them."""
+def publish_policy(settings: Settings) -> PublishPolicy:
+    """The publishing rules of the settings."""
     window = float(settings.republish_window)
     return PublishPolicy(
         feed=FeedPolicy(
@@ -134,7 +134,7 @@ def live_policy(settings: Settings) -> PublishPolicy:
                 stall_timeout=float(settings.feed_timeout),
             ),
             restarts=settings.feed_restarts,
-            beat_every=min(BEAT_AT_MOST, window / BEATS_A_WINDOW),
+            beat_every=min(_LONGEST_BEAT, window / _BEATS_A_WINDOW),
         ),
         take_over=settings.second_publisher == "take_over",
         republish_window=window,
@@ -144,7 +144,7 @@ def live_policy(settings: Settings) -> PublishPolicy:
 
 
 def rtmp_limits(settings: Settings) -> RtmpLimits:
-    """What the RTMP server allows a peer."""
+    """The limits of the RTMP port in the settings."""
     return RtmpLimits(
         handshake_timeout=settings.rtmp_handshake_timeout,
         publish_timeout=settings.rtmp_handshake_timeout,
@@ -155,8 +155,8 @@ def rtmp_limits(settings: Settings) -> RtmpLimits:
     )
 
 
-def pulled(settings: Settings, url: str) -> Source:
-    """A URL as a child may open it; raises ``SourceRefused``."""
+def pull_source(settings: Settings, url: str) -> Source:
+    """A source a child process may pull; raises ``SourceRefused`` for a URL the settings forbid."""
     allow_private = settings.pull_private == "allow"
     check_source(url, settings.pull_schemes, allow_private)
     return Source(url, allow_private=allow_private)

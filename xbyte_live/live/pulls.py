@@ -1,4 +1,4 @@
-"""Part: streams that are pulled from a URL, each connected again and again until it is removed."""
+"""Part: pulled streams: each source is connected, and reconnected, until its stream is removed."""
 
 import asyncio
 import logging
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 class Pulls:
-    """Keeps a feed on air for every stream that has a source; ``run`` until cancelled.
+    """Keeps a feed running for every stream that has a source; ``run`` until cancelled.
 
-    ``source`` makes what a child opens from a URL; it raises ``SourceRefused``.
+    ``source`` checks a URL and returns its ``Source``; it raises ``SourceRefused``.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Pulls:
         self._pulling: dict[str, tuple[str, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Start what is new, stop what was removed or has another source now."""
+        """Pull new sources, and stop those that were removed or changed."""
         try:
             while True:
                 try:
@@ -58,7 +58,7 @@ class Pulls:
             over, await asyncio.gather(*over.values(), return_exceptions=True), strict=True
         ):
             if isinstance(ended, Exception):
-                log.error("%s: pulling it ended in an error", slug, exc_info=ended)
+                log.error("%s: pulling its source failed", slug, exc_info=ended)
         for slug, url in wanted.items():
             if slug not in self._pulling:
                 self._pulling[slug] = (url, asyncio.create_task(self._pull(slug, url)))
@@ -66,15 +66,15 @@ class Pulls:
     async def _pull(self, slug: str, url: str) -> None:
         attempt = 0
         while True:
-            listed = await self._once(slug, url)
+            listed = await self._pull_once(slug, url)
             attempt = 1 if listed else attempt + 1
             chance = random.random()  # noqa: S311
             await asyncio.sleep(backoff(attempt, chance, least=_WAIT_LEAST, most=_WAIT_MOST))
 
-    async def _once(self, slug: str, url: str) -> bool:
-        """Pull until the source ends; whether a segment came of it."""
+    async def _pull_once(self, slug: str, url: str) -> bool:
+        """Pull until the source ends; return whether a segment was listed."""
         try:
-            source = await asyncio.to_thread(self._source, url)  # it looks names up
+            source = await asyncio.to_thread(self._source, url)  # it resolves host names
             feed = await self._publishers.begin(slug, None, source=source)
         except (PublishRefused, SourceRefused, DatabaseUnavailable) as error:
             log.warning("%s: its source cannot be pulled: %s", slug, error)

@@ -8,7 +8,7 @@ from xbyte_live.media.formats.mpegts import CLOCK
 from xbyte_live.media.live.cuts import Cut, ProgramClock, SegmentCutter, TargetDuration
 from xbyte_live.media.live.runs import FrameAction, Runs, Unit
 
-GO, DROP, START = FrameAction.GO, FrameAction.DROP, FrameAction.START
+GO, DROP, START = FrameAction.KEEP, FrameAction.DROP, FrameAction.START
 NONE, KEYFRAME, POLICY, OVER = Cut
 
 
@@ -57,13 +57,13 @@ CASES: tuple[tuple[str, tuple[Unit, ...], tuple[Unit, ...], tuple[FrameAction, .
 
 
 @pytest.mark.parametrize(
-    ("before", "units", "verdicts"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    ("before", "units", "actions"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_what_starts_a_run(
-    before: tuple[Unit, ...], units: tuple[Unit, ...], verdicts: tuple[FrameAction, ...]
+    before: tuple[Unit, ...], units: tuple[Unit, ...], actions: tuple[FrameAction, ...]
 ) -> None:
     runs = started(*before)
-    assert tuple(map(runs.judge, units)) == verdicts
+    assert tuple(map(runs.judge, units)) == actions
 
 
 def test_a_track_joins_a_run_that_is_open() -> None:
@@ -82,9 +82,9 @@ def test_a_track_far_away_does_not_join() -> None:
 
 def test_a_feed_without_keyframes_starts_after_nine_seconds() -> None:
     runs = Runs()
-    verdicts = [runs.judge(frame(ms)) for ms in range(0, 9200, 40)]
-    assert verdicts.index(START) == 225
-    assert set(verdicts[226:]) == {GO}
+    actions = [runs.judge(frame(ms)) for ms in range(0, 9200, 40)]
+    assert actions.index(START) == 225
+    assert set(actions[226:]) == {GO}
 
 
 def test_a_day_is_as_long_as_a_run_gets() -> None:
@@ -111,12 +111,12 @@ def test_a_run_begins_with_a_start_and_holds_one_configuration(
 ) -> None:
     runs, configs = Runs(), dict[bool, object]()
     for number, unit in enumerate(units):
-        verdict = runs.judge(unit)
-        if verdict is START:
+        action = runs.judge(unit)
+        if action is START:
             configs = {}
-        elif verdict is GO:
+        elif action is GO:
             assert configs
-        if verdict is not DROP:
+        if action is not DROP:
             assert configs.setdefault(unit.video, unit.config) == unit.config
         if number == seal_at:
             runs.seal()

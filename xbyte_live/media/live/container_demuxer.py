@@ -1,4 +1,4 @@
-"""Adapter: packages a feed that FFmpeg reads itself, out of an open input container."""
+"""Adapter: packages a live feed from an open FFmpeg input container."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _TICKS = 90  # a millisecond
 
 
 def package_container(container: InputContainer, state: LiveState) -> None:
-    """Package its first video and its first audio stream until it ends, or no more is wanted.
+    """Package its first video and audio stream until it ends or the parent stops it.
 
     Raises ``MediaError`` for media that cannot be carried, or that stops arriving.
     """

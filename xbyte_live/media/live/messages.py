@@ -31,10 +31,10 @@ class FeedOptions:
     """How to package one live feed.
 
     ``longest_segment_us`` bounds the first segment, which is then cut without a keyframe.
-    ``target_duration_s`` is what a resumed broadcast has declared already (0: nothing yet), and
-    no segment's PROGRAM-DATE-TIME lies before ``not_before_us`` (Unix time). ``memory_bytes``
-    limits the child process; one that takes no input for ``stall_timeout`` seconds is ended.
-    With a ``source`` the feed is pulled, and nothing is written to it.
+    ``target_duration_s`` is the one a resumed broadcast has declared (0: none yet), and no
+    segment's PROGRAM-DATE-TIME lies before ``not_before_us`` (Unix time). ``memory_bytes``
+    limits the child process; one that reads no input for ``stall_timeout`` seconds is killed.
+    With a ``source`` the child pulls the feed, and nothing is written to it.
     """
 
     segment_target_us: int = 2_000_000
@@ -48,7 +48,7 @@ class FeedOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedTrack:
-    """What the segments that follow are made of; comes before the first and at each change.
+    """The format of the segments that follow; sent before the first and at each change.
 
     ``target_duration_s`` never changes within a feed.
     """
@@ -65,8 +65,8 @@ class FeedSegment:
     """A finished segment.
 
     ``discontinuity`` is never set on the first of a feed; ``clean`` says that decoding can begin
-    with it; ``late`` and ``dropped`` count packets since the feed began, whose timestamps had to
-    be mended and which were left out.
+    with it. Since the feed began, ``late`` packets had their timestamps corrected and ``dropped``
+    packets were left out.
     """
 
     data: bytes
@@ -82,7 +82,7 @@ class FeedSegment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedWarning:
-    """Something the streamer should mend: a stable ``code`` and a sentence."""
+    """A fault the streamer should fix: a stable ``code`` and a sentence."""
 
     code: str
     text: str
@@ -92,13 +92,13 @@ FeedEvent = FeedTrack | FeedSegment | FeedWarning
 
 
 def frame(kind: int, meta: dict[str, Any] | None = None, size: int = 0) -> bytes:
-    """The beginning of one answer: its head and JSON; ``size`` bytes are to follow."""
+    """The head and JSON of one message; ``size`` bytes follow it."""
     text = json.dumps(meta or {}, separators=(",", ":")).encode()
     return HEAD.pack(kind, len(text), size) + text
 
 
 def pack(event: FeedEvent) -> tuple[bytes, bytes]:
-    """An event as (head, body), to be sent one behind the other."""
+    """Encode an event as (head, body), to be sent in this order."""
     if isinstance(event, FeedWarning):
         return frame(WARNING, asdict(event)), b""
     if isinstance(event, FeedTrack):
@@ -109,15 +109,15 @@ def pack(event: FeedEvent) -> tuple[bytes, bytes]:
 
 
 def sizes(head: bytes) -> tuple[int, int, int]:
-    """(kind, size of the JSON, size of the body); ``FeedFailed`` for what no feed sends."""
+    """(kind, size of the JSON, size of the body); raises ``FeedFailed`` for an invalid head."""
     kind, meta, body = HEAD.unpack(head)
     if not TRACK <= kind <= END or meta > MAX_META or body > MAX_BODY:
-        raise FeedFailed("the feed's process sent what cannot be understood")
+        raise FeedFailed("the feed's process sent an invalid message")
     return kind, meta, body
 
 
 def unpack(kind: int, meta: bytes, body: bytes) -> FeedEvent:
-    """The event of an answer; ``FeedFailed`` for a damaged one."""
+    """Decode an event; raises ``FeedFailed`` for a damaged message."""
     try:
         fields = json.loads(meta)
         if kind == SEGMENT:
@@ -127,11 +127,11 @@ def unpack(kind: int, meta: bytes, body: bytes) -> FeedEvent:
         rate = fields.pop("frame_rate")
         return FeedTrack(frame_rate=Fraction(*rate) if rate else None, **fields)
     except (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError):
-        raise FeedFailed("the feed's process sent what cannot be understood") from None
+        raise FeedFailed("the feed's process sent an invalid message") from None
 
 
 def taken(meta: bytes) -> int:
-    """How many bytes the child says it has taken."""
+    """The number of bytes the child reports as read."""
     return _field(meta, "bytes", int)
 
 
@@ -146,5 +146,5 @@ def _field(meta: bytes, name: str, kind: type[_Value]) -> _Value:
     except (ValueError, TypeError, LookupError):
         value = None
     if not isinstance(value, kind):
-        raise FeedFailed("the feed's process sent what cannot be understood")
+        raise FeedFailed("the feed's process sent an invalid message")
     return value

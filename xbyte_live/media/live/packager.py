@@ -1,4 +1,4 @@
-"""Adapter: the frames of a live feed in; a packager for each of its runs out of them."""
+"""Adapter: packages the frames of a live feed, one run packager after another."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -37,7 +37,7 @@ class Frame:
 
     @property
     def pts(self) -> int:
-        """When it is shown, as well as it is known."""
+        """Its presentation time, or the best known time."""
         return next((t for t in self.stamp[:2] if t is not None), self.unit.time_ms * 90)
 
 
@@ -45,11 +45,11 @@ OpenTracks = Callable[[Sequence[Frame]], AbstractContextManager[Sequence[AnyStre
 
 
 class FeedPackager:
-    """Takes every frame of a feed, in order; what comes of them goes to ``state.out``.
+    """Packages every frame of a feed, in order; its events go to ``state.out``.
 
-    ``open_tracks`` makes streams out of the first frames of a run; it raises ``av.FFmpegError``
-    when they are damaged. A run starts once sound and pictures have come, or one of them alone
-    for most of a segment. Raises ``MediaError`` for what cannot be carried.
+    ``open_tracks`` makes streams of the first frames of a run; it raises ``av.FFmpegError`` when
+    they are damaged. A run starts once audio and video have arrived, or one of them alone for
+    most of a segment. Raises ``MediaError`` for media that cannot be carried.
     """
 
     def __init__(self, state: LiveState, open_tracks: OpenTracks) -> None:
@@ -63,11 +63,11 @@ class FeedPackager:
 
     def take(self, frame: Frame) -> None:
         """Take the next frame."""
-        verdict = self._runs.judge(frame.unit)
-        if verdict is FrameAction.DROP:
+        action = self._runs.judge(frame.unit)
+        if action is FrameAction.DROP:
             self._state.dropped += 1
             return
-        if verdict is FrameAction.START:
+        if action is FrameAction.START:
             self._end_run()
         if self._packager is None:
             self._collect(frame)
@@ -77,12 +77,12 @@ class FeedPackager:
             self.take(frame)
 
     def finish(self) -> None:
-        """The feed has ended; everything that is left goes out."""
+        """End the feed; its last segments go out."""
         self._end_run()
         self._runs.end()
 
     def abandon(self) -> None:
-        """Let go after a failure."""
+        """Release the muxer after a failure."""
         if self._packager:
             self._packager.abandon()
 
@@ -102,7 +102,7 @@ class FeedPackager:
         return head[-1].unit.time_ms - head[0].unit.time_ms >= wait
 
     def _open(self) -> None:
-        """Start packaging with what was collected."""
+        """Start a run with the collected frames."""
         head, self._head, self._head_bytes = self._head, [], 0
         self._runs.seal()
         first = next((frame for frame in head if frame.video), head[0])

@@ -8,7 +8,7 @@ only, so a stray timestamp can neither break nor start one.
 from dataclasses import dataclass, field
 from enum import Enum
 
-BACKWARD_MS, FORWARD_MS = -1000, 10_000  # a jump beyond these is another clock
+BACKWARD_MS, FORWARD_MS = -1000, 10_000  # a jump beyond these means a new clock
 _LONGEST_MS = 24 * 3_600_000  # timestamps of MPEG-TS turn over after 26.5 hours
 _OVERDUE_MS = 25 * 3_600_000
 _SKEW_MS = 3000  # what a track may start before or behind the other
@@ -19,10 +19,10 @@ _PREROLL_MS = 100
 
 
 class FrameAction(Enum):
-    """What to do with a packet: leave it out, put it into the run, start a run with it."""
+    """What to do with a frame: drop it, put it into the run, start a new run with it."""
 
     DROP = "drop"
-    GO = "go"
+    KEEP = "keep"
     START = "start"
 
 
@@ -56,7 +56,7 @@ class _Run:
 
 
 class Runs:
-    """Judges each frame of a feed in turn.
+    """Decides for each frame of a feed in turn whether it fits the run.
 
     A run is open at first, and either track may join it; after ``seal`` a new track waits for
     the next keyframe, where a new run starts. ``end`` forgets the run.
@@ -70,29 +70,29 @@ class Runs:
 
     @property
     def waits_for_keyframe(self) -> bool:
-        """Whether video has come that could not be used, for want of a keyframe."""
+        """Whether video frames were dropped for want of a keyframe."""
         return self._waiting
 
     def seal(self) -> None:
-        """No other track joins this run."""
+        """Close the run to further tracks."""
         if self._run:
             self._run.sealed = True
 
     def end(self) -> None:
-        """The run is over; the next frame that can starts another."""
+        """End the run; the next suitable frame starts another."""
         self._run = None
 
     def judge(self, unit: Unit) -> FrameAction:
-        """What to do with the next frame."""
-        verdict = self._judge(unit)
-        if verdict is FrameAction.DROP:
+        """Decide what to do with the next frame."""
+        action = self._judge(unit)
+        if action is FrameAction.DROP:
             if unit.video and not self._waiting:
                 self._waiting, self._keyless_ms = True, unit.time_ms
-            return verdict
+            return action
         self._strays = 0
         if unit.video:
             self._waiting = False
-        if verdict is FrameAction.START:
+        if action is FrameAction.START:
             self._run = _Run(unit.time_ms, unit.time_ms)
             self._waiting = self._pending = False
         run = self._run
@@ -100,7 +100,7 @@ class Runs:
         run.add(unit)
         run.clock_ms = max(run.clock_ms, unit.time_ms)
         run.last_ms[unit.video] = unit.time_ms
-        return verdict
+        return action
 
     def _judge(self, unit: Unit) -> FrameAction:
         run = self._run
@@ -119,17 +119,17 @@ class Runs:
                 return FrameAction.START
         elif age > _OVERDUE_MS:
             return FrameAction.START
-        return FrameAction.GO
+        return FrameAction.KEEP
 
     def _first(self, unit: Unit) -> FrameAction:
         return FrameAction.START if self._decodable(unit) else FrameAction.DROP
 
     def _join(self, run: _Run, unit: Unit) -> FrameAction:
         early = not unit.video and unit.time_ms < run.start_ms - _PREROLL_MS
-        return FrameAction.GO if self._decodable(unit) and not early else FrameAction.DROP
+        return FrameAction.KEEP if self._decodable(unit) and not early else FrameAction.DROP
 
     def _decodable(self, unit: Unit) -> bool:
-        """Whether a player may begin with it; without keyframes for long, with any frame."""
+        """Whether a run may begin with it: a keyframe, or any frame if none comes for long."""
         if unit.key:
             return True
         if unit.time_ms < self._keyless_ms:
@@ -137,7 +137,7 @@ class Runs:
         return self._waiting and unit.time_ms - self._keyless_ms >= _KEYLESS_MS
 
     def _changed(self, run: _Run, unit: Unit) -> FrameAction:
-        """A track that is new, or coded otherwise than before."""
+        """Judge a frame of a new track, or with a new configuration."""
         if unit.video:
             return FrameAction.START if self._decodable(unit) else FrameAction.DROP
         if run.video is None:
@@ -161,7 +161,7 @@ class Runs:
         return FrameAction.START if persists else FrameAction.DROP
 
     def _persists(self, unit: Unit, patience: int) -> bool:
-        """Whether so many frames have come in a row that do not fit, all on one clock."""
+        """Whether ``patience`` frames in a row did not fit, all on one other clock."""
         near = BACKWARD_MS <= unit.time_ms - self._stray_ms <= FORWARD_MS
         self._strays = self._strays + 1 if near else 1
         self._stray_ms = unit.time_ms
