@@ -12,7 +12,7 @@ from xbyte_live.errors import (
     XByteError,
 )
 from xbyte_live.evm.authorizations import Fate, Transfer
-from xbyte_live.media.live.messages import FedEvent, FeedOptions
+from xbyte_live.media.live.messages import FeedEvent, FeedOptions
 from xbyte_live.media.live.process import FeedProcess
 from xbyte_live.media.live.spawner import FeedSpawner
 from xbyte_live.models import Item, Segment
@@ -198,9 +198,9 @@ class FakeFeed(FeedProcess):
     """A packaging child that hands out what the test puts: events, a failure, ``None`` to end."""
 
     def __init__(self) -> None:
-        self._events: asyncio.Queue[FedEvent | XByteError | None] = asyncio.Queue()
+        self._events: asyncio.Queue[FeedEvent | XByteError | None] = asyncio.Queue()
 
-    def put(self, *events: FedEvent | XByteError | None) -> None:
+    def put(self, *events: FeedEvent | XByteError | None) -> None:
         for event in events:
             self._events.put_nowait(event)
 
@@ -210,7 +210,7 @@ class FakeFeed(FeedProcess):
     async def finish(self) -> None:
         return None
 
-    async def events(self) -> AsyncGenerator[FedEvent]:
+    async def events(self) -> AsyncGenerator[FeedEvent]:
         while (event := await self._events.get()) is not None:
             if isinstance(event, XByteError):
                 raise event

@@ -227,7 +227,7 @@ class StreamKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Airtime:
+class FeedLease:
     """The right of one feed to list segments of a stream, and where the broadcast stands.
 
     ``resumed`` says that it goes on with a broadcast; ``target_duration_s`` is then what its

@@ -201,7 +201,7 @@ def our_settings(data_dir: Path, port: int) -> Any:
 
 async def put_on_sale(data_dir: Path, size: int, ids: list[ChannelConfig]) -> None:
     """Two objects of random bytes, one of them free, and channels that are known and fresh."""
-    from xbyte_live.catalog.importer import Intake, Terms
+    from xbyte_live.catalog.importer import Importer, SaleTerms
     from xbyte_live.money import Price
     from xbyte_live.payments.ledger.channel import OnChain
     from xbyte_live.payments.ledger.channels import ChannelLedger
@@ -210,9 +210,9 @@ async def put_on_sale(data_dir: Path, size: int, ids: list[ChannelConfig]) -> No
     source = data_dir / "source.bin"
     source.write_bytes(os.urandom(size))
     async with open_shelf(our_settings(data_dir, 8494)) as shelf:
-        intake = Intake(shelf.catalog, shelf.store)
-        await intake.object(source, "priced", Terms(Price(PRICE)))
-        await intake.object(source, "free", Terms(Price(0)))
+        importer = Importer(shelf.catalog, shelf.store)
+        await importer.object(source, "priced", SaleTerms(Price(PRICE)))
+        await importer.object(source, "free", SaleTerms(Price(0)))
         ledger = ChannelLedger(shelf.database, retry_window=120)
         fresh = OnChain(BALANCE, 0, 0, 0, time.time() + 3600)
         for config in ids:

@@ -12,7 +12,7 @@ from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Audio, Recipe, h264
 from tests.support.rpc_proxy import rpc_proxy
 from tests.support.server import a_server
-from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
 from xbyte_live.server.service import open_shelf
@@ -34,8 +34,8 @@ async def test_a_server_without_its_payment_service_says_so_and_goes_on_when_it_
         async with a_server(tmp_path, node.url, payee, key) as server, a_tab(browser) as tab:
             async with open_shelf(server.settings) as shelf:
                 film = FILM.make(tmp_path / "film.mp4")
-                terms = Terms(Price(1_000))
-                await Intake(shelf.catalog, shelf.store).title(
+                terms = SaleTerms(Price(1_000))
+                await Importer(shelf.catalog, shelf.store).title(
                     film, "film", terms, PackageOptions()
                 )
             await wallet.join(tab.page)

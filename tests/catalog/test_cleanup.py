@@ -8,7 +8,7 @@ import pytest
 from tests.support import children
 from tests.support.items import Clock, add_object, import_with_bytes, publish
 from xbyte_live.catalog.catalog import Catalog
-from xbyte_live.catalog.cleanup import Swept, abandon, discard, sweep
+from xbyte_live.catalog.cleanup import CleanupResult, abandon, clean_up, discard
 from xbyte_live.errors import ItemError
 from xbyte_live.models import Title, segment_key
 from xbyte_live.storage.blobs.disk import DiskStore
@@ -47,12 +47,12 @@ async def test_what_nobody_can_buy_any_more_goes(
     clock.now += 10
     title = await import_with_bytes(catalog, store, "plasma", 2, count=3)
     clock.now += 299
-    assert await sweep(catalog, store) == Swept(0, 0)
+    assert await clean_up(catalog, store) == CleanupResult(0, 0)
     assert len(await store.keys("")) == 9
     clock.now += 1
-    assert await sweep(catalog, store) == Swept(0, 5)
+    assert await clean_up(catalog, store) == CleanupResult(0, 5)
     assert await store.keys("") == keys_of(title)
-    assert await sweep(catalog, store) == Swept(0, 0)
+    assert await clean_up(catalog, store) == CleanupResult(0, 0)
 
 
 async def test_a_dead_import_leaves_nothing(
@@ -65,9 +65,9 @@ async def test_a_dead_import_leaves_nothing(
     await store.put(segment_key("plasma", "audio", dead.first_msn + 900), b"x")
     await store.put(dead.poster_key, b"x")
     clock.now += 59
-    assert await sweep(catalog, store) == Swept(0, 0)
+    assert await clean_up(catalog, store) == CleanupResult(0, 0)
     clock.now += 1
-    assert await sweep(catalog, store) == Swept(1, 3)
+    assert await clean_up(catalog, store) == CleanupResult(1, 3)
     assert await store.keys("") == sorted(keys_of(title) + keys_of(neighbour))
     assert (await catalog.begin_import("plasma", replace=True)).first_msn == dead.first_msn
 
@@ -80,10 +80,10 @@ async def test_an_import_that_lives_is_left_alone(
     for _ in range(5):
         clock.now += 50
         await catalog.heartbeat(import_)
-        assert await sweep(catalog, store) == Swept(0, 0)
+        assert await clean_up(catalog, store) == CleanupResult(0, 0)
     await publish(catalog, import_, count=1, poster=None)
     clock.now += 10_000
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert await store.keys("") == ["plasma/source/0.ts"]
 
 
@@ -146,7 +146,7 @@ async def test_old_objects_go_too(catalog: Catalog, store: DiskStore, clock: Clo
         await store.put(f"paper/object/{version}", b"paper")
         await add_object(catalog)
     clock.now += 301
-    assert await sweep(catalog, store) == Swept(0, 2)
+    assert await clean_up(catalog, store) == CleanupResult(0, 2)
     assert await store.keys("") == ["paper/object/2"]
 
 
@@ -158,8 +158,8 @@ async def test_several_sweeps_at_once_do_no_harm(
     await catalog.begin_import("orbit", replace=False)
     await store.put("orbit/source/0.ts", b"x")
     clock.now += 301
-    swept = await asyncio.gather(*(sweep(catalog, store) for _ in range(3)))
-    assert sum(result.imports for result in swept) == 1
+    results = await asyncio.gather(*(clean_up(catalog, store) for _ in range(3)))
+    assert sum(result.imports for result in results) == 1
     assert await store.keys("") == keys_of(title)
 
 
@@ -181,7 +181,7 @@ async def test_a_process_killed_while_it_imports_leaves_one_whole_title(
         assert isinstance(title, Title)
         await check_bytes(title, store)
         clock.now += 10**9  # far beyond any grace: only what is listed may stay
-        await sweep(catalog, store)
+        await clean_up(catalog, store)
         assert await store.keys("") == keys_of(title)
         await check_bytes(title, store)
         await database.stop()

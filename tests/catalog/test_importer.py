@@ -11,8 +11,8 @@ import pytest
 from tests.support.items import PAYEE
 from tests.support.media import RECIPES, Audio, Recipe, h264
 from xbyte_live.catalog.catalog import Catalog
-from xbyte_live.catalog.cleanup import sweep
-from xbyte_live.catalog.importer import Intake, Packing, Terms
+from xbyte_live.catalog.cleanup import clean_up
+from xbyte_live.catalog.importer import Importer, PackagedTitle, SaleTerms
 from xbyte_live.errors import ItemExists, MediaError, StoreError, TranscodeRequired
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.models import Object, Title, segment_key
@@ -22,7 +22,7 @@ from xbyte_live.storage.db.engine import Database
 
 ROOT = Path(__file__).parents[2]
 SHORT = Recipe(".mp4", "mp4", h264(group=25), Audio(), seconds=6)
-TERMS = Terms(Price(2500), pay_to=PAYEE, preview_us=1_000_000)
+TERMS = SaleTerms(Price(2500), pay_to=PAYEE, preview_us=1_000_000)
 BY_TWO = PackageOptions(segment_target_us=2_000_000)
 
 
@@ -55,8 +55,8 @@ def store(tmp_path: Path) -> DiskStore:
 
 
 @pytest.fixture
-def intake(catalog: Catalog, store: DiskStore) -> Intake:
-    return Intake(catalog, store)
+def importer(catalog: Catalog, store: DiskStore) -> Importer:
+    return Importer(catalog, store)
 
 
 def keys_of(title: Title) -> list[str]:
@@ -96,13 +96,13 @@ def remains(store: DiskStore) -> list[Path]:
 
 
 async def test_a_title_is_published_whole(
-    intake: Intake, catalog: Catalog, store: DiskStore, film: Path
+    importer: Importer, catalog: Catalog, store: DiskStore, film: Path
 ) -> None:
     progress: list[float] = []
-    packing = await intake.title(film, "film", TERMS, BY_TWO, progress=progress.append)
-    title = packing.title
-    assert isinstance(packing, Packing)
-    assert (packing.transcoded, packing.notes) == (False, ())
+    packaged = await importer.title(film, "film", TERMS, BY_TWO, progress=progress.append)
+    title = packaged.title
+    assert isinstance(packaged, PackagedTitle)
+    assert (packaged.transcoded, packaged.notes) == (False, ())
     assert await catalog.item("film") == title
     assert await is_whole(title, store)
     assert title.poster == "film/poster/0.jpg"
@@ -117,38 +117,38 @@ async def test_a_title_is_published_whole(
 
 
 async def test_sound_alone_is_re_encoded_and_says_so(
-    intake: Intake, store: DiskStore, vorbis: Path
+    importer: Importer, store: DiskStore, vorbis: Path
 ) -> None:
-    packing = await intake.title(vorbis, "sound", TERMS, PackageOptions(), name="A sound")
-    assert packing.transcoded
-    assert any("Opus" in note for note in packing.notes)
-    assert packing.title.name == "A sound"
-    assert packing.title.poster is None
-    assert packing.title.renditions[0].name == "audio"
-    assert await is_whole(packing.title, store)
+    packaged = await importer.title(vorbis, "sound", TERMS, PackageOptions(), name="A sound")
+    assert packaged.transcoded
+    assert any("Opus" in note for note in packaged.notes)
+    assert packaged.title.name == "A sound"
+    assert packaged.title.poster is None
+    assert packaged.title.renditions[0].name == "audio"
+    assert await is_whole(packaged.title, store)
 
 
 async def test_a_failing_source_leaves_nothing(
-    intake: Intake, catalog: Catalog, store: DiskStore, vorbis: Path, tmp_path: Path
+    importer: Importer, catalog: Catalog, store: DiskStore, vorbis: Path, tmp_path: Path
 ) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no film")
     with pytest.raises(MediaError):
-        await intake.title(text, "film", TERMS, BY_TWO)
+        await importer.title(text, "film", TERMS, BY_TWO)
     assert await nothing_is_left("film", catalog, store)
     with pytest.raises(TranscodeRequired):
-        await intake.title(vorbis, "film", TERMS, PackageOptions(transcode=False))
+        await importer.title(vorbis, "film", TERMS, PackageOptions(transcode=False))
     assert await nothing_is_left("film", catalog, store)
 
 
 async def test_a_source_that_fails_half_way_leaves_nothing(
-    intake: Intake, catalog: Catalog, store: DiskStore, tmp_path: Path
+    importer: Importer, catalog: Catalog, store: DiskStore, tmp_path: Path
 ) -> None:
     whole = Recipe(".flac", "flac", None, Audio("flac"), seconds=13).make(tmp_path / "a.flac")
     cut = tmp_path / "cut.flac"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 4])
     with pytest.raises(MediaError, match="cut off"):
-        await intake.title(cut, "film", TERMS, BY_TWO)
+        await importer.title(cut, "film", TERMS, BY_TWO)
     assert await nothing_is_left("film", catalog, store)
 
 
@@ -169,54 +169,54 @@ class FullStore(DiskStore):
 async def test_a_full_store_leaves_nothing(catalog: Catalog, film: Path, tmp_path: Path) -> None:
     store = FullStore(tmp_path / "store")
     with pytest.raises(StoreError, match="no space left"):
-        await Intake(catalog, store).title(film, "film", TERMS, BY_TWO)
+        await Importer(catalog, store).title(film, "film", TERMS, BY_TWO)
     assert await nothing_is_left("film", catalog, store)
 
 
 async def test_a_slug_is_taken_once(
-    intake: Intake, catalog: Catalog, store: DiskStore, film: Path, tmp_path: Path
+    importer: Importer, catalog: Catalog, store: DiskStore, film: Path, tmp_path: Path
 ) -> None:
-    title = (await intake.title(film, "film", TERMS, BY_TWO)).title
+    title = (await importer.title(film, "film", TERMS, BY_TWO)).title
     with pytest.raises(ItemExists):
-        await intake.title(film, "film", TERMS, BY_TWO)
+        await importer.title(film, "film", TERMS, BY_TWO)
     with pytest.raises(ItemExists):
-        await intake.object(film, "film", TERMS)
+        await importer.object(film, "film", TERMS)
     assert await catalog.item("film") == title
     assert await is_whole(title, store)
 
 
-async def test_two_at_once_are_one(intake: Intake, store: DiskStore, film: Path) -> None:
+async def test_two_at_once_are_one(importer: Importer, store: DiskStore, film: Path) -> None:
     outcomes = await asyncio.gather(
-        *(intake.title(film, "film", TERMS, BY_TWO) for _ in range(3)), return_exceptions=True
+        *(importer.title(film, "film", TERMS, BY_TWO) for _ in range(3)), return_exceptions=True
     )
-    (packing,) = (outcome for outcome in outcomes if isinstance(outcome, Packing))
+    (packaged,) = (outcome for outcome in outcomes if isinstance(outcome, PackagedTitle))
     assert sum(isinstance(outcome, ItemExists) for outcome in outcomes) == 2
-    assert await is_whole(packing.title, store)
+    assert await is_whole(packaged.title, store)
 
 
 async def test_a_replacement_counts_on_and_retires_the_old(
-    intake: Intake, catalog: Catalog, store: DiskStore, film: Path
+    importer: Importer, catalog: Catalog, store: DiskStore, film: Path
 ) -> None:
-    old = (await intake.title(film, "film", TERMS, BY_TWO)).title
-    terms = Terms(Price(1000))
-    new = (await intake.title(film, "film", terms, BY_TWO, replace_old=True)).title
+    old = (await importer.title(film, "film", TERMS, BY_TWO)).title
+    terms = SaleTerms(Price(1000))
+    new = (await importer.title(film, "film", terms, BY_TWO, replace_old=True)).title
     assert [segment.msn for segment in new.renditions[0].segments] == [3, 4, 5]
     assert [offer.price for offer in new.offers] == [Price(1000), Price(2500)]
     patient = Catalog(catalog._database, grace=300.0)
     for segment in old.renditions[0].segments:
         assert await patient.retired_segment("film", "source", segment.msn) is not None
     assert set(keys_of(old)) < set(await store.keys("film/"))
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert await is_whole(new, store)
 
 
 async def test_a_failed_replacement_leaves_the_old_on_sale(
-    intake: Intake, catalog: Catalog, store: DiskStore, film: Path, tmp_path: Path
+    importer: Importer, catalog: Catalog, store: DiskStore, film: Path, tmp_path: Path
 ) -> None:
-    old = (await intake.title(film, "film", TERMS, BY_TWO)).title
+    old = (await importer.title(film, "film", TERMS, BY_TWO)).title
     full = FullStore(tmp_path / "store")
     with pytest.raises(StoreError):
-        await Intake(catalog, full).title(film, "film", TERMS, BY_TWO, replace_old=True)
+        await Importer(catalog, full).title(film, "film", TERMS, BY_TWO, replace_old=True)
     assert await catalog.item("film") == old
     assert await is_whole(old, store)
 
@@ -238,7 +238,7 @@ async def test_cancelled_half_way_it_leaves_nothing(
     catalog: Catalog, film: Path, tmp_path: Path
 ) -> None:
     store = HaltingStore(tmp_path / "store")
-    task = asyncio.create_task(Intake(catalog, store).title(film, "film", TERMS, BY_TWO))
+    task = asyncio.create_task(Importer(catalog, store).title(film, "film", TERMS, BY_TWO))
     await store.stored.wait()
     assert await store.keys("") == ["film/source/0.ts"]
     task.cancel()
@@ -268,12 +268,12 @@ async def test_killed_half_way_it_leaves_no_item(
     assert await catalog.item("film") is None
     assert await store.keys("") == ["film/source/0.ts"]
     with pytest.raises(ItemExists):  # until its lease ends
-        await Intake(catalog, store).title(film, "film", TERMS, BY_TWO)
+        await Importer(catalog, store).title(film, "film", TERMS, BY_TWO)
 
     later = Catalog(database, refresh=0.0, lease=0.0)
-    assert (await sweep(later, store)).imports == 1
+    assert (await clean_up(later, store)).imports == 1
     assert await nothing_is_left("film", later, store)
-    title = (await Intake(catalog, store).title(film, "film", TERMS, BY_TWO)).title
+    title = (await Importer(catalog, store).title(film, "film", TERMS, BY_TWO)).title
     assert await is_whole(title, store)
 
 
@@ -284,16 +284,16 @@ async def test_a_dead_import_is_taken_over_without_a_sweep(
     await store.put("film/source/77.ts", b"left behind")
     await store.put(dead.poster_key, b"left behind")
     later = Catalog(database, refresh=0.0, lease=0.0)
-    title = (await Intake(later, store).title(film, "film", TERMS, BY_TWO)).title
+    title = (await Importer(later, store).title(film, "film", TERMS, BY_TWO)).title
     assert await is_whole(title, store)
 
 
 async def test_an_object_is_sold_as_it_is(
-    intake: Intake, catalog: Catalog, store: DiskStore, tmp_path: Path
+    importer: Importer, catalog: Catalog, store: DiskStore, tmp_path: Path
 ) -> None:
     source = tmp_path / "paper é.pdf"
     source.write_bytes(data := bytes(range(256)) * 9000)
-    item = await intake.object(source, "paper", TERMS)
+    item = await importer.object(source, "paper", TERMS)
     assert isinstance(item, Object)
     assert await catalog.item("paper") == item
     assert await store.read(item.key) == data
@@ -304,24 +304,24 @@ async def test_an_object_is_sold_as_it_is(
 
 
 async def test_an_object_replaces_a_title(
-    intake: Intake, catalog: Catalog, store: DiskStore, film: Path
+    importer: Importer, catalog: Catalog, store: DiskStore, film: Path
 ) -> None:
-    await intake.title(film, "film", TERMS, BY_TWO)
-    item = await intake.object(film, "film", TERMS, replace_old=True, content_type="x/y")
+    await importer.title(film, "film", TERMS, BY_TWO)
+    item = await importer.object(film, "film", TERMS, replace_old=True, content_type="x/y")
     assert (item.content_type, await catalog.item("film")) == ("x/y", item)
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert await store.keys("") == [item.key]
 
 
 async def test_an_empty_file_is_no_object(
-    intake: Intake, catalog: Catalog, store: DiskStore, tmp_path: Path
+    importer: Importer, catalog: Catalog, store: DiskStore, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(MediaError, match="empty is empty; there is nothing to sell"):
-        await intake.object(tmp_path / "empty", "paper", TERMS)
+        await importer.object(tmp_path / "empty", "paper", TERMS)
     for name in ("missing", ""):
         with pytest.raises(MediaError, match="not a file that can be read") as refusal:
-            await intake.object(tmp_path / name, "paper", TERMS)
+            await importer.object(tmp_path / name, "paper", TERMS)
         assert str(tmp_path.parent) not in str(refusal.value)
     assert await nothing_is_left("paper", catalog, store)
 
@@ -338,8 +338,8 @@ class TellingStore(DiskStore):
 async def import_until_killed(url: str, root: str, film: str) -> None:
     database = Database(url)
     await database.start()
-    intake = Intake(Catalog(database), TellingStore(Path(root)))
-    await intake.title(Path(film), "film", TERMS, BY_TWO)
+    importer = Importer(Catalog(database), TellingStore(Path(root)))
+    await importer.title(Path(film), "film", TERMS, BY_TWO)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ import pytest
 from tests.support.broadcasts import SECOND, create, data_of, list_segments
 from tests.support.items import Clock, add_title
 from xbyte_live.catalog.catalog import Catalog
-from xbyte_live.catalog.cleanup import sweep
+from xbyte_live.catalog.cleanup import clean_up
 from xbyte_live.catalog.recordings import Recordings
-from xbyte_live.catalog.streams import Ended, Streams
+from xbyte_live.catalog.streams import EndedBroadcast, Streams
 from xbyte_live.models import Title, segment_key
 from xbyte_live.storage.blobs.disk import DiskStore
 from xbyte_live.storage.db.engine import Database
@@ -37,17 +37,17 @@ def store(tmp_path: Path) -> DiskStore:
 
 async def broadcast(
     streams: Streams, store: DiskStore, clock: Clock, count: int = 12, slug: str = "concert"
-) -> Ended:
+) -> EndedBroadcast:
     """A whole broadcast, from its first segment to its end."""
-    airtime = await streams.begin_feed(slug, None)
-    await list_segments(streams, airtime, count, store)
-    await streams.release(airtime, "{}")
+    lease = await streams.begin_feed(slug, None)
+    await list_segments(streams, lease, count, store)
+    await streams.release(lease, "{}")
     clock.now += 120
     [ended] = await streams.end_overdue(120)
     return ended
 
 
-async def recording_of(catalog: Catalog, ended: Ended) -> Title:
+async def recording_of(catalog: Catalog, ended: EndedBroadcast) -> Title:
     assert ended.recording is not None
     title = await catalog.item(ended.recording)
     assert isinstance(title, Title)
@@ -65,7 +65,7 @@ async def test_a_recorded_broadcast_becomes_a_title_of_the_same_bytes(
     before = await catalog.item("concert")
     assert before is not None
     ended = await broadcast(streams, store, clock)
-    assert ended == Ended("concert", 1, 24 * SECOND, "concert-20251009-085320")
+    assert ended == EndedBroadcast("concert", 1, 24 * SECOND, "concert-20251009-085320")
     title = await recording_of(catalog, ended)
     assert (title.recorded_from, title.duration_us) == ("concert", 24 * SECOND)
     assert title.name == "Concert, 2025-10-09 08:53 UTC"
@@ -85,18 +85,18 @@ async def test_bytes_of_a_recording_outlive_the_stream_and_go_with_the_title(
     await create(streams, recording=True, window_us=6 * SECOND)
     title = await recording_of(catalog, await broadcast(streams, store, clock))
     clock.now += LONG
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert len(await store.keys("concert/")) == 12
     await catalog.remove("concert")
     clock.now += LONG
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert len(await store.keys("concert/")) == 12
     await catalog.remove(title.slug)
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert len(await store.keys("concert/")) == 12  # who paid may come back for a while
     assert await catalog.retired_segment(title.slug, "source", 3) is not None
     clock.now += LONG
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert await store.keys("") == []
 
 
@@ -107,7 +107,7 @@ async def test_the_title_may_go_first(
     title = await recording_of(catalog, await broadcast(streams, store, clock))
     await catalog.remove(title.slug)
     clock.now += LONG
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert await store.keys("") == [key("concert", msn) for msn in (10, 11, 9)]  # still listed
 
 
@@ -115,11 +115,11 @@ async def test_while_it_is_recorded_nothing_is_deleted(
     streams: Streams, catalog: Catalog, store: DiskStore, clock: Clock
 ) -> None:
     await create(streams, recording=True, window_us=6 * SECOND)
-    airtime = await streams.begin_feed("concert", None)
-    await list_segments(streams, airtime, 12, store)
+    lease = await streams.begin_feed("concert", None)
+    await list_segments(streams, lease, 12, store)
     clock.now += LONG
-    await streams.beat(airtime, "{}")
-    await sweep(catalog, store)
+    await streams.beat(lease, "{}")
+    await clean_up(catalog, store)
     assert len(await store.keys("")) == 12
 
 
@@ -127,12 +127,12 @@ async def test_what_is_not_recorded_goes_once_it_left_the_window(
     streams: Streams, catalog: Catalog, store: DiskStore, clock: Clock
 ) -> None:
     await create(streams, window_us=6 * SECOND)
-    airtime = await streams.begin_feed("concert", None)
-    await list_segments(streams, airtime, 12, store)
-    await sweep(catalog, store)
+    lease = await streams.begin_feed("concert", None)
+    await list_segments(streams, lease, 12, store)
+    await clean_up(catalog, store)
     assert len(await store.keys("")) == 12
     clock.now += LONG
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert sorted(await store.keys("")) == [key("concert", msn) for msn in (10, 11, 9)]
 
 
@@ -146,7 +146,7 @@ async def test_each_broadcast_has_its_own_title(
     assert [s.msn for s in second.renditions[0].segments] == [3, 4, 5, 6]
     assert second.renditions[0].segments[0].discontinuity is False
     clock.now += LONG
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert len(await store.keys("")) == 7
 
 
@@ -196,12 +196,12 @@ async def test_removing_a_stream_keeps_what_was_recorded_of_it(
     streams: Streams, catalog: Catalog, store: DiskStore, clock: Clock
 ) -> None:
     await create(streams, recording=True, window_us=6 * SECOND)
-    airtime = await streams.begin_feed("concert", None)
-    await list_segments(streams, airtime, 8, store)
+    lease = await streams.begin_feed("concert", None)
+    await list_segments(streams, lease, 8, store)
     await catalog.remove("concert")
     [title] = [item for item in await catalog.items() if isinstance(item, Title)]
     clock.now += LONG
-    await sweep(catalog, store)
+    await clean_up(catalog, store)
     assert len(await store.keys("concert/")) == 8
     whole = await catalog.item(title.slug)
     assert isinstance(whole, Title)

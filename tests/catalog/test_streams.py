@@ -5,7 +5,7 @@ import pytest
 from tests.support.broadcasts import SECOND, a_listing, create, list_segments
 from tests.support.items import Clock, add_title
 from xbyte_live.catalog.catalog import Catalog
-from xbyte_live.catalog.streams import KEY_PREFIX, Ended, Holder, Streams
+from xbyte_live.catalog.streams import KEY_PREFIX, EndedBroadcast, KeyMatch, Streams
 from xbyte_live.errors import ItemError, ItemExists, ItemNotFound
 from xbyte_live.models import Item, Rendition, Stream
 from xbyte_live.money import Price
@@ -54,7 +54,7 @@ async def test_a_new_stream_is_idle_and_opens_with_its_key(
     assert (stream.recording, stream.window_us, stream.name) == (True, 30 * SECOND, "Concert")
     assert key.startswith(KEY_PREFIX) and len(key) == len(KEY_PREFIX) + 40
     [kept] = await streams.keys("concert")
-    assert await streams.holder(key) == Holder(kept.id, "concert")
+    assert await streams.match_key(key) == KeyMatch(kept.id, "concert")
     assert key.endswith(kept.hint) and kept.used_at is None
 
 
@@ -73,7 +73,7 @@ async def test_a_key_itself_is_stored_nowhere(streams: Streams, database: Databa
 @pytest.mark.parametrize("wrong", ["", "concert", "xb_", "xb_" + "0" * 40, "x" * 10_000])
 async def test_nothing_else_opens_a_stream(streams: Streams, wrong: str) -> None:
     await create(streams)
-    assert await streams.holder(wrong) is None
+    assert await streams.match_key(wrong) is None
 
 
 async def test_a_slug_is_taken_once(streams: Streams, catalog: Catalog) -> None:
@@ -92,15 +92,15 @@ async def test_a_title_replaces_a_stream_once_it_is_removed(
     streams: Streams, catalog: Catalog
 ) -> None:
     key = await create(streams)
-    airtime = await streams.begin_feed("concert", None)
-    await list_segments(streams, airtime, 3)
+    lease = await streams.begin_feed("concert", None)
+    await list_segments(streams, lease, 3)
     with pytest.raises(ItemExists, match="is a stream"):
         await catalog.begin_import("concert", replace=True)
     await catalog.remove("concert")
     title = await add_title(catalog, "concert")
     assert title.renditions[0].segments[0].msn == 4  # 3 may be stored by the feed that was cut
-    assert await streams.holder(key) is None
-    assert not await streams.append("concert", a_listing(airtime, 8))
+    assert await streams.match_key(key) is None
+    assert not await streams.append("concert", a_listing(lease, 8))
     with pytest.raises(ItemError, match="is no stream"):
         await streams.add_key("concert")
 
@@ -108,27 +108,27 @@ async def test_a_title_replaces_a_stream_once_it_is_removed(
 async def test_keys_expire_and_are_revoked_one_by_one(streams: Streams, clock: Clock) -> None:
     first = await create(streams)
     second = await streams.add_key("concert", lasts=60)
-    assert await streams.holder(second) is not None
+    assert await streams.match_key(second) is not None
     clock.now += 60
-    assert await streams.holder(second) is None
+    assert await streams.match_key(second) is None
     [kept, _] = await streams.keys("concert")
     assert await streams.revoke("concert", [kept.id, 999]) == [kept.id]
-    assert await streams.holder(first) is None
+    assert await streams.match_key(first) is None
     with pytest.raises(ItemNotFound):
         await streams.keys("nothing")
 
 
 async def test_rotating_revokes_every_key_and_cuts_who_is_on_air(streams: Streams) -> None:
     old = [await create(streams), await streams.add_key("concert")]
-    holder = await streams.holder(old[0])
-    assert holder is not None
-    airtime = await streams.begin_feed("concert", holder.key_id)
-    assert await streams.beat(airtime, "{}")
+    match = await streams.match_key(old[0])
+    assert match is not None
+    lease = await streams.begin_feed("concert", match.key_id)
+    assert await streams.beat(lease, "{}")
     new = await streams.rotate("concert")
-    assert [await streams.holder(key) for key in old] == [None, None]
-    assert await streams.holder(new) is not None
-    assert not await streams.beat(airtime, "{}")
-    assert not await streams.append("concert", a_listing(airtime, 0))
+    assert [await streams.match_key(key) for key in old] == [None, None]
+    assert await streams.match_key(new) is not None
+    assert not await streams.beat(lease, "{}")
+    assert not await streams.append("concert", a_listing(lease, 0))
 
 
 async def test_keys_know_when_they_were_used(streams: Streams, clock: Clock) -> None:
@@ -145,10 +145,10 @@ async def test_the_first_segment_begins_a_broadcast(
     streams: Streams, catalog: Catalog, clock: Clock
 ) -> None:
     await create(streams)
-    airtime = await streams.begin_feed("concert", None)
-    assert (airtime.resumed, airtime.next_msn, airtime.target_duration_s) == (False, 0, 0)
+    lease = await streams.begin_feed("concert", None)
+    assert (lease.resumed, lease.next_msn, lease.target_duration_s) == (False, 0, 0)
     assert stream_of(await catalog.item("concert")).state == "idle"
-    await list_segments(streams, airtime, 2)
+    await list_segments(streams, lease, 2)
     stream = stream_of(await catalog.item("concert"))
     assert (stream.state, stream.broadcast, stream.started_at) == ("on_air", 1, clock.now)
     [first, second] = stream.renditions[0].segments
@@ -159,10 +159,10 @@ async def test_the_first_segment_begins_a_broadcast(
 
 async def test_the_same_segment_again_is_listed_once(streams: Streams, catalog: Catalog) -> None:
     await create(streams)
-    airtime = await streams.begin_feed("concert", None)
-    assert await streams.append("concert", a_listing(airtime, 0))
-    assert await streams.append("concert", a_listing(airtime, 0))
-    assert not await streams.append("concert", a_listing(airtime, 7))
+    lease = await streams.begin_feed("concert", None)
+    assert await streams.append("concert", a_listing(lease, 0))
+    assert await streams.append("concert", a_listing(lease, 0))
+    assert not await streams.append("concert", a_listing(lease, 7))
     assert msns(await listed(catalog)) == [0]
 
 
@@ -170,9 +170,9 @@ async def test_each_segment_keeps_the_price_it_was_listed_at(
     streams: Streams, catalog: Catalog, clock: Clock
 ) -> None:
     await create(streams)
-    airtime = await streams.begin_feed("concert", None)
+    lease = await streams.begin_feed("concert", None)
     for msn in range(3):
-        await streams.append("concert", a_listing(airtime, msn))
+        await streams.append("concert", a_listing(lease, msn))
         clock.now += 2
         await catalog.set_terms("concert", price=Price(2000 + msn), pay_to=None)
     prices = [s.offer.price.per_mib for s in (await listed(catalog)).segments if s.offer]
@@ -193,10 +193,10 @@ async def test_the_window_slides_and_counts_the_discontinuities_it_leaves(
     streams: Streams, catalog: Catalog, clock: Clock
 ) -> None:
     await create(streams, window_us=10 * SECOND)
-    airtime = await streams.begin_feed("concert", None)
+    lease = await streams.begin_feed("concert", None)
     for msn in range(12):
         cut = msn in (2, 4, 11)
-        await streams.append("concert", a_listing(airtime, msn, discontinuity=cut))
+        await streams.append("concert", a_listing(lease, msn, discontinuity=cut))
         rendition = await listed(catalog)
         assert sum(s.duration_us for s in rendition.segments) <= 10 * SECOND
         gone = [n for n in (2, 4, 11) if n < rendition.segments[0].msn]
@@ -214,9 +214,9 @@ async def test_a_short_window_still_lists_three_segments(
     streams: Streams, catalog: Catalog
 ) -> None:
     await create(streams, window_us=6 * SECOND)
-    airtime = await streams.begin_feed("concert", None)
+    lease = await streams.begin_feed("concert", None)
     for msn in range(4):
-        await streams.append("concert", a_listing(airtime, msn, duration_us=8 * SECOND))
+        await streams.append("concert", a_listing(lease, msn, duration_us=8 * SECOND))
     assert msns(await listed(catalog)) == [1, 2, 3]
 
 
@@ -231,9 +231,9 @@ async def test_another_process_sees_what_is_listed_and_what_left(
 ) -> None:
     other = Catalog(database, clock=clock, refresh=0)
     await create(streams, window_us=10 * SECOND)
-    airtime = await streams.begin_feed("concert", None)
+    lease = await streams.begin_feed("concert", None)
     for msn in range(15):
-        await streams.append("concert", a_listing(airtime, msn))
+        await streams.append("concert", a_listing(lease, msn))
         assert (await listed(other)).segments == (await listed(catalog)).segments
         clock.now += 1
 
@@ -267,11 +267,11 @@ async def test_a_broadcast_nobody_comes_back_to_ends_and_the_next_has_new_number
     streams: Streams, catalog: Catalog, clock: Clock
 ) -> None:
     await create(streams)
-    airtime = await streams.begin_feed("concert", None)
-    await list_segments(streams, airtime, 3)
-    await streams.release(airtime, "{}")
+    lease = await streams.begin_feed("concert", None)
+    await list_segments(streams, lease, 3)
+    await streams.release(lease, "{}")
     clock.now += 120
-    assert await streams.end_overdue(120) == [Ended("concert", 1, 6 * SECOND, None)]
+    assert await streams.end_overdue(120) == [EndedBroadcast("concert", 1, 6 * SECOND, None)]
     assert await streams.end_overdue(120) == []
     stream = stream_of(await catalog.item("concert"))
     assert (stream.state, stream.ended, msns(stream.renditions[0])) == ("ended", True, [0, 1, 2])
@@ -290,8 +290,8 @@ async def test_a_feed_that_never_listed_anything_ends_nothing(
     streams: Streams, catalog: Catalog, clock: Clock
 ) -> None:
     await create(streams)
-    airtime = await streams.begin_feed("concert", None)
-    await streams.release(airtime, "{}")
+    lease = await streams.begin_feed("concert", None)
+    await streams.release(lease, "{}")
     clock.now += 1000
     assert await streams.end_overdue(120) == []
     assert stream_of(await catalog.item("concert")).state == "idle"
@@ -301,12 +301,12 @@ async def test_after_a_restart_broadcasts_get_their_whole_time(
     streams: Streams, catalog: Catalog, clock: Clock
 ) -> None:
     await create(streams)
-    airtime = await streams.begin_feed("concert", None)
-    await list_segments(streams, airtime, 2)
+    lease = await streams.begin_feed("concert", None)
+    await list_segments(streams, lease, 2)
     clock.now += 599  # the server was down
     await streams.resume_all()
     assert await streams.end_overdue(120) == []
-    assert not await streams.append("concert", a_listing(airtime, 2))  # that feed is history
+    assert not await streams.append("concert", a_listing(lease, 2))  # that feed is history
     again = await streams.begin_feed("concert", None)
     assert again.resumed and again.next_msn == 2
 
@@ -318,7 +318,7 @@ async def test_a_broadcast_of_yesterday_is_over(
     await list_segments(streams, await streams.begin_feed("concert", None), 2)
     clock.now += 86_400
     await streams.resume_all()
-    assert await streams.end_overdue(120) == [Ended("concert", 1, 4 * SECOND, None)]
+    assert await streams.end_overdue(120) == [EndedBroadcast("concert", 1, 4 * SECOND, None)]
 
 
 async def test_the_newest_feed_has_the_stream(streams: Streams) -> None:
@@ -334,12 +334,12 @@ async def test_the_newest_feed_has_the_stream(streams: Streams) -> None:
 
 async def test_removing_a_stream_ends_its_feed_and_keys(streams: Streams, catalog: Catalog) -> None:
     key = await create(streams)
-    airtime = await streams.begin_feed("concert", None)
-    await list_segments(streams, airtime, 2)
+    lease = await streams.begin_feed("concert", None)
+    await list_segments(streams, lease, 2)
     await catalog.remove("concert")
-    assert not await streams.append("concert", a_listing(airtime, 2))
-    assert not await streams.beat(airtime, "{}")
-    assert await streams.holder(key) is None
+    assert not await streams.append("concert", a_listing(lease, 2))
+    assert not await streams.beat(lease, "{}")
+    assert await streams.match_key(key) is None
     assert await catalog.removed_item("concert") is not None
     assert await catalog.retired_segment("concert", "source", 1) is not None
     await create(streams)
@@ -349,10 +349,10 @@ async def test_removing_a_stream_ends_its_feed_and_keys(streams: Streams, catalo
 
 async def test_figures_of_a_broadcast_only_grow(streams: Streams, catalog: Catalog) -> None:
     await create(streams)
-    airtime = await streams.begin_feed("concert", None)
-    await streams.append("concert", a_listing(airtime, 0))
-    await streams.append("concert", a_listing(airtime, 1, independent_segments=False))
-    await streams.append("concert", a_listing(airtime, 2, target_duration_s=1))
+    lease = await streams.begin_feed("concert", None)
+    await streams.append("concert", a_listing(lease, 0))
+    await streams.append("concert", a_listing(lease, 1, independent_segments=False))
+    await streams.append("concert", a_listing(lease, 2, target_duration_s=1))
     rendition = await listed(catalog)
     assert (rendition.independent_segments, rendition.target_duration_s) == (False, 2)
 
@@ -362,13 +362,13 @@ async def test_figures_of_a_broadcast_only_grow(streams: Streams, catalog: Catal
 
 async def test_who_waits_is_woken_by_the_next_segment(streams: Streams, catalog: Catalog) -> None:
     await create(streams)
-    airtime = await streams.begin_feed("concert", None)
-    await list_segments(streams, airtime, 1)
+    lease = await streams.begin_feed("concert", None)
+    await list_segments(streams, lease, 1)
     known = await catalog.item("concert")
     assert known is not None
     waiting = [asyncio.create_task(catalog.changed("concert", known)) for _ in range(100)]
     await asyncio.sleep(0)
-    await streams.append("concert", a_listing(airtime, 1))
+    await streams.append("concert", a_listing(lease, 1))
     async with asyncio.timeout(5):
         found = await asyncio.gather(*waiting)
     assert {id(item) for item in found} == {id(await catalog.item("concert"))}
@@ -383,8 +383,8 @@ async def test_what_another_process_lists_wakes_too(
     assert known is not None
     waiting = asyncio.create_task(catalog.changed("concert", known))
     elsewhere = Streams(database, Catalog(database, clock=clock), clock=clock)
-    airtime = await elsewhere.begin_feed("concert", None)
-    await list_segments(elsewhere, airtime, 1)
+    lease = await elsewhere.begin_feed("concert", None)
+    await list_segments(elsewhere, lease, 1)
     clock.now += 1  # what is known grows old
     async with asyncio.timeout(5):
         item = await waiting
@@ -399,8 +399,8 @@ async def test_nobody_looks_when_nobody_waits(streams: Streams, catalog: Catalog
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    snapshots = catalog._snapshots
+    cache = catalog._cache
     async with asyncio.timeout(5):
-        while snapshots._watching:
-            await asyncio.gather(*snapshots._watching.values())
-    assert not snapshots._waiting
+        while cache._watching:
+            await asyncio.gather(*cache._watching.values())
+    assert not cache._waiting

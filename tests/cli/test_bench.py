@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Recipe, h264
 from tests.support.server import Server, a_server
-from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.client.load_test import Tally, figures_of, percentile
 from xbyte_live.client.payer.channel import Channel
 from xbyte_live.client.sparing import SparingStore, salt_of
@@ -107,8 +107,8 @@ async def server(
     ) as running:
         async with open_shelf(running.settings) as shelf:
             options = PackageOptions(segment_target_us=2_000_000)
-            intake = Intake(shelf.catalog, shelf.store)
-            await intake.title(film, "film", Terms(Price(50_000)), options)
+            importer = Importer(shelf.catalog, shelf.store)
+            await importer.title(film, "film", SaleTerms(Price(50_000)), options)
         yield running
 
 

@@ -17,7 +17,7 @@ import pytest
 from av.video.frame import VideoFrame
 
 from tests.support.facilitator_double import refusing_url
-from tests.support.rtmp import RecordingDesk, serving
+from tests.support.rtmp import RecordingPublishers, serving
 from xbyte_live.devnet import glyphs, publisher
 from xbyte_live.errors import PublishRefused
 
@@ -183,41 +183,44 @@ TAKEN_OVER = PublishRefused("NetStream.Publish.Rejected", "Another publisher too
 
 
 async def published(
-    desk: RecordingDesk, end: Callable[[asyncio.subprocess.Process], None], *, key: str = KEY
+    publishers: RecordingPublishers,
+    end: Callable[[asyncio.subprocess.Process], None],
+    *,
+    key: str = KEY,
 ) -> tuple[int | None, str]:
     """Broadcast to our own server; ``end`` is called once media has come."""
-    async with serving(desk) as (_, port), asyncio.timeout(60):
+    async with serving(publishers) as (_, port), asyncio.timeout(60):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "xbyte_live.devnet.publisher"),
             env={**os.environ, publisher.URL_VARIABLE: f"rtmp://127.0.0.1:{port}/live/{key}"},
             stderr=asyncio.subprocess.PIPE,
         )
         if key != "bad":
-            await desk.arrived.wait()
-            await desk.feeds[0].came.wait()
+            await publishers.arrived.wait()
+            await publishers.feeds[0].came.wait()
             end(process)
         _, said = await process.communicate()
-        if desk.feeds:
-            await desk.feeds[0].closed.wait()
+        if publishers.feeds:
+            await publishers.feeds[0].closed.wait()
     return process.returncode, said.decode()
 
 
 async def test_an_interrupt_ends_it_as_a_streamer_would() -> None:
-    desk = RecordingDesk()
-    assert await published(desk, lambda p: p.send_signal(signal.SIGINT)) == (0, "")
-    assert desk.feeds[0].closings == [True]
+    publishers = RecordingPublishers()
+    assert await published(publishers, lambda p: p.send_signal(signal.SIGINT)) == (0, "")
+    assert publishers.feeds[0].closings == [True]
 
 
 async def test_it_ends_when_our_server_ends_it() -> None:
-    desk = RecordingDesk()
-    status, said = await published(desk, lambda _: desk.feeds[0].end(TAKEN_OVER))
+    publishers = RecordingPublishers()
+    status, said = await published(publishers, lambda _: publishers.feeds[0].end(TAKEN_OVER))
     assert (status, said.count("\n")) == (1, 1)
     assert said.startswith("the server ended the broadcast (")
-    assert desk.feeds[0].closings == [False]
+    assert publishers.feeds[0].closings == [False]
 
 
 async def test_it_ends_when_our_server_refuses_the_key() -> None:
-    status, said = await published(RecordingDesk(), lambda _: None, key="bad")
+    status, said = await published(RecordingPublishers(), lambda _: None, key="bad")
     assert (status, said.count("\n")) == (1, 1)
     assert said.startswith("the server did not take the broadcast (")
 

@@ -15,7 +15,7 @@ from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Recipe, h264
 from tests.support.player import player_workspace, run_script
 from tests.support.server import Server, a_server
-from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
 from xbyte_live.server.service import open_shelf
@@ -44,9 +44,9 @@ async def server(devnet: SharedDevnet, tmp_path: Path) -> AsyncIterator[Server]:
         await server.sell("again", os.urandom(50_000), PRICE, rewatch="free")
         film = Recipe(".mp4", "mp4", h264(), seconds=8).make(tmp_path / "film.mp4")
         async with open_shelf(server.settings) as shelf:
-            terms = Terms(Price(PRICE), preview_us=1_000_000)
+            terms = SaleTerms(Price(PRICE), preview_us=1_000_000)
             options = PackageOptions(segment_target_us=2_000_000)
-            await Intake(shelf.catalog, shelf.store).title(film, "film", terms, options)
+            await Importer(shelf.catalog, shelf.store).title(film, "film", terms, options)
         yield server
 
 

@@ -210,7 +210,7 @@ async def test_wrong_keys_are_no_news_after_a_few_and_keep_out_nobody_with_a_rig
         assert (await air.status("guessed"))["state"] == "idle"
         async with publishing(air.rtmp(key, wire.port), clips.get()):
             await air.viewer("guessed").until_last(0)
-    assert air.log.count("127.0.0.2 came with a wrong stream key") == 3
+    assert air.log.count("publisher 127.0.0.2: wrong stream key") == 3
     assert wrong not in air.log
     assert key not in air.log
 

@@ -12,10 +12,10 @@ from tests.support.broadcasts import SECOND, create
 from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.errors import DatabaseUnavailable, FeedFailed, PublishRefused
-from xbyte_live.live.feed import Airing, AiringPolicy
-from xbyte_live.media.live.messages import FedSegment, FedTrack, FeedOptions
+from xbyte_live.live.feed import Feed, FeedPolicy
+from xbyte_live.media.live.messages import FeedOptions, FeedSegment, FeedTrack
 from xbyte_live.media.live.spawner import FeedSpawner
-from xbyte_live.models import Airtime, Listing, Segment, Stream
+from xbyte_live.models import FeedLease, Listing, Segment, Stream
 from xbyte_live.storage.blobs.disk import DiskStore
 from xbyte_live.storage.db.engine import Database
 
@@ -48,31 +48,31 @@ def store(tmp_path: Path) -> DiskStore:
 
 
 @pytest.fixture
-async def airing(
+async def feed(
     streams: ForgetfulStreams, store: DiskStore, monkeypatch: pytest.MonkeyPatch
-) -> Airing:
+) -> Feed:
     monkeypatch.setattr("xbyte_live.live.feed._PATIENCE", 0.0)
     await create(streams)
-    airing = Airing(
+    feed = Feed(
         await streams.begin_feed("concert", None),
-        policy=AiringPolicy(options=FeedOptions(), restarts=0),
+        policy=FeedPolicy(options=FeedOptions(), restarts=0),
         spawner=FeedSpawner(),
         streams=streams,
         store=store,
         started=started.append,
     )
-    await airing._take(TRACK)
+    await feed._take(TRACK)
     started.clear()
-    return airing
+    return feed
 
 
-TRACK = FedTrack(codecs="avc1.64001f", frame_rate=Fraction(30), target_duration_s=2)
-started: list[Airtime] = []
+TRACK = FeedTrack(codecs="avc1.64001f", frame_rate=Fraction(30), target_duration_s=2)
+started: list[FeedLease] = []
 
 
-def a_segment(text: str) -> FedSegment:
+def a_segment(text: str) -> FeedSegment:
     data = text.encode() * 100
-    return FedSegment(
+    return FeedSegment(
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
         duration_us=2 * SECOND,
@@ -103,41 +103,41 @@ def assert_same(segment: Segment, data: bytes) -> None:
 
 
 async def test_what_may_be_listed_is_never_overwritten(
-    airing: Airing, streams: ForgetfulStreams, catalog: Catalog, store: DiskStore
+    feed: Feed, streams: ForgetfulStreams, catalog: Catalog, store: DiskStore
 ) -> None:
-    await airing._take(a_segment("first"))
+    await feed._take(a_segment("first"))
     streams.silent = True
-    await airing._take(a_segment("doubt"))
-    await airing._take(a_segment("lost!"))
+    await feed._take(a_segment("doubt"))
+    await feed._take(a_segment("lost!"))
     assert await listed(catalog, store) == [b"first", b"doubt"]
     streams.silent = False
-    await airing._take(a_segment("after"))
+    await feed._take(a_segment("after"))
     assert await listed(catalog, store) == [b"first", b"doubt", b"after"]
-    assert (airing.vitals.segments, airing.vitals.lost) == (3, 1)
+    assert (feed.stats.segments, feed.stats.lost) == (3, 1)
     assert len(started) == 1
 
 
 async def test_a_segment_that_was_lost_leaves_a_discontinuity(
-    airing: Airing, streams: ForgetfulStreams, catalog: Catalog
+    feed: Feed, streams: ForgetfulStreams, catalog: Catalog
 ) -> None:
-    await airing._take(a_segment("first"))
+    await feed._take(a_segment("first"))
     streams.silent = True
-    await airing._take(a_segment("doubt"))
-    await airing._take(a_segment("lost!"))
+    await feed._take(a_segment("doubt"))
+    await feed._take(a_segment("lost!"))
     streams.silent = False
-    await airing._take(a_segment("after"))
+    await feed._take(a_segment("after"))
     item = await catalog.item("concert")
     assert isinstance(item, Stream)
     assert [s.discontinuity for s in item.renditions[0].segments] == [False, False, True]
 
 
 async def test_a_feed_that_lost_the_stream_stores_nothing_more(
-    airing: Airing, streams: ForgetfulStreams, catalog: Catalog, store: DiskStore
+    feed: Feed, streams: ForgetfulStreams, catalog: Catalog, store: DiskStore
 ) -> None:
-    await airing._take(a_segment("first"))
+    await feed._take(a_segment("first"))
     await streams.begin_feed("concert", None)
     with pytest.raises(PublishRefused):
-        await airing._take(a_segment("other"))
+        await feed._take(a_segment("other"))
     assert await listed(catalog, store) == [b"first"]
 
 
@@ -146,9 +146,9 @@ async def test_packets_are_counted_on_when_the_child_is_another(
 ) -> None:
     await create(streams)
     first, second = FakeFeed(), FakeFeed()
-    airing = Airing(
+    feed = Feed(
         await streams.begin_feed("concert", None),
-        policy=AiringPolicy(options=FeedOptions(), restarts=1),
+        policy=FeedPolicy(options=FeedOptions(), restarts=1),
         spawner=FakeSpawner(first, second),
         streams=streams,
         store=store,
@@ -160,8 +160,8 @@ async def test_packets_are_counted_on_when_the_child_is_another(
     ]
     first.put(TRACK, *counted[:2], FeedFailed("it was killed"))
     second.put(TRACK, *counted[2:], None)
-    await airing.start()
-    await airing.ended()
-    await airing.close(unpublished=True)
-    assert airing.vitals.restarts == 1
-    assert (airing.vitals.late, airing.vitals.dropped) == (5 + 4, 1 + 3)
+    await feed.start()
+    await feed.ended()
+    await feed.close(unpublished=True)
+    assert feed.stats.restarts == 1
+    assert (feed.stats.late, feed.stats.dropped) == (5 + 4, 1 + 3)

@@ -14,13 +14,13 @@ import pytest
 from tests.fakes import FakeFeed, FakeSpawner
 from tests.support.broadcasts import SECOND, create
 from xbyte_live.catalog.catalog import Catalog
-from xbyte_live.catalog.streams import Ended, Streams
+from xbyte_live.catalog.streams import EndedBroadcast, Streams
 from xbyte_live.errors import FeedFailed, PublishRefused
-from xbyte_live.live.feed import AiringPolicy
-from xbyte_live.live.publishers import Live, LivePolicy
+from xbyte_live.live.feed import FeedPolicy
+from xbyte_live.live.publishers import Publishers, PublishPolicy
 from xbyte_live.live.rtmp.publish import PublishRequest
 from xbyte_live.live.webhooks import Webhooks
-from xbyte_live.media.live.messages import FedSegment, FedTrack, FeedOptions
+from xbyte_live.media.live.messages import FeedOptions, FeedSegment, FeedTrack
 from xbyte_live.models import Listing, Stream
 from xbyte_live.storage.blobs.disk import DiskStore
 from xbyte_live.storage.db.engine import Database
@@ -28,7 +28,7 @@ from xbyte_live.storage.db.engine import Database
 MOST = 3  # wrong keys
 WINDOW = 0.05  # seconds
 WRONG = "xb_" + "0" * 40
-TRACK = FedTrack(codecs="avc1.64001f", frame_rate=Fraction(30), target_duration_s=2)
+TRACK = FeedTrack(codecs="avc1.64001f", frame_rate=Fraction(30), target_duration_s=2)
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class WatchedStreams(Streams):
     def __init__(self, database: Database, catalog: Catalog, clock: Clock) -> None:
         super().__init__(database, catalog, clock=clock)
         self.listed: asyncio.Queue[int] = asyncio.Queue()
-        self.looked: asyncio.Queue[list[Ended]] = asyncio.Queue()
+        self.looked: asyncio.Queue[list[EndedBroadcast]] = asyncio.Queue()
 
     async def append(self, slug: str, listing: Listing) -> bool:
         done = await super().append(slug, listing)
@@ -56,7 +56,7 @@ class WatchedStreams(Streams):
 
     async def end_overdue(
         self, republish_window: float, *, but_not: Collection[str] = ()
-    ) -> list[Ended]:
+    ) -> list[EndedBroadcast]:
         ended = await super().end_overdue(republish_window, but_not=but_not)
         self.looked.put_nowait(ended)
         return ended
@@ -108,17 +108,17 @@ def spawner(feeds: list[FakeFeed]) -> FakeSpawner:
 
 
 @pytest.fixture
-async def live(
+async def publishers(
     spawner: FakeSpawner, streams: WatchedStreams, store: SlowStore, clock: Clock
-) -> AsyncIterator[Live]:
+) -> AsyncIterator[Publishers]:
     webhooks = Webhooks([], "")
-    yield Live(
+    yield Publishers(
         spawner=spawner,
         streams=streams,
         store=store,
         webhooks=webhooks,
-        policy=LivePolicy(
-            airing=AiringPolicy(options=FeedOptions(), restarts=0),
+        policy=PublishPolicy(
+            feed=FeedPolicy(options=FeedOptions(), restarts=0),
             take_over=True,
             republish_window=WINDOW,
             failures=MOST,
@@ -132,9 +132,9 @@ def asks(key: str, address: str = "192.0.2.1") -> PublishRequest:
     return PublishRequest("live", key, "", address, "", "")
 
 
-def a_segment(text: str) -> FedSegment:
+def a_segment(text: str) -> FeedSegment:
     data = text.encode() * 100
-    return FedSegment(
+    return FeedSegment(
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
         duration_us=2 * SECOND,
@@ -150,45 +150,48 @@ def a_segment(text: str) -> FedSegment:
 # Wrong keys
 
 
-async def refusal(live: Live, request: PublishRequest) -> str:
+async def refusal(publishers: Publishers, request: PublishRequest) -> str:
     with pytest.raises(PublishRefused) as refused:
-        await live.publish(request)
+        await publishers.publish(request)
     return str(refused.value)
 
 
 async def test_a_right_key_is_taken_whoever_else_there_tries_wrong_ones(
-    live: Live, streams: WatchedStreams, feeds: list[FakeFeed], caplog: pytest.LogCaptureFixture
+    publishers: Publishers,
+    streams: WatchedStreams,
+    feeds: list[FakeFeed],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     key = await create(streams)
     with caplog.at_level(logging.WARNING, "xbyte_live.live.publishers"):
         for _ in range(MOST):
-            assert "no valid stream key" in await refusal(live, asks(WRONG))
+            assert "no valid stream key" in await refusal(publishers, asks(WRONG))
         for _ in range(2 * MOST):
-            assert "too many wrong stream keys" in await refusal(live, asks(WRONG))
+            assert "too many wrong stream keys" in await refusal(publishers, asks(WRONG))
     assert len(caplog.records) == MOST
-    airing = await live.publish(asks(key))
+    feed = await publishers.publish(asks(key))
     feeds[0].put(None)
-    await airing.close(unpublished=True)
+    await feed.close(unpublished=True)
 
 
 async def test_wrong_keys_are_counted_by_network_whatever_the_clock_is_set_to(
-    live: Live, streams: WatchedStreams, clock: Clock
+    publishers: Publishers, streams: WatchedStreams, clock: Clock
 ) -> None:
     await create(streams)
     for number in range(MOST):
         clock.now += 3600
-        assert "no valid" in await refusal(live, asks(WRONG, f"2001:db8::{number}"))
+        assert "no valid" in await refusal(publishers, asks(WRONG, f"2001:db8::{number}"))
     clock.now += 3600
-    assert "too many" in await refusal(live, asks(WRONG, "2001:db8::ffff:1"))
-    assert "no valid" in await refusal(live, asks(WRONG, "2001:db8:0:1::1"))
+    assert "too many" in await refusal(publishers, asks(WRONG, "2001:db8::ffff:1"))
+    assert "no valid" in await refusal(publishers, asks(WRONG, "2001:db8:0:1::1"))
 
 
 # Ends of broadcasts
 
 
 @asynccontextmanager
-async def running(live: Live) -> AsyncIterator[None]:
-    task = asyncio.create_task(live.run())
+async def running(publishers: Publishers) -> AsyncIterator[None]:
+    task = asyncio.create_task(publishers.run())
     try:
         yield
     finally:
@@ -196,7 +199,7 @@ async def running(live: Live) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def looked_twice(streams: WatchedStreams) -> list[Ended]:
+async def looked_twice(streams: WatchedStreams) -> list[EndedBroadcast]:
     """What was ended by a look that began after this."""
     return [*await streams.looked.get(), *await streams.looked.get()]
 
@@ -209,17 +212,17 @@ async def state(catalog: Catalog) -> tuple[str, int]:
     return item.state, len(item.renditions[0].segments)
 
 
-async def on_air(live: Live, streams: WatchedStreams, feed: FakeFeed) -> None:
+async def on_air(publishers: Publishers, streams: WatchedStreams, feed: FakeFeed) -> None:
     """A broadcast with one segment listed."""
     await create(streams)
-    await live.begin("concert", None)
+    await publishers.begin("concert", None)
     feed.put(TRACK, a_segment("first"))
     assert await streams.listed.get() == 0
 
 
 @pytest.mark.parametrize("taken_over", [False, True])
 async def test_a_broadcast_is_on_while_its_last_segment_is_stored(
-    live: Live,
+    publishers: Publishers,
     streams: WatchedStreams,
     catalog: Catalog,
     store: SlowStore,
@@ -227,55 +230,55 @@ async def test_a_broadcast_is_on_while_its_last_segment_is_stored(
     clock: Clock,
     taken_over: bool,
 ) -> None:
-    await on_air(live, streams, feeds[0])
+    await on_air(publishers, streams, feeds[0])
     store.gate.clear()
     feeds[0].put(a_segment("last"), None)
     await store.waiting.wait()
-    [airing] = live._airings.values()
+    [feed] = publishers._feeds.values()
     closing = asyncio.create_task(
-        live.begin("concert", None) if taken_over else airing.close(unpublished=True)
+        publishers.begin("concert", None) if taken_over else feed.close(unpublished=True)
     )
     clock.now += 3600
-    async with running(live):
+    async with running(publishers):
         assert await looked_twice(streams) == []
     store.gate.set()
     await closing
     assert await state(catalog) == ("waiting", 2)
     feeds[1].put(None)
-    await live.stop()
+    await publishers.stop()
     clock.now += 3600
-    async with running(live):
+    async with running(publishers):
         assert [ended.slug for ended in await looked_twice(streams)] == ["concert"]
 
 
 async def test_a_broadcast_is_on_while_its_next_feed_starts(
-    live: Live,
+    publishers: Publishers,
     streams: WatchedStreams,
     catalog: Catalog,
     spawner: FakeSpawner,
     feeds: list[FakeFeed],
     clock: Clock,
 ) -> None:
-    await on_air(live, streams, feeds[0])
+    await on_air(publishers, streams, feeds[0])
     feeds[0].put(None)
-    await live.stop()
+    await publishers.stop()
     spawner.gate.clear()
     spawner.begun.clear()
-    beginning = asyncio.create_task(live.begin("concert", None))
+    beginning = asyncio.create_task(publishers.begin("concert", None))
     await spawner.begun.wait()
     clock.now += 3600
-    async with running(live):
+    async with running(publishers):
         assert await looked_twice(streams) == []
     spawner.gate.set()
     await beginning
     feeds[1].put(TRACK, a_segment("second"), None)
     assert await streams.listed.get() == 1
-    await live.stop()
+    await publishers.stop()
     assert await state(catalog) == ("waiting", 2)
 
 
 async def test_a_feed_that_cannot_start_keeps_no_broadcast_on(
-    live: Live,
+    publishers: Publishers,
     streams: WatchedStreams,
     spawner: FakeSpawner,
     feeds: list[FakeFeed],
@@ -285,11 +288,11 @@ async def test_a_feed_that_cannot_start_keeps_no_broadcast_on(
     async def fail(options: FeedOptions) -> None:
         raise FeedFailed("no process can be started for it")
 
-    await on_air(live, streams, feeds[0])
+    await on_air(publishers, streams, feeds[0])
     feeds[0].put(None)
     monkeypatch.setattr(spawner, "start", fail)
     with pytest.raises(PublishRefused, match="cannot take streams"):
-        await live.begin("concert", None)
+        await publishers.begin("concert", None)
     clock.now += 3600
-    async with running(live):
+    async with running(publishers):
         assert [ended.slug for ended in await looked_twice(streams)] == ["concert"]

@@ -27,13 +27,13 @@ from tests.support.facilitator_double import (
     silent_url,
 )
 from xbyte_live.errors import ConfigError
-from xbyte_live.live.webhooks import Event, Webhooks
+from xbyte_live.live.webhooks import WebhookEvent, Webhooks
 from xbyte_live.runtime.aio import backoff
 
 SECRET = "a long and random secret"
 NOW = 1_763_821_273.5
-STARTED = Event("stream.started", "plasma", NOW, {"title": "Plasma – live"})
-ENDED = Event("stream.ended", "plasma", NOW + 60)
+STARTED = WebhookEvent("stream.started", "plasma", NOW, {"title": "Plasma – live"})
+ENDED = WebhookEvent("stream.ended", "plasma", NOW + 60)
 OK = Reply(204)
 BUSY = Reply(503)
 QUESTION = {"slug": "plasma", "address": "192.0.2.7", "at": NOW}
@@ -71,7 +71,7 @@ async def sending(*urls: str, **options: Any) -> AsyncIterator[Webhooks]:
         await webhooks.close()
 
 
-async def told(*events: Event, to: str, **options: Any) -> Webhooks:
+async def told(*events: WebhookEvent, to: str, **options: Any) -> Webhooks:
     async with sending(to, **options) as webhooks:
         for event in events:
             webhooks.send(event)
@@ -174,7 +174,7 @@ async def test_after_so_many_attempts_it_is_given_up_and_the_next_one_sent(
 
 async def test_events_keep_their_order_while_one_is_retried(receiver: FacilitatorDouble) -> None:
     receiver.next("hook", BUSY, BUSY, OK, BUSY)
-    ready = Event("recording.ready", "plasma", NOW)
+    ready = WebhookEvent("recording.ready", "plasma", NOW)
     assert outcome(await told(STARTED, ENDED, ready, to=hook(receiver))) == (3, 0, 0)
     order = ["stream.started"] * 3 + ["stream.ended"] * 2 + ["recording.ready"]
     assert kinds(receiver) == order
@@ -238,7 +238,7 @@ async def test_when_too_many_wait_the_oldest_are_dropped_and_counted(
         webhooks.send(STARTED)
         await held.arrived.wait()
         for number in range(5):
-            webhooks.send(Event("stream.ended", f"s{number}", NOW))
+            webhooks.send(WebhookEvent("stream.ended", f"s{number}", NOW))
         held.release.set()
         await webhooks.drain()
     assert [call.body["slug"] for call in receiver.calls] == ["plasma", "s3", "s4"]

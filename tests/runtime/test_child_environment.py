@@ -28,12 +28,12 @@ def environment_of(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
 
 
-async def a_still(server: int) -> bytes:
+async def a_thumbnail(server: int) -> bytes:
     """The environment of the next process that draws a picture."""
     while True:
         for pid in children_of(server):
             try:
-                if "xbyte_live.media.still" in command_of(pid):
+                if "xbyte_live.media.poster" in command_of(pid):
                     return environment_of(pid)
             except (FileNotFoundError, ProcessLookupError):  # it was quicker
                 continue
@@ -49,7 +49,7 @@ async def test_what_packages_a_feed_and_what_draws_a_picture_know_no_key(tmp_pat
         assert KEY in air.server.environment.values()
         async with publishing(air.rtmp(key), clip):
             await air.viewer().until_last(1)
-            forkers = [pid for pid in children_of(server) if "media.live.fork_server" in command_of(pid)]
+            forkers = [pid for pid in children_of(server) if "live.fork_server" in command_of(pid)]
             (feed,) = air.feeds()
             for pid in (*forkers, feed):
                 assert b"PATH=" in environment_of(pid)
@@ -58,7 +58,7 @@ async def test_what_packages_a_feed_and_what_draws_a_picture_know_no_key(tmp_pat
             assert len(forkers) == 1
 
             async with asyncio.timeout(30):
-                seen = asyncio.create_task(a_still(server))
+                seen = asyncio.create_task(a_thumbnail(server))
                 answer = await air.http.get(f"{air.server.url}/hls/live/poster.jpg")
                 drawing = await seen
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")

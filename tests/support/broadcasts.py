@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.items import PAYEE
 from xbyte_live.catalog.streams import Streams
-from xbyte_live.models import Airtime, Listing, NewStream, Offer, Rendition, Segment, segment_key
+from xbyte_live.models import FeedLease, Listing, NewStream, Offer, Rendition, Segment, segment_key
 from xbyte_live.money import Price
 from xbyte_live.storage.blobs.store import Store
 
@@ -18,9 +18,9 @@ def data_of(slug: str, msn: int) -> bytes:
     return f"{slug} {msn} ".encode() * 40
 
 
-def a_listing(airtime: Airtime, msn: int, **changes: Any) -> Listing:
+def a_listing(lease: FeedLease, msn: int, **changes: Any) -> Listing:
     """A two-second segment of a feed."""
-    data = data_of(airtime.slug, msn)
+    data = data_of(lease.slug, msn)
     values: dict[str, Any] = {
         "size": len(data),
         "duration_us": 2 * SECOND,
@@ -32,7 +32,7 @@ def a_listing(airtime: Airtime, msn: int, **changes: Any) -> Listing:
     digest = hashlib.sha256(data).hexdigest()
     segment = Segment(msn=msn, start_us=0, sha256=digest, **{**values, **changes})
     return Listing(
-        feed=airtime.feed,
+        feed=lease.feed,
         segment=segment,
         rendition=Rendition(
             name="source", bandwidth=800_000, average_bandwidth=700_000, segments=(), **rendition
@@ -48,11 +48,11 @@ async def create(streams: Streams, slug: str = "concert", **changes: Any) -> str
 
 
 async def list_segments(
-    streams: Streams, airtime: Airtime, count: int, store: Store | None = None
+    streams: Streams, lease: FeedLease, count: int, store: Store | None = None
 ) -> None:
     """List the next segments of a feed that has listed none yet, with bytes if there is a store."""
-    for msn in range(airtime.next_msn, airtime.next_msn + count):
+    for msn in range(lease.next_msn, lease.next_msn + count):
         if store is not None:
-            key = segment_key(airtime.slug, "source", msn)
-            await store.put(key, data_of(airtime.slug, msn))
-        assert await streams.append(airtime.slug, a_listing(airtime, msn))
+            key = segment_key(lease.slug, "source", msn)
+            await store.put(key, data_of(lease.slug, msn))
+        assert await streams.append(lease.slug, a_listing(lease, msn))

@@ -10,7 +10,7 @@ from eth_account.signers.local import LocalAccount
 from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Recipe, h264
 from tests.support.server import Server, a_server
-from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
 from xbyte_live.server.service import open_shelf
@@ -39,9 +39,9 @@ async def a_cinema(
         tmp_path, devnet.rpc_url, payee.address, gas_key, log_level="debug", **settings
     ) as server:
         async with open_shelf(server.settings) as shelf:
-            intake = Intake(shelf.catalog, shelf.store)
+            importer = Importer(shelf.catalog, shelf.store)
             options = PackageOptions(segment_target_us=2_000_000)
-            await intake.title(film, "film", Terms(Price(50_000)), options)
+            await importer.title(film, "film", SaleTerms(Price(50_000)), options)
         await server.stop()
         server.log = log
         await server.start()

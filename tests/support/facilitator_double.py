@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -237,10 +238,10 @@ def refusing_url() -> Iterator[str]:
 @contextmanager
 def silent_url() -> Iterator[str]:
     """A URL where a connection is neither taken nor refused: its waiting room is full."""
-    with socket.socket() as held, socket.socket() as first, socket.socket() as second:
+    with socket.socket() as held, socket.socket() as guest:
         held.bind(("127.0.0.1", 0))
-        held.listen(0)
-        for guest in (first, second):
-            guest.setblocking(False)
-            guest.connect_ex(held.getsockname())
+        held.listen(0)  # room for one
+        guest.connect(held.getsockname())
+        # The guest is connected before it is in the room; whoever comes in between is let in too.
+        select.select([held], [], [])
         yield f"http://127.0.0.1:{held.getsockname()[1]}"

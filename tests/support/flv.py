@@ -19,8 +19,14 @@ from xbyte_live.media.formats.flv import (
     encode_tag,
     file_header,
 )
-from xbyte_live.media.live.flv_demuxer import FlvFeed
-from xbyte_live.media.live.messages import FedEvent, FedSegment, FedTrack, FedWarning, FeedOptions
+from xbyte_live.media.live.flv_demuxer import FlvDemuxer
+from xbyte_live.media.live.messages import (
+    FeedEvent,
+    FeedOptions,
+    FeedSegment,
+    FeedTrack,
+    FeedWarning,
+)
 from xbyte_live.media.live.state import LiveState
 
 NOON_US = 1_800_000_000_000_000
@@ -84,34 +90,34 @@ def length_ms(tags: Sequence[Tag]) -> int:
 class Fed:
     """Everything a feed handed out."""
 
-    events: list[FedEvent] = field(default_factory=list)
+    events: list[FeedEvent] = field(default_factory=list)
 
-    def put(self, event: FedEvent) -> None:
+    def put(self, event: FeedEvent) -> None:
         self.events.append(event)
 
     def wanted(self) -> bool:
         return True
 
     @property
-    def segments(self) -> list[FedSegment]:
-        return [event for event in self.events if isinstance(event, FedSegment)]
+    def segments(self) -> list[FeedSegment]:
+        return [event for event in self.events if isinstance(event, FeedSegment)]
 
     @property
-    def tracks(self) -> list[FedTrack]:
-        return [event for event in self.events if isinstance(event, FedTrack)]
+    def tracks(self) -> list[FeedTrack]:
+        return [event for event in self.events if isinstance(event, FeedTrack)]
 
     @property
-    def warnings(self) -> list[FedWarning]:
-        return [event for event in self.events if isinstance(event, FedWarning)]
+    def warnings(self) -> list[FeedWarning]:
+        return [event for event in self.events if isinstance(event, FeedWarning)]
 
     @property
     def seconds(self) -> float:
         return sum(segment.duration_us for segment in self.segments) / 1e6
 
     @property
-    def runs(self) -> list[list[FedSegment]]:
+    def runs(self) -> list[list[FeedSegment]]:
         """The segments between discontinuities."""
-        runs: list[list[FedSegment]] = []
+        runs: list[list[FeedSegment]] = []
         for segment in self.segments:
             if segment.discontinuity or not runs:
                 runs.append([])
@@ -124,7 +130,7 @@ def package(
 ) -> Fed:
     """Package tags in this process, on a wall clock that goes as their timestamps do."""
     fed, now = Fed(), [start_us]
-    feed = FlvFeed(LiveState(options or FeedOptions(), fed, lambda: now[0]))
+    feed = FlvDemuxer(LiveState(options or FeedOptions(), fed, lambda: now[0]))
     last: int | None = None
     try:
         for tag in tags:
@@ -156,7 +162,7 @@ class Played:
         return max((b - a for a, b in pairwise(times)), default=0.0)
 
 
-def play(segments: Sequence[FedSegment]) -> Played:
+def play(segments: Sequence[FeedSegment]) -> Played:
     """Decode the segments of one run in a row; asserts that presentation times rise."""
     data = b"".join(segment.data for segment in segments)
     times: dict[str, list[float]] = {"video": [], "audio": []}

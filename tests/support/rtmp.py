@@ -1,4 +1,4 @@
-"""RTMP publishers, a desk that takes what they send, and captures of what they say.
+"""RTMP publishers, a double that records their tags, and captures of their connections.
 
 ``python -m tests.support.rtmp`` records ``tests/data/rtmp`` again.
 """
@@ -21,7 +21,8 @@ from xbyte_live.live.rtmp.connection import Connection
 from xbyte_live.live.rtmp.events import Event, PublishAsked
 from xbyte_live.live.rtmp.handshake import SIZE
 from xbyte_live.live.rtmp.message import Message, command
-from xbyte_live.live.rtmp.server import PublishRequest, RtmpLimits, RtmpServer
+from xbyte_live.live.rtmp.publish import PublishRequest, RtmpLimits
+from xbyte_live.live.rtmp.server import RtmpServer
 from xbyte_live.media.formats import flv
 from xbyte_live.media.formats.flv import Tag
 
@@ -69,7 +70,7 @@ class RecordingFeed:
         return [tag.payload for tag in self.tags if tag.kind == kind]
 
 
-class RecordingDesk:
+class RecordingPublishers:
     """Accepts every key but ``bad``."""
 
     def __init__(self) -> None:
@@ -91,10 +92,10 @@ class RecordingDesk:
 
 @asynccontextmanager
 async def serving(
-    desk: RecordingDesk, *, ssl: SSLContext | None = None, **limits: float
+    publishers: RecordingPublishers, *, ssl: SSLContext | None = None, **limits: float
 ) -> AsyncIterator[tuple[RtmpServer, int]]:
     """A server on a free port, stopped at the end."""
-    server = RtmpServer(desk, RtmpLimits(**limits))  # type: ignore[arg-type]
+    server = RtmpServer(publishers.publish, RtmpLimits(**limits))  # type: ignore[arg-type]
     port = await server.start("127.0.0.1", ssl=ssl)
     try:
         yield server, port
@@ -217,8 +218,8 @@ def make_sources(folder: Path) -> tuple[Path, Path]:
 async def record(name: str, publish: Publish) -> None:
     """Keep what a publisher sends to a server of ours, which listens behind a tap."""
     heard = bytearray()
-    desk = RecordingDesk()
-    async with serving(desk) as (_, port):
+    publishers = RecordingPublishers()
+    async with serving(publishers) as (_, port):
 
         async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while data := await reader.read(65536):
@@ -239,10 +240,10 @@ async def record(name: str, publish: Publish) -> None:
         url = f"rtmp://127.0.0.1:{front.sockets[0].getsockname()[1]}/live/key?token=1"
         code, errors = await publish(url)
         assert code == 0, errors
-        await desk.feeds[0].closed.wait()
+        await publishers.feeds[0].closed.wait()
         front.close()
     (DATA / f"{name}.rtmp").write_bytes(heard)
-    print(name, len(heard), "bytes,", len(desk.feeds[0].tags), "tags")
+    print(name, len(heard), "bytes,", len(publishers.feeds[0].tags), "tags")
 
 
 async def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.config import Settings, load_settings
 from xbyte_live.models import Rewatch
 from xbyte_live.money import Price
@@ -96,8 +96,8 @@ class Server:
         source = self.data_dir.parent / f"{slug}.bin"
         source.write_bytes(data)
         async with open_shelf(self.settings) as shelf:
-            terms = Terms(Price(price), rewatch=rewatch)
-            await Intake(shelf.catalog, shelf.store).object(source, slug, terms)
+            terms = SaleTerms(Price(price), rewatch=rewatch)
+            await Importer(shelf.catalog, shelf.store).object(source, slug, terms)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from xbyte_live.catalog.item_cache import Snapshot, Snapshots
+from xbyte_live.catalog.item_cache import CachedItem, ItemCache
 from xbyte_live.catalog.sql import expiry, imports
 from xbyte_live.catalog.sql import items as sql
 from xbyte_live.catalog.sql.recordings import record_if_live
@@ -55,30 +55,30 @@ class Catalog:
         self._database = database
         self._clock = clock
         self._grace = grace
-        self._snapshots = Snapshots(self._load, limit=item_cache, refresh=refresh, clock=clock)
+        self._cache = ItemCache(self._load, limit=item_cache, refresh=refresh, clock=clock)
 
     async def item(self, slug: str) -> Item | None:
         """What is on sale under ``slug``, as any process left it ``refresh`` seconds ago.
 
         The same object as long as nothing changed.
         """
-        return await self._snapshots.get(slug)
+        return await self._cache.get(slug)
 
     async def changed(self, slug: str, known: Item) -> Item | None:
         """What is on sale under ``slug`` once that is no longer ``known``."""
-        return await self._snapshots.changed(slug, known)
+        return await self._cache.changed(slug, known)
 
     def known(self, slug: str) -> Item | None:
         """An item as it was last seen here."""
-        return self._snapshots.known(slug)
+        return self._cache.known(slug)
 
     def put(self, item: Item, version: int) -> None:
         """Take an item as this process has just written it, for those who wait for it."""
-        self._snapshots.put(item.slug, Snapshot(item, version))
+        self._cache.put(item.slug, CachedItem(item, version))
 
     async def renew(self, slug: str) -> None:
         """Look at an item again at once, for those who wait for it to change."""
-        await self._snapshots.renew(slug)
+        await self._cache.renew(slug)
 
     async def items(self) -> list[Item]:
         """Everything on sale, the oldest first; renditions come without their segments."""
@@ -229,7 +229,7 @@ class Catalog:
             sql.remove(db, slug, now)
 
         await self._database.write(work)
-        await self._snapshots.renew(slug)
+        await self._cache.renew(slug)
 
     async def expired_keys(self) -> list[str]:
         """Store keys whose bytes were retired longer ago than the grace; not all if many."""
@@ -260,19 +260,19 @@ class Catalog:
         return await self._renewed(import_.slug)
 
     async def _renewed(self, slug: str) -> Item:
-        item = await self._snapshots.renew(slug)
+        item = await self._cache.renew(slug)
         if item is None:  # removed by somebody since
             raise sql.not_found(slug)
         return item
 
-    async def _load(self, slug: str, known: Snapshot | None) -> Snapshot | None:
-        def work(db: Connection) -> Snapshot | None:
+    async def _load(self, slug: str, known: CachedItem | None) -> CachedItem | None:
+        def work(db: Connection) -> CachedItem | None:
             version = sql.version_of(db, slug)
             if version is None:
                 return None
             if known is not None and known.version == version:
                 return known
-            return Snapshot(*sql.load_item(db, slug, known.item if known else None))
+            return CachedItem(*sql.load_item(db, slug, known.item if known else None))
 
         return await self._database.read(work) if _can_name(slug) else None
 

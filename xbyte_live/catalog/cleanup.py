@@ -12,17 +12,17 @@ _KEYS_A_HEARTBEAT = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """How many imports and keys a sweep ended."""
+class CleanupResult:
+    """How many imports and keys a cleanup removed."""
 
     imports: int
     keys: int
 
 
-async def sweep(catalog: Catalog, store: Store) -> Swept:
+async def clean_up(catalog: Catalog, store: Store) -> CleanupResult:
     """Delete what dead imports and dead writers left, and what was retired before the grace.
 
-    Broken off anywhere, the next sweep does the rest; several at once do no harm.
+    Broken off anywhere, the next run does the rest; several at once do no harm.
     """
     deleted = 0
     stale = await catalog.stale_imports()
@@ -35,7 +35,7 @@ async def sweep(catalog: Catalog, store: Store) -> Swept:
         await catalog.forget(keys)
         deleted += len(keys)
     await store.tidy()
-    return Swept(len(stale), deleted)
+    return CleanupResult(len(stale), deleted)
 
 
 async def abandon(catalog: Catalog, store: Store, import_: Import) -> int:

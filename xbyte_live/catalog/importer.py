@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SaleTerms:
     """On which terms a file goes on sale; ``pay_to`` ``None`` means the server's payee."""
 
     price: Price
@@ -37,7 +37,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
+class PackagedTitle:
     """A published title, and what the packager had to say about its source."""
 
     title: Title
@@ -45,7 +45,7 @@ class Packing:
     notes: tuple[str, ...]
 
 
-class Intake:
+class Importer:
     """Puts files on sale; a file that fails, or a process that dies, leaves nothing behind."""
 
     def __init__(self, catalog: Catalog, store: Store) -> None:
@@ -56,13 +56,13 @@ class Intake:
         self,
         source: Path,
         slug: str,
-        terms: Terms,
+        terms: SaleTerms,
         options: PackageOptions,
         *,
         name: str | None = None,
         replace_old: bool = False,
         progress: Progress = lambda _: None,
-    ) -> Packing:
+    ) -> PackagedTitle:
         """Package a media file and publish it; ``progress`` gets 0 to 1, from another thread.
 
         Raises ``MediaError`` for a file that cannot be packaged, ``ItemExists`` for a slug that
@@ -82,13 +82,13 @@ class Intake:
                 preview_us=terms.preview_us,
                 rewatch=terms.rewatch,
             )
-        return Packing(title, packaged.transcoded, packaged.notes)
+        return PackagedTitle(title, packaged.transcoded, packaged.notes)
 
     async def object(
         self,
         source: Path,
         slug: str,
-        terms: Terms,
+        terms: SaleTerms,
         *,
         name: str | None = None,
         content_type: str | None = None,

@@ -12,7 +12,7 @@ _OWN = 3.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class CachedItem:
     """An item as it was when its row had ``version``."""
 
     item: Item
@@ -23,21 +23,21 @@ class Snapshot:
 class _Held:
     """``checked_at`` is when it was right, ``lasting`` for how many seconds that is believed."""
 
-    snapshot: Snapshot
+    cached: CachedItem
     checked_at: float
     lasting: float
 
 
-class Snapshots:
+class ItemCache:
     """The latest known item of each slug, at most ``limit`` of them, the longest unused dropped.
 
-    ``load`` gives the snapshot of a slug, the one it is handed if that is still right, or
-    ``None``. It is asked at most every ``refresh`` seconds a slug, once however many wait.
+    ``load`` reads the item of a slug, or ``None``; it returns the cached item it is given while
+    that is current. It runs at most every ``refresh`` seconds a slug, once however many wait.
     """
 
     def __init__(
         self,
-        load: Callable[[str, Snapshot | None], Awaitable[Snapshot | None]],
+        load: Callable[[str, CachedItem | None], Awaitable[CachedItem | None]],
         *,
         limit: int,
         refresh: float,
@@ -58,7 +58,7 @@ class Snapshots:
         held = self._held.get(slug)
         if held is not None and 0 <= self._clock() - held.checked_at < held.lasting:
             self._held.move_to_end(slug)
-            return held.snapshot.item
+            return held.cached.item
         looking = self._looking.get(slug)
         if looking is None:
             looking = self._looking[slug] = asyncio.create_task(self.renew(slug))
@@ -103,7 +103,7 @@ class Snapshots:
         """The item as it is in the database now."""
         started = self._clock()
         held = self._held.get(slug)
-        found = await self._load(slug, held.snapshot if held else None)
+        found = await self._load(slug, held.cached if held else None)
         if found is None:
             self._held.pop(slug, None)
             self._tell(slug)
@@ -113,26 +113,26 @@ class Snapshots:
     def known(self, slug: str) -> Item | None:
         """The item as it was last seen, however long ago."""
         held = self._held.get(slug)
-        return held.snapshot.item if held else None
+        return held.cached.item if held else None
 
-    def put(self, slug: str, snapshot: Snapshot) -> None:
+    def put(self, slug: str, cached: CachedItem) -> None:
         """Take what this process has just made of an item itself.
 
         It is believed for longer, since its maker is the first to know when it changes.
         """
-        self._keep(slug, _Held(snapshot, self._clock(), max(_OWN, self._refresh)))
+        self._keep(slug, _Held(cached, self._clock(), max(_OWN, self._refresh)))
 
     def _keep(self, slug: str, held: _Held) -> Item:
         newest = self._held.get(slug)
-        if newest is not None and newest.snapshot.version > held.snapshot.version:
-            return newest.snapshot.item  # a later look was quicker
+        if newest is not None and newest.cached.version > held.cached.version:
+            return newest.cached.item  # a later look was quicker
         self._held[slug] = held
         self._held.move_to_end(slug)
-        if newest is None or newest.snapshot.item is not held.snapshot.item:
+        if newest is None or newest.cached.item is not held.cached.item:
             self._tell(slug)
         if len(self._held) > self._limit:
             self._held.popitem(last=False)
-        return held.snapshot.item
+        return held.cached.item
 
     def _looked(self, slug: str, task: asyncio.Task[Item | None]) -> None:
         del self._looking[slug]

@@ -15,7 +15,7 @@ from xbyte_live.catalog.sql import broadcasts
 from xbyte_live.catalog.sql import streams as sql
 from xbyte_live.catalog.sql.items import load_item
 from xbyte_live.catalog.sql.recordings import record
-from xbyte_live.models import Airtime, Item, Listing, NewStream, Offer, StreamKey, check_slug
+from xbyte_live.models import FeedLease, Item, Listing, NewStream, Offer, StreamKey, check_slug
 from xbyte_live.storage.db.engine import Database
 
 KEY_PREFIX = "xb_"
@@ -27,7 +27,7 @@ _MAX_KEY = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class KeyMatch:
     """What a stream key opens; ``key_id`` is the key's number."""
 
     key_id: int
@@ -35,7 +35,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedBroadcast:
     """A broadcast that is over; ``recording`` is the slug of its title, if it was recorded."""
 
     slug: str
@@ -105,24 +105,24 @@ class Streams:
         await self._database.write(work)
         return key
 
-    async def holder(self, key: str) -> Holder | None:
+    async def match_key(self, key: str) -> KeyMatch | None:
         """The stream that a key opens, if it is one."""
         if not key or len(key) > _MAX_KEY:
             return None
         digest = _digest(key)
-        found = await self._database.read(lambda db: sql.holder_of(db, digest, self._clock()))
+        found = await self._database.read(lambda db: sql.match_key(db, digest, self._clock()))
         if found is None or not hmac.compare_digest(found[1], digest):
             return None
-        return Holder(found[0], found[2])
+        return KeyMatch(found[0], found[2])
 
-    async def begin_feed(self, slug: str, key_id: int | None) -> Airtime:
+    async def begin_feed(self, slug: str, key_id: int | None) -> FeedLease:
         """The right to list segments, taken from whichever feed had it; raises ``ItemNotFound``."""
         feed = secrets.randbits(62)
-        airtime = await self._database.write(
+        lease = await self._database.write(
             lambda db: broadcasts.begin_feed(db, slug, feed, key_id, self._clock())
         )
         await self._catalog.renew(slug)
-        return airtime
+        return lease
 
     async def append(self, slug: str, listing: Listing) -> bool:
         """List a segment whose bytes are stored; false when its feed lost the stream.
@@ -141,18 +141,18 @@ class Streams:
             self._catalog.put(*written)
         return written is not None
 
-    async def beat(self, airtime: Airtime, status: str) -> bool:
+    async def beat(self, lease: FeedLease, status: str) -> bool:
         """Say that a feed lives; false when it lost the stream."""
         now = self._clock()
         return await self._database.write(
-            lambda db: broadcasts.beat(db, airtime.feed, airtime.slug, now, status)
+            lambda db: broadcasts.beat(db, lease.feed, lease.slug, now, status)
         )
 
-    async def release(self, airtime: Airtime, status: str) -> None:
+    async def release(self, lease: FeedLease, status: str) -> None:
         """Let a feed go; its broadcast waits for another."""
         now = self._clock()
-        await self._database.write(lambda db: broadcasts.release(db, airtime.feed, now, status))
-        await self._catalog.renew(airtime.slug)
+        await self._database.write(lambda db: broadcasts.release(db, lease.feed, now, status))
+        await self._catalog.renew(lease.slug)
 
     async def resume_all(self) -> None:
         """After a restart: broadcasts that were on air wait for their feeds from now on.
@@ -166,7 +166,7 @@ class Streams:
 
     async def end_overdue(
         self, republish_window: float, *, but_not: Collection[str] = ()
-    ) -> list[Ended]:
+    ) -> list[EndedBroadcast]:
         """End the broadcasts that have had no feed for so many seconds; recordings go on sale.
 
         Streams in ``but_not`` have one, even if their heartbeats could not be written or the
@@ -186,12 +186,12 @@ class Streams:
         """The URL each pulled stream comes from, by slug."""
         return await self._database.read(sql.sources)
 
-    def _end(self, db: Connection, slug: str, since: float) -> Ended | None:
+    def _end(self, db: Connection, slug: str, since: float) -> EndedBroadcast | None:
         row = broadcasts.end_broadcast(db, slug, since)
         if row is None:
             return None
         recording = record(db, row, self._clock()) if row.recording else None
-        return Ended(slug, row.broadcast, row.duration_us, recording)
+        return EndedBroadcast(slug, row.broadcast, row.duration_us, recording)
 
 
 def new_key() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.cli.output import on_terminal, progress_bar
 from xbyte_live.cli.serve import login_url
@@ -138,7 +138,7 @@ async def _titles(settings: Settings) -> list[Title]:
         wanted = [s for s in SAMPLES if await shelf.catalog.item(s.slug) is None]
         if wanted:
             click.echo(f"making {len(wanted)} sample titles, a minute each …")
-        intake = Intake(shelf.catalog, shelf.store)
+        importer = Importer(shelf.catalog, shelf.store)
         with progress_bar(quiet=not wanted) as bars:
 
             async def make(sample: Sample) -> None:
@@ -150,9 +150,9 @@ async def _titles(settings: Settings) -> list[Title]:
 
                 try:
                     await _make_in_a_child(sample, path)
-                    terms = Terms(settings.default_price)
+                    terms = SaleTerms(settings.default_price)
                     bars.update(task, total=1.0)
-                    await intake.title(
+                    await importer.title(
                         path, sample.slug, terms, PackageOptions(), progress=packaged
                     )
                 finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.progress import Progress, TaskID
 
-from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.cli.output import clock, print_json, print_table, progress_bar, size, warn
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, ItemNotFound, XByteError
@@ -68,12 +68,12 @@ async def package_all(
     )
     results = []
     async with open_shelf(settings) as shelf:
-        intake = Intake(shelf.catalog, shelf.store)
+        importer = Importer(shelf.catalog, shelf.store)
         with progress_bar(quiet=as_json) as bars:
             for file in files:
                 task = bars.add_task(file.name, total=1.0)
                 try:
-                    packing = await intake.title(
+                    packaged = await importer.title(
                         file,
                         check_slug(slug) if slug else slug_of(file.stem),
                         terms,
@@ -82,7 +82,7 @@ async def package_all(
                         replace_old=replace_old,
                         progress=partial(_advance, bars, task),
                     )
-                    results.append(_Result(file, packing.title, notes=packing.notes))
+                    results.append(_Result(file, packaged.title, notes=packaged.notes))
                 except XByteError as error:
                     results.append(_Result(file, error=str(error)))
                 bars.remove_task(task)
@@ -104,7 +104,7 @@ async def add_object(
 ) -> None:
     """Put one file on sale as it is."""
     async with open_shelf(settings) as shelf:
-        item = await Intake(shelf.catalog, shelf.store).object(
+        item = await Importer(shelf.catalog, shelf.store).object(
             file,
             check_slug(slug) if slug else slug_of(file.stem),
             _terms(settings, pay_to, rewatch),
@@ -175,8 +175,8 @@ def _media_files(sources: Sequence[Path]) -> Iterator[Path]:
                 yield file
 
 
-def _terms(settings: Settings, pay_to: str | None, rewatch: Rewatch) -> Terms:
-    return Terms(settings.default_price, payee(pay_to), rewatch=rewatch)
+def _terms(settings: Settings, pay_to: str | None, rewatch: Rewatch) -> SaleTerms:
+    return SaleTerms(settings.default_price, payee(pay_to), rewatch=rewatch)
 
 
 def payee(pay_to: str | None) -> str | None:

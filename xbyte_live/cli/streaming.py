@@ -15,7 +15,7 @@ from xbyte_live.cli.shelving import payee
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, ItemNotFound
 from xbyte_live.live import urls as addresses
-from xbyte_live.live.build import pulled
+from xbyte_live.live.build import pull_source
 from xbyte_live.models import NewStream, Offer, PlaylistKind, Rewatch, Stream, StreamKey
 from xbyte_live.money import Price
 from xbyte_live.server.service import open_shelf, public_url
@@ -46,7 +46,7 @@ async def create(
 ) -> None:
     """Put a stream on sale and show how to publish to it."""
     if source is not None:
-        pulled(settings, source)
+        pull_source(settings, source)
     new = NewStream(
         slug=slug,
         name=name or slug,

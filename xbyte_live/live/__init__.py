@@ -1,1 +1,1 @@
-"""Publishers, their feeds, and who is told of them."""
+"""Publishers, their feeds, pulled sources and webhooks."""

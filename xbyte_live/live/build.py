@@ -1,4 +1,4 @@
-"""Wiring: the live side: RTMP ports, feeds, pulled sources, webhooks, ends of broadcasts."""
+"""Wiring: builds and runs the live side: RTMP ports, publishers, pulled sources and webhooks."""
 
 import asyncio
 import logging
@@ -12,30 +12,31 @@ from xbyte_live.catalog.recordings import Recordings
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, FeedFailed
-from xbyte_live.live.feed import AiringPolicy
-from xbyte_live.live.publishers import Live, LivePolicy
+from xbyte_live.live.feed import FeedPolicy
+from xbyte_live.live.publishers import Publishers, PublishPolicy
 from xbyte_live.live.pulls import Pulls
 from xbyte_live.live.rtmp.publish import RtmpLimits
 from xbyte_live.live.rtmp.server import RtmpServer
 from xbyte_live.live.webhooks import Webhooks
-from xbyte_live.media.live.messages import FeedOptions, Source
+from xbyte_live.media.live.messages import FeedOptions
 from xbyte_live.media.live.spawner import FeedSpawner
 from xbyte_live.media.sources.source import check_source
+from xbyte_live.media.sources.url import Source
 from xbyte_live.runtime.tasks import background
 from xbyte_live.storage.blobs.store import Store
 from xbyte_live.storage.db.engine import Database
 
-BEATS_A_WINDOW = 4
-BEAT_AT_MOST = 5.0  # seconds
+_BEATS_A_WINDOW = 4
+_LONGEST_BEAT = 5.0  # seconds
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class OnAir:
-    """The running live side, as far as others look at it."""
+class LiveSide:
+    """The running parts of the live side that the server reads."""
 
-    live: Live
+    publishers: Publishers
     rtmp: RtmpServer
     recordings: Recordings
 
@@ -43,8 +44,8 @@ class OnAir:
 @asynccontextmanager
 async def open_live(
     settings: Settings, database: Database, catalog: Catalog, store: Store
-) -> AsyncIterator[OnAir]:
-    """Take publishers until left; then every feed is closed with all it sent.
+) -> AsyncIterator[LiveSide]:
+    """Accept publishers inside the context; on leaving it, list the rest of every feed and close.
 
     Raises ``ConfigError`` for a port that is taken or a certificate that cannot be used.
     """
@@ -53,33 +54,33 @@ async def open_live(
         settings.webhook_urls, settings.webhook_secret.reveal(), timeout=settings.webhook_timeout
     )
     spawner = FeedSpawner()
-    live = Live(
+    publishers = Publishers(
         spawner=spawner,
         streams=streams,
         store=store,
         webhooks=webhooks,
-        policy=live_policy(settings),
+        policy=publish_policy(settings),
     )
-    rtmp = RtmpServer(live, rtmp_limits(settings))
+    rtmp = RtmpServer(publishers.publish, rtmp_limits(settings))
     recordings = Recordings(
         database,
         catalog,
         max_age=settings.recording_max_age,
         max_bytes=settings.recording_max_bytes,
     )
-    pulls = Pulls(live, streams, lambda url: pulled(settings, url))
+    pulls = Pulls(publishers, streams, lambda url: pull_source(settings, url))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(webhooks.close)
         stack.push_async_callback(spawner.close)
-        await live.start()
-        stack.push_async_callback(live.stop)
+        await publishers.start()
+        stack.push_async_callback(publishers.stop)
         stack.push_async_callback(rtmp.stop)
         await _listen(settings, rtmp)
         await stack.enter_async_context(
-            background(live.run(), pulls.run(), webhooks.run(), _warm_up(spawner))
+            background(publishers.run(), pulls.run(), webhooks.run(), _warm_up(spawner))
         )
         try:
-            yield OnAir(live, rtmp, recordings)
+            yield LiveSide(publishers, rtmp, recordings)
         finally:
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.webhook_timeout):
@@ -87,11 +88,11 @@ async def open_live(
 
 
 async def _warm_up(spawner: FeedSpawner) -> None:
-    """Load the media library before the first publisher comes."""
+    """Start the fork server before the first publisher arrives."""
     try:
         await spawner.warm_up()
     except FeedFailed as error:
-        log.error("no feed can be packaged: %s", error)
+        log.error("the fork server cannot start, so no feed can be packaged: %s", error)
 
 
 async def _listen(settings: Settings, rtmp: RtmpServer) -> None:
@@ -111,7 +112,7 @@ async def _listen(settings: Settings, rtmp: RtmpServer) -> None:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
-    """What RTMPS is served with; raises ``ConfigError`` when the certificate cannot be used."""
+    """The TLS context of RTMPS; raises ``ConfigError`` when the certificate cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(settings.rtmps_certificate, settings.rtmps_key_file or None)
@@ -122,18 +123,18 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def live_policy(settings: Settings) -> LivePolicy:
-    """The rules of going on air as the settings have them."""
+def publish_policy(settings: Settings) -> PublishPolicy:
+    """The publishing rules of the settings."""
     window = float(settings.republish_window)
-    return LivePolicy(
-        airing=AiringPolicy(
+    return PublishPolicy(
+        feed=FeedPolicy(
             options=FeedOptions(
                 longest_segment_us=settings.live_longest_segment * 1_000_000,
                 memory_bytes=settings.feed_memory,
                 stall_timeout=float(settings.feed_timeout),
             ),
             restarts=settings.feed_restarts,
-            beat_every=min(BEAT_AT_MOST, window / BEATS_A_WINDOW),
+            beat_every=min(_LONGEST_BEAT, window / _BEATS_A_WINDOW),
         ),
         take_over=settings.second_publisher == "take_over",
         republish_window=window,
@@ -143,7 +144,7 @@ def live_policy(settings: Settings) -> LivePolicy:
 
 
 def rtmp_limits(settings: Settings) -> RtmpLimits:
-    """What the RTMP server allows a peer."""
+    """The limits of the RTMP port in the settings."""
     return RtmpLimits(
         handshake_timeout=settings.rtmp_handshake_timeout,
         publish_timeout=settings.rtmp_handshake_timeout,
@@ -154,8 +155,8 @@ def rtmp_limits(settings: Settings) -> RtmpLimits:
     )
 
 
-def pulled(settings: Settings, url: str) -> Source:
-    """A URL as a child may open it; raises ``SourceRefused``."""
+def pull_source(settings: Settings, url: str) -> Source:
+    """A source a child process may pull; raises ``SourceRefused`` for a URL the settings forbid."""
     allow_private = settings.pull_private == "allow"
     check_source(url, settings.pull_schemes, allow_private)
     return Source(url, allow_private=allow_private)

@@ -1,4 +1,4 @@
-"""Part: one feed on air: packaged in a child process, each segment stored, then listed."""
+"""Part: one feed: its tags go to a child process; each segment is stored, then listed."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from xbyte_live.errors import (
     StoreError,
     XByteError,
 )
-from xbyte_live.live.feed_stats import Vitals
-from xbyte_live.live.keyframe_timer import Rhythm
+from xbyte_live.live.feed_stats import FeedStats
+from xbyte_live.live.keyframe_timer import KeyframeTimer
 from xbyte_live.media.formats.flv import (
     SCRIPT,
     VIDEO,
@@ -29,60 +29,63 @@ from xbyte_live.media.formats.flv import (
     may_begin,
 )
 from xbyte_live.media.live.messages import (
-    FedEvent,
-    FedSegment,
-    FedTrack,
-    FedWarning,
+    FeedEvent,
     FeedOptions,
-    Source,
+    FeedSegment,
+    FeedTrack,
+    FeedWarning,
 )
 from xbyte_live.media.live.process import FeedProcess
 from xbyte_live.media.live.spawner import FeedSpawner
-from xbyte_live.models import Airtime, Listing, Rendition, Segment, segment_key
+from xbyte_live.media.sources.url import Source
+from xbyte_live.models import FeedLease, Listing, Rendition, Segment, segment_key
 from xbyte_live.storage.blobs.store import Store
 
 RENDITION = "source"
 REJECTED = "NetStream.Publish.Rejected"
 
 _RETRY_EVERY = 0.5  # seconds
-_PATIENCE = 4.0  # seconds one segment is tried for; less than a child may be held up
-_LAST_WORDS = 10.0  # seconds a child may take to finish
-_RESTARTS_COUNTED = 60.0  # seconds
+_RETRY_FOR = 4.0  # seconds, for one segment; shorter than the stall timeout of a child
+_FINISH_WITHIN = 10.0  # seconds, for the last segments of a child
+_RESTART_WINDOW = 60.0  # seconds
 _BEAT_EVERY = 5.0  # seconds
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AiringPolicy:
-    """How feeds are run; ``beat_every`` seconds a feed says that it lives."""
+class FeedPolicy:
+    """How a feed is run: its child restarts at most ``restarts`` times a minute.
+
+    Its lease is renewed every ``beat_every`` seconds.
+    """
 
     options: FeedOptions
     restarts: int
     beat_every: float = _BEAT_EVERY
 
 
-class Airing:
-    """A feed from its first tag to its last segment; ``write``, then ``close``.
+class Feed:
+    """A publisher's media from its first tag to its last segment: ``start``, ``write``, ``close``.
 
-    It ends when it is closed, or by itself: ``ended`` then returns why.
+    It may also end by itself; ``ended`` then returns the reason.
     """
 
     def __init__(
         self,
-        airtime: Airtime,
+        lease: FeedLease,
         *,
-        policy: AiringPolicy,
+        policy: FeedPolicy,
         spawner: FeedSpawner,
         streams: Streams,
         store: Store,
-        started: Callable[[Airtime], None],
+        started: Callable[[FeedLease], None],
         encoder: str = "",
         source: Source | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.airtime = airtime
-        self.vitals = Vitals(clock(), encoder=encoder[:80])
+        self.lease = lease
+        self.stats = FeedStats(clock(), encoder=encoder[:80])
         self._policy = policy
         self._spawner = spawner
         self._streams = streams
@@ -98,31 +101,31 @@ class Airing:
         self._beating: asyncio.Task[None] | None = None
         self._configs: dict[int, Tag] = {}
         self._failures: list[float] = []
-        self._late = self._dropped = 0  # what the present child has counted of these
+        self._late = self._dropped = 0  # as counted by the present child
         self._doubtful: Listing | None = None
         self._writing = False
-        self._track: FedTrack | None = None
-        self._next_msn = airtime.next_msn
-        self._last_end_us = airtime.not_before_us
-        self._declared = airtime.target_duration_s
-        self._broken = airtime.next_msn > 0  # whatever was listed before, this does not go on there
-        self._begun = airtime.resumed
-        self._heard_at = self._loop.time()
-        self._rhythm = Rhythm()
+        self._track: FeedTrack | None = None
+        self._next_msn = lease.next_msn
+        self._last_end_us = lease.not_before_us
+        self._declared = lease.target_duration_s
+        self._broken = lease.next_msn > 0  # its first segment does not continue the last listed one
+        self._begun = lease.resumed
+        self._last_tag_at = self._loop.time()
+        self._keyframes = KeyframeTimer()
 
     @property
     def silent_for(self) -> float:
-        """Seconds since the publisher last sent something; 0 while it waits for us."""
-        return 0.0 if self._writing else self._loop.time() - self._heard_at
+        """Seconds since the publisher's last tag; 0 while a write waits for the packager."""
+        return 0.0 if self._writing else self._loop.time() - self._last_tag_at
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, or is about to."""
+        """Whether it has ended, or is ending."""
         return self._closing is not None or self._ended.done()
 
     @property
     def closed(self) -> bool:
-        """Whether all that is left of it is listed, and the stream let go."""
+        """Whether its last segment is listed and its lease released."""
         return self._closing is not None and self._closing.done()
 
     async def start(self) -> None:
@@ -132,80 +135,80 @@ class Airing:
         self._beating = asyncio.create_task(self._beat())
 
     async def write(self, tags: Sequence[Tag]) -> float:
-        """Take tags, waiting while the child is behind; raises ``PublishRefused`` once over.
+        """Pass tags on, waiting while the child is behind; raises ``PublishRefused`` once ended.
 
-        Returns for how many seconds no more is needed.
+        Returns how many seconds the next tags may be gathered.
         """
         if self._ended.done():
             raise self._ended.result()
-        self._heard_at = self._loop.time()
+        self._last_tag_at = self._loop.time()
         for tag in tags:
-            self._look_at(tag)
+            self._remember(tag)
         process = self._process
         if process is None:
-            self.vitals.dropped += len(tags)
+            self.stats.dropped += len(tags)
             return 0.0
         self._writing = True
         try:
             await process.write(b"".join(map(encode_tag, tags)))
         except FeedFailed:
-            pass  # whoever reads its segments meets that too, and decides
+            pass  # ``_run`` meets the same failure while it reads segments, and restarts the child
         finally:
             self._writing = False
-            self._heard_at = self._loop.time()
-        return self._rhythm.patience(self._loop.time())
+            self._last_tag_at = self._loop.time()
+        return self._keyframes.gather_seconds(self._loop.time())
 
     async def ended(self) -> PublishRefused:
-        """Return once it ended by itself, with the reason for the publisher."""
+        """Return the reason for its publisher, once the feed ended by itself."""
         return await asyncio.shield(self._ended)
 
     def cut(self, refusal: PublishRefused) -> None:
-        """End it from our side; it still has to be closed."""
+        """End it for this reason; it still has to be closed."""
         if not self._ended.done():
             self._ended.set_result(refusal)
 
     async def close(self, *, unpublished: bool) -> None:
-        """List what is left and let the stream go; whoever else closes it waits for the same."""
+        """List the last segments and release the lease; every caller waits until that is done."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(unpublished))
         await asyncio.shield(self._closing)
 
     async def _close(self, unpublished: bool) -> None:
-        slug = self.airtime.slug
-        log.info("%s: %s", slug, "unpublished" if unpublished else "the publisher is gone")
+        slug = self.lease.slug
+        log.info("%s: %s", slug, "unpublished" if unpublished else "the publisher disconnected")
         self.cut(PublishRefused(REJECTED, "the feed has ended"))
         if self._beating:
             self._beating.cancel()
         if self._running is not None:
             await self._finish(self._running)
         try:
-            await self._streams.release(self.airtime, self._status())
-        except DatabaseUnavailable as error:  # its heartbeat stops, so it ends all the same
-            log.error("%s: the end of its feed was not noted: %s", slug, error)
+            await self._streams.release(self.lease, self._status())
+        except DatabaseUnavailable as error:  # the lease runs out without its heartbeat
+            log.error("%s: the lease of its feed could not be released: %s", slug, error)
 
     async def _finish(self, running: asyncio.Task[None]) -> None:
-        """Let the child hand out the rest; one that is only being started again has none."""
+        """Let the child finish its last segments, and end it; one being restarted has none."""
         if self._process is None:
             running.cancel()
         else:
             with suppress(FeedFailed):
                 await self._process.finish()
-        _, late = await asyncio.wait([running], timeout=_LAST_WORDS)
+        _, late = await asyncio.wait([running], timeout=_FINISH_WITHIN)
         if late:
-            log.warning("%s: its last segment took too long and is lost", self.airtime.slug)
+            log.warning("%s: its last segment took too long and was lost", self.lease.slug)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         if self._process is not None:
             await self._process.kill()
 
     async def _run(self) -> None:
-        """Take what the child makes; start another where one fails, and end where more fails."""
+        """Take the child's events; replace a child that fails, and end the feed if that fails."""
         try:
             while self._process is not None and self._closing is None:
                 process = self._process
                 try:
-                    async for made in process.events():
-                        await self._take(made)
+                    async for event in process.events():
+                        await self._take(event)
                 except FeedFailed as error:
                     await process.kill()
                     await self._restart(error)
@@ -219,29 +222,29 @@ class Airing:
         if isinstance(error, PublishRefused):
             self.cut(error)
         elif isinstance(error, MediaError):
-            self.vitals.warn("media", str(error), self._clock())
+            self.stats.warn("media", str(error), self._clock())
             self._end(str(error))
         else:
-            log.error("%s: its feed ended in an error", self.airtime.slug, exc_info=error)
-            self._end("something went wrong on our side")
+            log.error("%s: its feed ended in an error", self.lease.slug, exc_info=error)
+            self._end("an error in the server ended it")
 
     def _end(self, why: str) -> None:
-        log.warning("%s: feed ended: %s", self.airtime.slug, why)
+        log.warning("%s: feed ended: %s", self.lease.slug, why)
         self.cut(PublishRefused(REJECTED, why))
 
     def _may_restart(self, error: FeedFailed) -> bool:
         now = self._loop.time()
-        self._failures = [at for at in self._failures if now - at < _RESTARTS_COUNTED] + [now]
+        self._failures = [at for at in self._failures if now - at < _RESTART_WINDOW] + [now]
         self._broken = True
-        self.vitals.restarts += 1
+        self.stats.restarts += 1
         text = f"the packaging process failed and was started again: {error}"
-        self.vitals.warn("restarted", text, self._clock())
-        log.error("%s: %s", self.airtime.slug, error)
+        self.stats.warn("restarted", text, self._clock())
+        log.error("%s: %s", self.lease.slug, error)
         return len(self._failures) <= self._policy.restarts
 
     async def _restart(self, error: FeedFailed) -> None:
-        """Start another child for the one that failed, as often as that may be tried."""
-        self._process = None  # what comes meanwhile is dropped, and counted
+        """Replace a child that failed, unless too many failed within a minute."""
+        self._process = None  # tags that arrive meanwhile are dropped, and counted
         while not self.over and self._may_restart(error):
             try:
                 self._process = await self._new_process()
@@ -255,114 +258,114 @@ class Airing:
         process = await self._spawner.start(
             replace(
                 self._policy.options,
-                segment_target_us=self.airtime.segment_target_us,
+                segment_target_us=self.lease.segment_target_us,
                 target_duration_s=declared,
                 not_before_us=self._last_end_us,
                 source=self._source,
             )
         )
         try:
-            await self._introduce(process)
+            await self._send_configuration(process)
         except BaseException:
             await process.kill()
             raise
         self._late = self._dropped = 0
         return process
 
-    async def _introduce(self, process: FeedProcess) -> None:
-        """Tell a new child what those before it were told first."""
+    async def _send_configuration(self, process: FeedProcess) -> None:
+        """Send a new child the FLV header and the codec configurations the feed began with."""
         if self._source is not None:
             return
         await process.write(file_header(audio=True, video=True))
         for tag in self._configs.values():
             await process.write(encode_tag(tag))
 
-    def _look_at(self, tag: Tag) -> None:
-        """Remember what a decoder needs first, for a child that starts in the middle."""
+    def _remember(self, tag: Tag) -> None:
+        """Remember codec configurations, for a child started in mid-feed, and keyframe times."""
         if not may_begin(tag):
             return
         facts = describe(tag)
         if tag.kind == SCRIPT or facts.is_config:
             self._configs[tag.kind] = tag
         elif tag.kind == VIDEO and facts.is_keyframe:
-            self._rhythm.keyframe(self._heard_at)
+            self._keyframes.keyframe(self._last_tag_at)
 
-    async def _take(self, made: FedEvent) -> None:
-        vitals = self.vitals
-        if isinstance(made, FedWarning):
-            if vitals.warn(made.code, made.text, self._clock()):
-                log.warning("%s: %s", self.airtime.slug, made.text)
-        elif isinstance(made, FedTrack):
-            self._track = made
-            vitals.codecs, vitals.frame_rate = made.codecs, made.frame_rate
-            vitals.width, vitals.height = made.width, made.height
+    async def _take(self, event: FeedEvent) -> None:
+        stats = self.stats
+        if isinstance(event, FeedWarning):
+            if stats.warn(event.code, event.text, self._clock()):
+                log.warning("%s: %s", self.lease.slug, event.text)
+        elif isinstance(event, FeedTrack):
+            self._track = event
+            stats.codecs, stats.frame_rate = event.codecs, event.frame_rate
+            stats.width, stats.height = event.width, event.height
         else:
-            vitals.late += made.late - self._late
-            vitals.dropped += made.dropped - self._dropped
-            self._late, self._dropped = made.late, made.dropped
-            await self._keep(made)
+            stats.late += event.late - self._late
+            stats.dropped += event.dropped - self._dropped
+            self._late, self._dropped = event.late, event.dropped
+            await self._publish(event)
 
-    async def _keep(self, made: FedSegment) -> None:
-        """Store a segment, then list it; for a while again and again, if that does not work."""
-        give_up_at, listing = self._loop.time() + _PATIENCE, None
+    async def _publish(self, event: FeedSegment) -> None:
+        """Store a segment, then list it; retry for a few seconds, then give it up."""
+        give_up_at, listing = self._loop.time() + _RETRY_FOR, None
         while True:
             try:
-                await self._clear_doubt()
+                await self._list_doubtful()
                 if listing is not None:
                     return
-                fresh = self._listing(made)
-                key = segment_key(self.airtime.slug, RENDITION, fresh.segment.msn)
-                await self._store.put(key, made.data)
+                fresh = self._listing(event)
+                key = segment_key(self.lease.slug, RENDITION, fresh.segment.msn)
+                await self._store.put(key, event.data)
                 listing = self._doubtful = fresh
                 self._broken = False
                 continue
             except (StoreError, DatabaseUnavailable) as error:
-                self._say_not_kept(error)
+                self._warn_not_published(error)
             if self._loop.time() >= give_up_at:
                 if listing is None:
-                    self.vitals.lost += 1
+                    self.stats.lost += 1
                     self._broken = True
                 return
             await asyncio.sleep(_RETRY_EVERY)
 
-    async def _clear_doubt(self) -> None:
-        """List what is stored, until it is known to be listed: only then is its number used up.
+    async def _list_doubtful(self) -> None:
+        """List the stored segment whose listing has an unknown outcome, until it is known.
 
-        Bytes of another segment may not be stored under that number before, since those who
-        see the playlist may have paid for it.
+        Until then no other bytes may be stored under its number: it may stand in the playlist,
+        and be paid for.
         """
         if self._doubtful is None:
             return
-        if not await self._streams.append(self.airtime.slug, self._doubtful):
+        if not await self._streams.append(self.lease.slug, self._doubtful):
             raise PublishRefused(REJECTED, "the stream is no longer yours to publish")
         listing, self._doubtful = self._doubtful, None
-        self._after(listing)
+        self._note_listed(listing)
 
-    def _listing(self, made: FedSegment) -> Listing:
-        track, vitals = self._track, self.vitals
-        assert track is not None, "a child names its track first"
-        vitals.keyframe_interval_us = made.keyframe_interval_us
-        if made.duration_us * 2 > self.airtime.segment_target_us * 3:
-            vitals.still("keyframes", self._clock())
-        bit_rate = len(made.data) * 8_000_000 // max(made.duration_us, 1)
+    def _listing(self, event: FeedSegment) -> Listing:
+        track, stats = self._track, self.stats
+        assert track is not None, "a child sends its track first"
+        stats.keyframe_interval_us = event.keyframe_interval_us
+        if event.duration_us * 2 > self.lease.segment_target_us * 3:
+            stats.keep_warning("keyframes", self._clock())
+        bit_rate = len(event.data) * 8_000_000 // max(event.duration_us, 1)
         return Listing(
-            feed=self.airtime.feed,
+            feed=self.lease.feed,
             segment=Segment(
                 msn=self._next_msn,
-                size=len(made.data),
+                size=len(event.data),
                 start_us=0,
-                duration_us=made.duration_us,
-                sha256=made.sha256,
-                discontinuity=self._broken or made.discontinuity,
-                program_date_time_us=made.program_date_time_us,
+                duration_us=event.duration_us,
+                sha256=event.sha256,
+                discontinuity=self._broken or event.discontinuity,
+                program_date_time_us=event.program_date_time_us,
             ),
             rendition=Rendition(
                 name=RENDITION,
                 codecs=track.codecs,
                 bandwidth=bit_rate,
-                average_bandwidth=vitals.bit_rate or bit_rate,
+                average_bandwidth=stats.bit_rate or bit_rate,
                 target_duration_s=track.target_duration_s,
-                independent_segments=made.clean,
+                independent_segments=event.clean,
                 segments=(),
                 width=track.width,
                 height=track.height,
@@ -371,35 +374,35 @@ class Airing:
             status=self._status(),
         )
 
-    def _after(self, listing: Listing) -> None:
+    def _note_listed(self, listing: Listing) -> None:
         segment = listing.segment
-        self.vitals.listed(segment.size, segment.duration_us)
-        if self._rhythm.last is not None:
-            self.vitals.listing_delay_s = self._loop.time() - self._rhythm.last
+        self.stats.add_segment(segment.size, segment.duration_us)
+        if self._keyframes.last is not None:
+            self.stats.listing_delay_s = self._loop.time() - self._keyframes.last
         self._next_msn += 1
         self._last_end_us = (segment.program_date_time_us or 0) + segment.duration_us
         if not self._begun:
             self._begun = True
-            self._started(self.airtime)
+            self._started(self.lease)
 
-    def _say_not_kept(self, error: XByteError) -> None:
+    def _warn_not_published(self, error: XByteError) -> None:
         code = "storage" if isinstance(error, StoreError) else "database"
-        if self.vitals.warn(code, f"segments cannot be kept: {error}", self._clock()):
-            log.error("%s: a segment cannot be kept: %s", self.airtime.slug, error)
+        if self.stats.warn(code, f"segments cannot be stored or listed: {error}", self._clock()):
+            log.error("%s: a segment cannot be stored or listed: %s", self.lease.slug, error)
 
     async def _beat(self) -> None:
-        """Say again and again that the feed lives; end it where it lost the stream."""
+        """Renew the lease until cancelled; end the feed once another one holds the stream."""
         while True:
             await asyncio.sleep(self._policy.beat_every)
             try:
-                if await self._streams.beat(self.airtime, self._status()):
+                if await self._streams.beat(self.lease, self._status()):
                     continue
             except DatabaseUnavailable as error:
-                self._say_not_kept(error)
+                self._warn_not_published(error)
                 continue
             except Exception as error:
                 return self._end_with(error)
             return self._end("the stream is no longer yours to publish")
 
     def _status(self) -> str:
-        return json.dumps(self.vitals.describe(self._clock()), separators=(",", ":"))
+        return json.dumps(self.stats.describe(self._clock()), separators=(",", ":"))

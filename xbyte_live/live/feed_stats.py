@@ -1,22 +1,22 @@
-"""Pure: how a feed is doing, in figures and in words a streamer can act on."""
+"""Pure: the figures of a feed, and its warnings in words a streamer can act on."""
 
 from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-_REMEMBERED = 60.0  # seconds a warning is shown after it was last true
+_SHOWN_FOR = 60.0  # seconds after it was last true
 _MOST_WARNINGS = 8
-_MEASURED = 5  # segments a bit rate is taken over
+_BIT_RATE_SEGMENTS = 5
 
 
 @dataclass(slots=True)
-class Vitals:
-    """Counts and facts of one feed since ``since`` (Unix seconds).
+class FeedStats:
+    """Counts and formats of one feed since ``since`` (Unix seconds).
 
-    ``late`` and ``dropped`` count packets, ``lost`` segments that could not be kept, ``restarts``
-    how often the packaging process was started again. ``listing_delay_s`` is how long the last
-    segment took from the arrival of the keyframe that closed it to its line in the playlist.
+    ``late`` and ``dropped`` count packets, ``lost`` segments that could not be stored or listed,
+    ``restarts`` the restarts of its child process. ``listing_delay_s`` is the time from the
+    keyframe that closed the last segment to its line in the playlist.
     """
 
     since: float
@@ -33,7 +33,9 @@ class Vitals:
     restarts: int = 0
     bytes: int = 0
     listing_delay_s: float | None = None
-    _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_MEASURED))
+    _recent: deque[tuple[int, int]] = field(
+        default_factory=lambda: deque(maxlen=_BIT_RATE_SEGMENTS)
+    )
     _warnings: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     @property
@@ -42,14 +44,14 @@ class Vitals:
         duration_us = sum(duration for _, duration in self._recent)
         return sum(size for size, _ in self._recent) * 8_000_000 // max(duration_us, 1)
 
-    def listed(self, size: int, duration_us: int) -> None:
-        """One more segment stands in the playlist."""
+    def add_segment(self, size: int, duration_us: int) -> None:
+        """Count a segment that was added to the playlist."""
         self.segments += 1
         self.bytes += size
         self._recent.append((size, duration_us))
 
     def warn(self, code: str, text: str, now: float) -> bool:
-        """Show a warning for a while; true if it is a new one, worth a line in a log."""
+        """Show a warning for a minute; return whether it was not shown already."""
         new = code not in self.warnings(now)
         self._warnings.pop(code, None)
         self._warnings[code] = (text, now)
@@ -57,17 +59,17 @@ class Vitals:
             del self._warnings[next(iter(self._warnings))]
         return new
 
-    def still(self, code: str, now: float) -> None:
-        """What was warned of is true still; nothing if there was no such warning."""
+    def keep_warning(self, code: str, now: float) -> None:
+        """Show a warning for another minute, if it is shown."""
         if code in self._warnings:
             self._warnings[code] = (self._warnings[code][0], now)
 
     def warnings(self, now: float) -> dict[str, str]:
         """The warnings of the last minute, by their codes."""
-        return {code: text for code, (text, at) in self._warnings.items() if now - at < _REMEMBERED}
+        return {code: text for code, (text, at) in self._warnings.items() if now - at < _SHOWN_FOR}
 
     def describe(self, now: float) -> dict[str, Any]:
-        """Everything as JSON can have it: bits a second, seconds, counts."""
+        """All figures and warnings as JSON values, in bits a second, seconds and counts."""
         interval = self.keyframe_interval_us
         return {
             "feed_since": self.since,

@@ -1,17 +1,17 @@
-"""Pure: when a feed's next keyframe is due, and how long its tags may be gathered until then.
+"""Pure: predicts a feed's next keyframe, and how long its tags may be gathered until then.
 
-A segment ends when the keyframe after it is there, and the sound that is due before it. Until
-then nobody waits for tags, and being woken for each one is most of what a feed costs.
+A segment ends with the arrival of the next keyframe and of the sound before it. Tags that arrive
+earlier are not urgent, and waking for each of them is most of what a feed costs.
 """
 
 LONG, SHORT = 0.15, 0.02  # seconds
-_EARLY = 0.06  # how much before its time a keyframe may come
-_SOUND = 0.06  # how much behind a keyframe the sound may come that belongs before it
+_EARLY = 0.06  # seconds a keyframe may come before it is due
+_SOUND = 0.06  # seconds the sound before a keyframe may come after it
 _OVERDUE = 0.5
 
 
-class Rhythm:
-    """The keyframes of a feed, by the seconds of a steady clock at which they came."""
+class KeyframeTimer:
+    """The arrival times of a feed's keyframes, in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._last: float | None = None
@@ -19,19 +19,19 @@ class Rhythm:
 
     @property
     def last(self) -> float | None:
-        """When the last keyframe came."""
+        """When the last keyframe arrived, ``None`` before the first."""
         return self._last
 
     def keyframe(self, now: float) -> None:
-        """One came."""
+        """Note a keyframe that arrives now."""
         if self._last is not None:
             self._interval = now - self._last
         self._last = now
 
-    def patience(self, now: float) -> float:
-        """Seconds for which nothing that comes is urgent."""
+    def gather_seconds(self, now: float) -> float:
+        """How many seconds from now no tag is urgent."""
         if self._last is None:
-            return LONG  # sound alone is cut by its clock
+            return LONG  # sound alone is cut by its timestamps
         if self._interval is None:
             return SHORT
         if now - self._last < _SOUND:

@@ -1,4 +1,4 @@
-"""Part: streams that are pulled from a URL, each connected again and again until it is removed."""
+"""Part: pulled streams: each source is connected, and reconnected, until its stream is removed."""
 
 import asyncio
 import logging
@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.errors import DatabaseUnavailable, PublishRefused, SourceRefused
-from xbyte_live.live.publishers import Live
-from xbyte_live.media.live.messages import Source
+from xbyte_live.live.publishers import Publishers
+from xbyte_live.media.sources.url import Source
 from xbyte_live.runtime.aio import backoff
 
 _LOOK_EVERY = 5.0  # seconds
@@ -18,19 +18,21 @@ log = logging.getLogger(__name__)
 
 
 class Pulls:
-    """Keeps a feed on air for every stream that has a source; ``run`` until cancelled.
+    """Keeps a feed running for every stream that has a source; ``run`` until cancelled.
 
-    ``source`` makes what a child opens from a URL; it raises ``SourceRefused``.
+    ``source`` checks a URL and returns its ``Source``; it raises ``SourceRefused``.
     """
 
-    def __init__(self, live: Live, streams: Streams, source: Callable[[str], Source]) -> None:
-        self._live = live
+    def __init__(
+        self, publishers: Publishers, streams: Streams, source: Callable[[str], Source]
+    ) -> None:
+        self._publishers = publishers
         self._streams = streams
         self._source = source
         self._pulling: dict[str, tuple[str, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Start what is new, stop what was removed or has another source now."""
+        """Pull new sources, and stop those that were removed or changed."""
         try:
             while True:
                 try:
@@ -56,7 +58,7 @@ class Pulls:
             over, await asyncio.gather(*over.values(), return_exceptions=True), strict=True
         ):
             if isinstance(ended, Exception):
-                log.error("%s: pulling it ended in an error", slug, exc_info=ended)
+                log.error("%s: pulling its source failed", slug, exc_info=ended)
         for slug, url in wanted.items():
             if slug not in self._pulling:
                 self._pulling[slug] = (url, asyncio.create_task(self._pull(slug, url)))
@@ -64,22 +66,22 @@ class Pulls:
     async def _pull(self, slug: str, url: str) -> None:
         attempt = 0
         while True:
-            listed = await self._once(slug, url)
+            listed = await self._pull_once(slug, url)
             attempt = 1 if listed else attempt + 1
             chance = random.random()  # noqa: S311
             await asyncio.sleep(backoff(attempt, chance, least=_WAIT_LEAST, most=_WAIT_MOST))
 
-    async def _once(self, slug: str, url: str) -> bool:
-        """Pull until the source ends; whether a segment came of it."""
+    async def _pull_once(self, slug: str, url: str) -> bool:
+        """Pull until the source ends; return whether a segment was listed."""
         try:
-            source = await asyncio.to_thread(self._source, url)  # it looks names up
-            airing = await self._live.begin(slug, None, source=source)
+            source = await asyncio.to_thread(self._source, url)  # it resolves host names
+            feed = await self._publishers.begin(slug, None, source=source)
         except (PublishRefused, SourceRefused, DatabaseUnavailable) as error:
             log.warning("%s: its source cannot be pulled: %s", slug, error)
             return False
         try:
-            ended = await airing.ended()
+            ended = await feed.ended()
             log.info("%s: its source ended: %s", slug, ended)
         finally:
-            await airing.close(unpublished=False)
-        return airing.vitals.segments > 0
+            await feed.close(unpublished=False)
+        return feed.stats.segments > 0

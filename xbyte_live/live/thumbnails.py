@@ -1,4 +1,4 @@
-"""Part: what a stream on air looks like now, decoded in a process of its own."""
+"""Part: recent thumbnails of streams on air, each decoded by a child process."""
 
 import asyncio
 import os
@@ -12,18 +12,18 @@ from xbyte_live.models import Rendition, Stream, segment_key
 from xbyte_live.runtime.processes import worker_environment
 from xbyte_live.storage.blobs.cache import SegmentCache
 
-_KEPT = 20.0  # seconds a picture stands for its stream
-_PATIENCE = 10.0  # seconds that drawing one may take
-_LINE = 16  # streams whose pictures are being drawn or waited for
-_STREAMS = 256  # whose pictures are held
+_FRESH_FOR = 20.0  # seconds a thumbnail is shown before it is drawn again
+_TIMEOUT = 10.0  # seconds for the child to draw one
+_MAX_QUEUED = 16  # streams whose thumbnails are being drawn
+_MAX_KEPT = 256  # streams whose thumbnails are kept
 _CODECS = {"avc1": "h264", "hvc1": "hevc", "hev1": "hevc"}
 
 
-class Stills:
-    """Pictures of streams, each at most 20 seconds old, one drawn at a time.
+class Thumbnails:
+    """Thumbnails of streams, each at most 20 seconds old, drawn one at a time.
 
-    Whoever asks waits ``patience`` seconds for theirs at most; it is drawn all the same, and there
-    the next time. Of a long line of streams the last are not drawn until they are asked for again.
+    A caller waits at most ``patience`` seconds; drawing goes on for the next one who asks. Beyond
+    16 queued streams a thumbnail is not drawn until it is asked for again.
     """
 
     def __init__(
@@ -37,40 +37,40 @@ class Stills:
         self._clock = clock
         self._patience = patience
         self._drawn: OrderedDict[str, tuple[float, bytes | None]] = OrderedDict()
-        self._line: dict[str, asyncio.Task[None]] = {}
-        self._pen = asyncio.Lock()
+        self._queue: dict[str, asyncio.Task[None]] = {}
+        self._drawing_lock = asyncio.Lock()
 
     async def of(self, stream: Stream) -> bytes | None:
-        """A JPEG of what is on air, or was last; ``None`` where there is nothing to see yet."""
-        if self._held(stream.slug) is None and (drawing := self._drawing(stream)):
+        """The latest thumbnail of a stream as a JPEG, ``None`` if there is none yet."""
+        if self._fresh(stream.slug) is None and (drawing := self._queued(stream)):
             await asyncio.wait({drawing}, timeout=self._patience)
-        found = self._held(stream.slug)
-        return found[1] if found else self._before(stream)
+        found = self._fresh(stream.slug)
+        return found[1] if found else self._previous(stream)
 
-    def _drawing(self, stream: Stream) -> asyncio.Task[None] | None:
-        """What draws this stream, now or when it is its turn; ``None`` where the line is full."""
-        drawing = self._line.get(stream.slug)
-        if drawing is None and len(self._line) < _LINE:
-            drawing = self._line[stream.slug] = asyncio.create_task(self._redraw(stream))
-            drawing.add_done_callback(lambda _: self._line.pop(stream.slug))
+    def _queued(self, stream: Stream) -> asyncio.Task[None] | None:
+        """The task that draws this stream in its turn, ``None`` if the queue is full."""
+        drawing = self._queue.get(stream.slug)
+        if drawing is None and len(self._queue) < _MAX_QUEUED:
+            drawing = self._queue[stream.slug] = asyncio.create_task(self._redraw(stream))
+            drawing.add_done_callback(lambda _: self._queue.pop(stream.slug))
         return drawing
 
     async def _redraw(self, stream: Stream) -> None:
-        async with self._pen:
+        async with self._drawing_lock:
             began = self._clock()
-            self._drawn[stream.slug] = began, await self._draw(stream) or self._before(stream)
+            self._drawn[stream.slug] = began, await self._draw(stream) or self._previous(stream)
         self._drawn.move_to_end(stream.slug)
-        if len(self._drawn) > _STREAMS:
+        if len(self._drawn) > _MAX_KEPT:
             self._drawn.popitem(last=False)
 
-    def _before(self, stream: Stream) -> bytes | None:
-        """The picture that stands until another one can be drawn."""
+    def _previous(self, stream: Stream) -> bytes | None:
+        """The previous thumbnail, while the stream still lists segments."""
         on_air = any(rendition.segments for rendition in stream.renditions)
         return self._drawn.get(stream.slug, (0.0, None))[1] if on_air else None
 
-    def _held(self, slug: str) -> tuple[float, bytes | None] | None:
+    def _fresh(self, slug: str) -> tuple[float, bytes | None] | None:
         found = self._drawn.get(slug)
-        return found if found and self._clock() - found[0] < _KEPT else None
+        return found if found and self._clock() - found[0] < _FRESH_FOR else None
 
     async def _draw(self, stream: Stream) -> bytes | None:
         rendition = next((r for r in stream.renditions if r.has_video and r.segments), None)
@@ -92,15 +92,15 @@ def _codec_of(rendition: Rendition) -> str | None:
 
 async def _picture(codec: str, segment: bytes) -> bytes | None:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "xbyte_live.media.still", codec),
+        *(sys.executable, "-m", "xbyte_live.media.poster", codec),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=worker_environment(os.environ),
-        start_new_session=True,  # Ctrl-C is for us to pass on
+        start_new_session=True,  # the server, not the terminal, ends it on Ctrl-C
     )
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             picture, _ = await child.communicate(segment)
     except TimeoutError:
         return None

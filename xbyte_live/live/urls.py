@@ -1,14 +1,14 @@
-"""Pure: the URLs under which others reach this server."""
+"""Pure: the public RTMP URL of this server."""
 
 from urllib.parse import urlsplit
 
 from xbyte_live.config import Settings
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  where one listens, no place to push to
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  addresses to listen on, none to push to
 
 
 def rtmp_url(settings: Settings, host: str) -> str:
-    """Where publishers push to, as OBS wants it; ``host`` where the settings name no place."""
+    """The URL publishers push to, as OBS takes it; ``host`` if the settings name none."""
     public = urlsplit(settings.public_url).hostname if settings.public_url else None
     named = public or settings.rtmp_address
     if named in _EVERYWHERE:

@@ -1,4 +1,4 @@
-"""Adapter: tells other servers what happened, signed and in order, and asks one for its leave."""
+"""Adapter: sends signed events to webhook URLs in order, and asks one to allow publishers."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,7 @@ from xbyte_live.runtime.aio import backoff
 
 SIGNATURE_HEADER = "X-XByte-Signature"
 WAIT_LEAST, WAIT_MOST = 1.0, 60.0  # seconds between attempts
-PASSING = frozenset({408, 425, 429})  # "not now"; the other 4xx are no better a minute later
+RETRIED_4XX = frozenset({408, 425, 429})  # worth a retry; any other 4xx is final
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ EventKind = Literal["stream.started", "stream.ended", "recording.ready"]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to an item at ``at`` (Unix seconds); ``data`` goes into JSON."""
+class WebhookEvent:
+    """An event of an item at ``at`` (Unix seconds); ``data`` is sent as JSON."""
 
     kind: EventKind
     slug: str
@@ -38,7 +38,7 @@ class Event:
 
 
 class _Declined(Exception):
-    """Not taken, for this reason; ``lasting`` if asking again would not help."""
+    """A request that was not answered with 2xx, and why; ``lasting`` if a retry would not help."""
 
     def __init__(self, reason: str, *, lasting: bool = False) -> None:
         super().__init__(reason)
@@ -46,13 +46,13 @@ class _Declined(Exception):
 
 
 class Webhooks:
-    """Sends every event to every URL: to each in order, at least once, or not at all if it is down.
+    """Sends every event to every URL, in order and at least once, unless the URL stays down.
 
     The body is JSON ``{id, kind, slug, at, data}``; ``id`` is the same at every attempt, so that
-    a receiver can tell a repetition. ``X-XByte-Signature: t=<Unix seconds>,v1=<hex>`` holds the
+    a receiver can drop a repetition. ``X-XByte-Signature: t=<Unix seconds>,v1=<hex>`` holds the
     HMAC-SHA256 of ``<t>.<body>`` under ``secret``. An attempt takes at most ``timeout`` seconds;
     up to ``queue`` events wait for each URL, then the oldest is dropped. Redirects are not
-    followed and answers are not read. Nothing waits across a restart.
+    followed and answers are not read. Queued events are lost at a restart.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Webhooks:
             raise ConfigError("webhook_urls needs webhook_secret, which signs what is sent")
         if not all(url.startswith(("http://", "https://")) for url in urls):
             raise ConfigError("webhook_urls must begin with http:// or https://")
-        self._lines = [_Line(url, queue) for url in dict.fromkeys(urls)]
+        self._queues = [_Queue(url, queue) for url in dict.fromkeys(urls)]
         self._secret = secret.encode()
         self._timeout = timeout
         self._attempts = attempts
@@ -82,10 +82,10 @@ class Webhooks:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
         self.delivered = 0
-        self.failed = 0  # given up
-        self.dropped = 0  # never tried, as too many were waiting
+        self.failed = 0  # after the last attempt
+        self.dropped = 0  # from a full queue
 
-    def send(self, event: Event) -> None:
+    def send(self, event: WebhookEvent) -> None:
         """Queue an event for every URL; returns at once."""
         message = {
             "id": secrets.token_hex(16),
@@ -95,36 +95,38 @@ class Webhooks:
             "data": dict(event.data),
         }
         body = _encode(message)
-        for line in self._lines:
-            if line.waiting.full():
-                line.waiting.get_nowait()
-                line.waiting.task_done()
+        for queue in self._queues:
+            if queue.waiting.full():
+                queue.waiting.get_nowait()
+                queue.waiting.task_done()
                 self.dropped += 1
-                log.warning("%s is too far behind: its oldest event is dropped", line.host)
-            line.waiting.put_nowait((event.kind, body))
+                log.warning(
+                    "webhook %s is too far behind: its oldest event was dropped", queue.host
+                )
+            queue.waiting.put_nowait((event.kind, body))
 
     async def run(self) -> None:
-        """Deliver what is queued, for ever; a receiver that is down holds up no other."""
+        """Deliver queued events until cancelled; a URL that is down delays no other."""
         async with asyncio.TaskGroup() as group:
-            for line in self._lines:
-                group.create_task(self._serve(line), name=f"webhooks to {line.host}")
+            for queue in self._queues:
+                group.create_task(self._serve(queue), name=f"webhooks to {queue.host}")
 
     async def drain(self) -> None:
-        """Wait until everything queued is delivered or given up; the caller bounds the time."""
-        await asyncio.gather(*(line.waiting.join() for line in self._lines))
+        """Wait until every queued event is delivered or given up; the caller bounds the time."""
+        await asyncio.gather(*(queue.waiting.join() for queue in self._queues))
 
     async def veto(self, url: str, question: Mapping[str, Any]) -> str | None:
-        """Ask ``url`` whether something may be: ``None`` for a 2xx answer, else why not.
+        """Ask ``url`` to allow something: ``None`` for a 2xx answer, else a reason to show.
 
-        Asked once, within ``timeout`` seconds; whatever is not a clear yes is a no. ``question``
-        is sent as JSON, signed like an event. The reason is fit for whoever wanted it.
+        Asked once, within ``timeout`` seconds; no answer is a refusal. ``question`` is sent as
+        JSON, signed like an event.
         """
         if not self._secret:
             return "the server cannot ask whether it may be: webhook_secret is not set"
         try:
             await self._post(url, _encode(question))
         except _Declined as declined:
-            log.warning("%s did not allow it: it %s", _host(url), declined)
+            log.warning("webhook %s refused: it %s", _host(url), declined)
             return "it was not allowed by the server's on_publish check"
         return None
 
@@ -132,23 +134,23 @@ class Webhooks:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _serve(self, line: "_Line") -> None:
+    async def _serve(self, queue: "_Queue") -> None:
         while True:
-            kind, body = await line.waiting.get()
+            kind, body = await queue.waiting.get()
             try:
-                await self._deliver(line, kind, body)
+                await self._deliver(queue, kind, body)
             finally:
-                line.waiting.task_done()
+                queue.waiting.task_done()
 
-    async def _deliver(self, line: "_Line", kind: str, body: bytes) -> None:
+    async def _deliver(self, queue: "_Queue", kind: str, body: bytes) -> None:
         for attempt in range(1, self._attempts + 1):
             try:
-                await self._post(line.url, body)
+                await self._post(queue.url, body)
             except _Declined as declined:
                 if declined.lasting or attempt == self._attempts:
-                    log.error("%s was not told of %s: it %s", line.host, kind, declined)
+                    log.error("webhook %s did not get %s: it %s", queue.host, kind, declined)
                     break
-                log.warning("%s is told of %s later: it %s", line.host, kind, declined)
+                log.warning("webhook %s gets %s later: it %s", queue.host, kind, declined)
             else:
                 self.delivered += 1
                 return
@@ -176,12 +178,12 @@ class Webhooks:
             raise _Declined(f"could not be asked ({type(error).__name__})") from None
         status = response.status_code
         if not response.is_success:
-            lasting = status < 500 and status not in PASSING
+            lasting = status < 500 and status not in RETRIED_4XX
             raise _Declined(f"answered with status {status}", lasting=lasting)
 
 
-class _Line:
-    """A receiver and the events that wait for it."""
+class _Queue:
+    """A URL and the events queued for it."""
 
     def __init__(self, url: str, limit: int) -> None:
         self.url = url
@@ -190,7 +192,7 @@ class _Line:
 
 
 def _host(url: str) -> str:
-    """What may be logged of a URL, for its path and query often are the password."""
+    """The scheme and host of a URL, for the log: path and query are often its password."""
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL:

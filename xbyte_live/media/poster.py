@@ -1,5 +1,13 @@
-"""Adapter: finds one good picture of a title and makes it a JPEG."""
+"""Adapter: finds one good picture of a title or a segment and encodes it as a JPEG.
 
+    python -m xbyte_live.media.poster CODEC < segment.ts > picture.jpg
+
+As a program, of its own because decoding a stranger's video may crash, it ends with status 1
+where the segment holds no picture.
+"""
+
+import resource
+import sys
 from fractions import Fraction
 
 import av
@@ -15,14 +23,16 @@ _LONG_SIDE = 960
 _LIVELY = 24.0  # standard deviation of brightness; below it a picture is a blank or a fade
 _SAMPLE = 32
 _WANTED_AT = (Fraction(1, 10), Fraction(3, 10), Fraction(1, 2))
-_MAX_KEYFRAME = 8 << 20
+_MAX_KEYFRAME = 8 << 20  # bytes
+_MAX_MEMORY = 512 << 20  # bytes, of the program
+_MAX_CPU_S = 5
 
 
 class PosterSearch:
-    """Looks at the keyframes that begin segments, from a tenth of the title on.
+    """Chooses a poster from the keyframes that begin segments, from a tenth of the title on.
 
-    The first lively picture is taken; with none, the liveliest of those looked at, of which the
-    first of the title is one. ``expected_us`` is how long the title will last.
+    The first lively picture is taken; without one, the liveliest of those compared, of which the
+    first of the title is one. ``expected_us`` is the expected duration of the title.
     """
 
     def __init__(self, codec: str, expected_us: int) -> None:
@@ -102,3 +112,26 @@ def _liveliness(picture: VideoFrame) -> float:
     values = [value for y in range(_SAMPLE) for value in data[y * width : y * width + _SAMPLE]]
     mean = sum(values) / len(values)
     return float((sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5)
+
+
+def first_picture(codec: str, segment: bytes) -> bytes | None:
+    """The first picture of a segment as a JPEG, or ``None`` if it cannot be decoded."""
+    search = PosterSearch(codec, 0)
+    search.consider(0, segment)
+    return search.result()
+
+
+def main() -> int:
+    """Read a segment from stdin and write its first picture to stdout; return the exit status."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))
+    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY, _MAX_MEMORY))
+    picture = first_picture(sys.argv[1], sys.stdin.buffer.read())
+    if picture is None:
+        return 1
+    sys.stdout.buffer.write(picture)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,7 +10,7 @@ from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError
-from xbyte_live.live.build import pulled
+from xbyte_live.live.build import pull_source
 from xbyte_live.payments.reports.earnings import Earnings
 from xbyte_live.payments.reports.export import Export
 from xbyte_live.storage.db.engine import Database
@@ -43,7 +43,7 @@ def build_studio(settings: Settings, database: Database, catalog: Catalog) -> St
             settings,
             catalog,
             Streams(database, catalog),
-            check_source=lambda url: pulled(settings, url),
+            check_source=lambda url: pull_source(settings, url),
         ),
         Events(earnings, catalog, subscribers=settings.event_subscribers, leaving=leaving),
         leaving,

@@ -16,12 +16,12 @@ import uvloop
 from starlette.applications import Starlette
 
 from xbyte_live.catalog.catalog import Catalog
-from xbyte_live.catalog.cleanup import sweep
+from xbyte_live.catalog.cleanup import clean_up
 from xbyte_live.cli.output import log_to_stderr
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError
 from xbyte_live.evm.keys import is_address
-from xbyte_live.live.build import OnAir, open_live
+from xbyte_live.live.build import LiveSide, open_live
 from xbyte_live.payments.build import Till, open_till
 from xbyte_live.payments.ledger.retention import Retention
 from xbyte_live.payments.ledger.rollup import Summing
@@ -288,7 +288,7 @@ async def _telling(metrics: Metrics, board: Board) -> None:
         board.post(metrics.tally().dump())
 
 
-def _held(cache: SegmentCache, database: Database, till: Till, on_air: OnAir | None) -> Levels:
+def _held(cache: SegmentCache, database: Database, till: Till, on_air: LiveSide | None) -> Levels:
     """What the parts in this process hold."""
     return Levels(
         cache_hits=cache.hits,
@@ -298,7 +298,7 @@ def _held(cache: SegmentCache, database: Database, till: Till, on_air: OnAir | N
         unclaimable=len(till.actions.unclaimable),
         settles=till.clearing.leader.leads,
         gas=till.clearing.gas.levels if till.clearing.gas else {},
-        feeds=on_air.live.vitals() if on_air else {},
+        feeds=on_air.publishers.stats() if on_air else {},
         publishers=on_air.rtmp.connections if on_air else 0,
         publishers_turned_away=on_air.rtmp.counters.turned_away if on_air else 0,
     )
@@ -316,7 +316,7 @@ async def _levels(held: Levels, till: Till) -> Levels:
     )
 
 
-async def _sweeping(settings: Settings, shelf: Shelf, till: Till, on_air: OnAir) -> None:
+async def _sweeping(settings: Settings, shelf: Shelf, till: Till, on_air: LiveSide) -> None:
     retention = Retention(
         shelf.database, days=settings.delivery_retention, retry_window=settings.retry_window
     )
@@ -324,7 +324,7 @@ async def _sweeping(settings: Settings, shelf: Shelf, till: Till, on_air: OnAir)
     while True:
         try:
             await on_air.recordings.retain()
-            await sweep(shelf.catalog, shelf.store)
+            await clean_up(shelf.catalog, shelf.store)
             await till.charges.forget_refused(age=FORGET_AFTER)
             await logins.forget()
             await summing.advance()

@@ -23,7 +23,7 @@ from tests.support.players import stock
 from tests.support.proxying import Played, a_proxy, uris
 from tests.support.publishers import publishing
 from tests.support.stock_players import PLAYERS, path_to
-from xbyte_live.catalog.importer import Intake, Terms
+from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.payer import Payer
@@ -542,8 +542,8 @@ async def air(
     ) as running:
         async with open_shelf(running.server.settings) as shelf:
             options = PackageOptions(segment_target_us=2_000_000)
-            await Intake(shelf.catalog, shelf.store).title(
-                clip, "film", Terms(Price(50_000)), options
+            await Importer(shelf.catalog, shelf.store).title(
+                clip, "film", SaleTerms(Price(50_000)), options
             )
         yield running
 

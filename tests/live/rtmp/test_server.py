@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.rtmp import (
     SOURCE,
     Publish,
-    RecordingDesk,
     RecordingFeed,
+    RecordingPublishers,
     capture,
     chunks,
     debian_ffmpeg,
@@ -56,11 +56,11 @@ async def client(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio
         writer.transport.abort()
 
 
-async def on_air(desk: RecordingDesk, writer: asyncio.StreamWriter) -> RecordingFeed:
+async def on_air(publishers: RecordingPublishers, writer: asyncio.StreamWriter) -> RecordingFeed:
     writer.write(publishing() + MEDIA)
-    await desk.arrived.wait()
-    await desk.feeds[0].came.wait()
-    return desk.feeds[0]
+    await publishers.arrived.wait()
+    await publishers.feeds[0].came.wait()
+    return publishers.feeds[0]
 
 
 @pytest.fixture(autouse=True)
@@ -72,14 +72,14 @@ async def soon() -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("publish", PUBLISHERS)
 async def test_every_frame_of_a_publisher_arrives_unchanged(publish: Publish) -> None:
-    desk = RecordingDesk()
-    async with serving(desk) as (server, port):
+    publishers = RecordingPublishers()
+    async with serving(publishers) as (server, port):
         code, errors = await publish(f"rtmp://127.0.0.1:{port}/live/stream?key=abc")
         assert code == 0, errors
-        feed = desk.feeds[0]
+        feed = publishers.feeds[0]
         await feed.closed.wait()
         assert server.counters.bytes_in > SOURCE.stat().st_size
-    request = desk.requests[0]
+    request = publishers.requests[0]
     assert (request.app, request.name, request.query) == ("live", "stream", "key=abc")
     assert (request.address, request.tc_url) == ("127.0.0.1", f"rtmp://127.0.0.1:{port}/live")
     for kind in (AUDIO, VIDEO):
@@ -89,12 +89,12 @@ async def test_every_frame_of_a_publisher_arrives_unchanged(publish: Publish) ->
 
 
 async def test_hevc_arrives_as_enhanced_rtmp() -> None:
-    desk, source = RecordingDesk(), SOURCE.with_name("source-hevc.flv")
-    async with serving(desk) as (_, port):
+    publishers, source = RecordingPublishers(), SOURCE.with_name("source-hevc.flv")
+    async with serving(publishers) as (_, port):
         code, errors = await pyav(f"rtmp://127.0.0.1:{port}/live/key", source)
         assert code == 0, errors
-        await desk.feeds[0].closed.wait()
-    tags = desk.feeds[0].tags
+        await publishers.feeds[0].closed.wait()
+    tags = publishers.feeds[0].tags
     assert frames(tags, VIDEO) == frames(tags_of(source), VIDEO)
     assert {describe(tag).codec for tag in tags if tag.kind == VIDEO} == {"hevc"}
     assert all(tag.payload[0] & 0x80 for tag in tags if tag.kind == VIDEO)
@@ -105,49 +105,49 @@ async def test_hevc_arrives_as_enhanced_rtmp() -> None:
     [("live/bad", "This stream key is not known here."), ("other/key", "rtmp://host/live")],
 )
 async def test_a_refused_publisher_reads_why(path: str, said: str) -> None:
-    desk = RecordingDesk()
-    async with serving(desk) as (_, port):
+    publishers = RecordingPublishers()
+    async with serving(publishers) as (_, port):
         code, errors = await ffmpeg(f"rtmp://127.0.0.1:{port}/{path}")
     assert code != 0
     assert said in errors
-    assert desk.feeds == []
+    assert publishers.feeds == []
 
 
 async def test_a_feed_that_cannot_be_sold_ends_with_the_reason() -> None:
-    desk = RecordingDesk()
+    publishers = RecordingPublishers()
     refusal = PublishRefused("NetStream.Publish.Rejected", "VP9 cannot be carried.")
-    desk.prepare = lambda feed: setattr(feed, "refusal", refusal)
-    async with serving(desk) as (server, port):
+    publishers.prepare = lambda feed: setattr(feed, "refusal", refusal)
+    async with serving(publishers) as (server, port):
         code, errors = await ffmpeg(f"rtmp://127.0.0.1:{port}/live/key", SOURCE, "-re")
         assert server.counters.refused == 1
     assert (code != 0, "VP9 cannot be carried." in errors) == (True, True)
-    assert desk.feeds[0].closings == [False]
+    assert publishers.feeds[0].closings == [False]
 
 
 async def test_a_publisher_is_told_when_we_end_its_feed() -> None:
-    desk = RecordingDesk()
-    async with serving(desk) as (_, port):
+    publishers = RecordingPublishers()
+    async with serving(publishers) as (_, port):
         url = f"rtmp://127.0.0.1:{port}/live/key"
         publisher = asyncio.create_task(ffmpeg(url, SOURCE, "-re", "-stream_loop", "-1"))
-        await desk.arrived.wait()
-        await desk.feeds[0].came.wait()
-        desk.feeds[0].end(TAKEN_OVER)
+        await publishers.arrived.wait()
+        await publishers.feeds[0].came.wait()
+        publishers.feeds[0].end(TAKEN_OVER)
         code, errors = await publisher
-        await desk.feeds[0].closed.wait()
+        await publishers.feeds[0].closed.wait()
     assert (code != 0, "Another publisher has taken over." in errors) == (True, True)
-    assert desk.feeds[0].closings == [False]
+    assert publishers.feeds[0].closings == [False]
 
 
 async def test_stopping_the_server_hangs_up_on_everyone() -> None:
-    desk = RecordingDesk()
-    async with serving(desk) as (server, port):
+    publishers = RecordingPublishers()
+    async with serving(publishers) as (server, port):
         url = f"rtmp://127.0.0.1:{port}/live/key"
         publisher = asyncio.create_task(ffmpeg(url, SOURCE, "-re", "-stream_loop", "-1"))
-        await desk.arrived.wait()
+        await publishers.arrived.wait()
         async with client(port) as (reader, _):
             await server.stop()
             assert await reader.read() == b""
-        assert desk.feeds[0].closings == [False]
+        assert publishers.feeds[0].closings == [False]
         assert server.connections == 0
         code, _ = await publisher
     assert code != 0
@@ -168,20 +168,20 @@ CUTS = {
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 async def test_a_connection_cut_anywhere_ends_cleanly(name: str, cut: int, reset: bool) -> None:
-    desk = RecordingDesk()
-    async with serving(desk) as (server, port), client(port) as (_, writer):
+    publishers = RecordingPublishers()
+    async with serving(publishers) as (server, port), client(port) as (_, writer):
         writer.write(capture(name)[:cut])
         await writer.drain()
         if cut > 3200:
-            await desk.arrived.wait()
+            await publishers.arrived.wait()
         if reset:
             sock = writer.get_extra_info("socket")
             sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
-        for feed in desk.feeds:
+        for feed in publishers.feeds:
             await feed.closed.wait()
     assert server.connections == 0
-    assert [feed.closings for feed in desk.feeds] == [[False]] * len(desk.feeds)
+    assert [feed.closings for feed in publishers.feeds] == [[False]] * len(publishers.feeds)
 
 
 @pytest.mark.parametrize(
@@ -198,18 +198,18 @@ async def test_who_stalls_is_cut_off(
     data: bytes, limit: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    desk = RecordingDesk()
-    async with serving(desk, **{limit: 0.2}) as (_, port), client(port) as (reader, writer):
+    publishers = RecordingPublishers()
+    async with serving(publishers, **{limit: 0.2}) as (_, port), client(port) as (reader, writer):
         writer.write(data)
         await reader.read()
     assert said in caplog.text
-    assert all(feed.closings == [False] for feed in desk.feeds)
+    assert all(feed.closings == [False] for feed in publishers.feeds)
 
 
 async def test_pings_do_not_keep_a_silent_publisher_on_air() -> None:
-    desk = RecordingDesk()
-    async with serving(desk, idle_timeout=0.3) as (_, port), client(port) as (_, writer):
-        feed = await on_air(desk, writer)
+    publishers = RecordingPublishers()
+    async with serving(publishers, idle_timeout=0.3) as (_, port), client(port) as (_, writer):
+        feed = await on_air(publishers, writer)
         while not feed.closed.is_set():
             writer.write(chunks(Message(4, b"\0\6" + bytes(4))))
             await asyncio.wait([asyncio.ensure_future(feed.closed.wait())], timeout=0.05)
@@ -217,14 +217,14 @@ async def test_pings_do_not_keep_a_silent_publisher_on_air() -> None:
 
 
 async def test_a_full_feed_stops_the_reading_and_is_not_the_publishers_fault() -> None:
-    desk = RecordingDesk()
-    desk.prepare = lambda feed: feed.door.clear()
+    publishers = RecordingPublishers()
+    publishers.prepare = lambda feed: feed.door.clear()
     frame = chunks(Message(VIDEO, bytes(50_000), 0, 1))
-    async with serving(desk, idle_timeout=0.2) as (server, port), client(port) as (_, writer):
+    async with serving(publishers, idle_timeout=0.2) as (server, port), client(port) as (_, writer):
         writer.transport.set_write_buffer_limits(1 << 20)
         writer.write(publishing())
-        await desk.arrived.wait()
-        feed = desk.feeds[0]
+        await publishers.arrived.wait()
+        feed = publishers.feeds[0]
         count = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(0.6):
@@ -243,21 +243,21 @@ async def test_a_full_feed_stops_the_reading_and_is_not_the_publishers_fault() -
 
 
 async def test_one_connection_may_publish_again() -> None:
-    desk = RecordingDesk()
-    async with serving(desk) as (_, port), client(port) as (_, writer):
-        first = await on_air(desk, writer)
-        desk.arrived.clear()
+    publishers = RecordingPublishers()
+    async with serving(publishers) as (_, port), client(port) as (_, writer):
+        first = await on_air(publishers, writer)
+        publishers.arrived.clear()
         writer.write(chunks(command("FCUnpublish", 5, None, "key")))
         writer.write(chunks(command("publish", 6, None, "again", "live", stream_id=2)) + MEDIA)
-        await desk.arrived.wait()
-        await desk.feeds[1].came.wait()
-    assert [request.name for request in desk.requests] == ["key", "again"]
-    assert (first.closings, desk.feeds[1].closings) == ([True], [False])
+        await publishers.arrived.wait()
+        await publishers.feeds[1].came.wait()
+    assert [request.name for request in publishers.requests] == ["key", "again"]
+    assert (first.closings, publishers.feeds[1].closings) == ([True], [False])
 
 
 async def test_connections_are_limited_in_all_and_per_address() -> None:
     for limits in ({"max_connections": 2}, {"per_address": 2}):
-        async with serving(RecordingDesk(), **limits) as (server, port):
+        async with serving(RecordingPublishers(), **limits) as (server, port):
             async with client(port) as (_, one), client(port), client(port) as (third, _):
                 assert await third.read() == b""
                 assert (server.connections, server.counters.turned_away) == (2, 1)
@@ -275,8 +275,8 @@ async def test_the_log_names_the_peer_and_the_reason_never_the_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    desk = RecordingDesk()
-    async with serving(desk) as (_, port):
+    publishers = RecordingPublishers()
+    async with serving(publishers) as (_, port):
         async with client(port) as (reader, writer):
             name = command("publish", 3, None, "secret-key?key=hush", "live", stream_id=1)
             writer.write(hello(tcUrl="rtmp://host/live/secret-key") + chunks(name) + b"\xc9garbage")
@@ -293,13 +293,13 @@ async def test_the_log_names_the_peer_and_the_reason_never_the_key(
 async def test_a_fault_of_ours_ends_one_connection_and_closes_its_feed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    desk = RecordingDesk()
-    desk.prepare = lambda feed: setattr(feed, "refusal", RuntimeError("a bug"))
-    async with serving(desk) as (_, port), client(port) as (reader, writer):
+    publishers = RecordingPublishers()
+    publishers.prepare = lambda feed: setattr(feed, "refusal", RuntimeError("a bug"))
+    async with serving(publishers) as (_, port), client(port) as (reader, writer):
         writer.write(publishing() + MEDIA)
         await reader.read()
-    assert "a fault of ours" in caplog.text
-    assert desk.feeds[0].closings == [False]
+    assert "an error in the server" in caplog.text
+    assert publishers.feeds[0].closings == [False]
 
 
 @pytest.fixture
@@ -326,19 +326,19 @@ def tls(certificate: Path) -> ssl.SSLContext:
 
 
 async def test_rtmps_carries_the_same(tls: ssl.SSLContext) -> None:
-    desk = RecordingDesk()
-    async with serving(desk, ssl=tls) as (_, port):
+    publishers = RecordingPublishers()
+    async with serving(publishers, ssl=tls) as (_, port):
         code, errors = await pyav(f"rtmps://127.0.0.1:{port}/live/key")
         assert code == 0, errors
-        await desk.feeds[0].closed.wait()
+        await publishers.feeds[0].closed.wait()
     for kind in (AUDIO, VIDEO):
-        assert frames(desk.feeds[0].tags, kind) == frames(tags_of(SOURCE), kind)
-    assert desk.feeds[0].closings == [True]
+        assert frames(publishers.feeds[0].tags, kind) == frames(tags_of(SOURCE), kind)
+    assert publishers.feeds[0].closings == [True]
 
 
 @pytest.mark.parametrize("data", [b"", hello()], ids=["silent", "plain RTMP"])
 async def test_who_speaks_no_tls_is_cut_off(tls: ssl.SSLContext, data: bytes) -> None:
-    async with serving(RecordingDesk(), ssl=tls, handshake_timeout=0.3) as (server, port):
+    async with serving(RecordingPublishers(), ssl=tls, handshake_timeout=0.3) as (server, port):
         async with client(port) as (reader, writer):
             writer.write(data)
             with suppress(ConnectionError):

@@ -29,8 +29,8 @@ from tests.support.flv import (
 from tests.support.media import Audio, Recipe, h264
 from xbyte_live.errors import MediaError
 from xbyte_live.media.formats.flv import AUDIO, SCRIPT, VIDEO, Tag, describe
-from xbyte_live.media.live.flv_demuxer import FlvFeed
-from xbyte_live.media.live.messages import FedEvent, FedSegment, FeedOptions
+from xbyte_live.media.live.flv_demuxer import FlvDemuxer
+from xbyte_live.media.live.messages import FeedEvent, FeedOptions, FeedSegment
 from xbyte_live.media.live.state import LiveState
 
 FRAME = 0.0405  # seconds, at 25 frames a second and with timestamps in milliseconds
@@ -81,7 +81,7 @@ def test_a_segment_leaves_with_the_frames_that_close_it() -> None:
     tags = tags_of("flv")
     second = [number for number, tag in enumerate(tags) if is_key(tag)][1]
     out = Fed()
-    feed = FlvFeed(LiveState(FeedOptions(), out, lambda: NOON_US))
+    feed = FlvDemuxer(LiveState(FeedOptions(), out, lambda: NOON_US))
     for tag in tags[: second + 4]:  # the keyframe, and the sound beside it
         feed.take(tag)
     assert [segment.duration_us for segment in out.segments] == [2_000_000]
@@ -529,7 +529,7 @@ def test_memory_stays_flat_over_hours() -> None:
     """Three quarters of an hour of a feed, with its segments thrown away."""
     tags = [tag for tag in tags_of("flv") if tag.kind != SCRIPT]
     out = Counting()
-    feed = FlvFeed(LiveState(FeedOptions(), out, lambda: NOON_US))
+    feed = FlvDemuxer(LiveState(FeedOptions(), out, lambda: NOON_US))
     grown = []
     for part in range(300):
         for tag in tags:
@@ -547,8 +547,8 @@ class Counting(Fed):
 
     segments = 0  # type: ignore[assignment]
 
-    def put(self, event: FedEvent) -> None:
-        self.segments += isinstance(event, FedSegment)
+    def put(self, event: FeedEvent) -> None:
+        self.segments += isinstance(event, FeedSegment)
 
 
 def resident() -> int:

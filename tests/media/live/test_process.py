@@ -20,15 +20,15 @@ from xbyte_live.errors import FeedFailed, MediaError
 from xbyte_live.media.formats.flv import VIDEO, Tag, encode_tag, file_header
 from xbyte_live.media.live import messages as frames
 from xbyte_live.media.live.messages import (
-    FedEvent,
-    FedSegment,
-    FedTrack,
-    FedWarning,
+    FeedEvent,
     FeedOptions,
-    Source,
+    FeedSegment,
+    FeedTrack,
+    FeedWarning,
 )
 from xbyte_live.media.live.process import FeedProcess
 from xbyte_live.media.live.spawner import FeedSpawner
+from xbyte_live.media.sources.url import Source
 
 ENDLESS_HEAD = file_header(audio=True, video=True)
 
@@ -87,9 +87,9 @@ async def test_a_segment_is_handed_out_while_the_feed_goes_on(spawner: FeedSpawn
     feed = await spawner.start(FeedOptions())
     await feed.write(encode(tags[: second + 6]))
     events = feed.events()
-    assert isinstance(await anext(events), FedTrack)
+    assert isinstance(await anext(events), FeedTrack)
     segment = await anext(events)
-    assert isinstance(segment, FedSegment)
+    assert isinstance(segment, FeedSegment)
     assert segment.duration_us == 2_000_000
     await feed.kill()
 
@@ -145,7 +145,7 @@ async def test_a_child_that_dies(spawner: FeedSpawner, number: int, text: str) -
     feed = await spawner.start(FeedOptions())
     await feed.write(encode(tags[:200]))
     events = feed.events()
-    assert isinstance(await anext(events), FedTrack)
+    assert isinstance(await anext(events), FeedTrack)
     os.kill(feed.pid, number)
     with pytest.raises(FeedFailed, match=text):
         async for _ in events:
@@ -334,6 +334,7 @@ PROGRAM = """
 import asyncio, os, sys
 from xbyte_live.media.live.messages import FeedOptions
 from xbyte_live.media.live.spawner import FeedSpawner
+from xbyte_live.media.sources.url import Source
 
 async def main():
     feed = await FeedSpawner().start(FeedOptions())
@@ -406,9 +407,9 @@ async def test_a_feed_that_is_pulled(spawner: FeedSpawner, tmp_path: Path) -> No
         source = Source(f"tcp://127.0.0.1:{port}", allow_private=True)
         feed = await spawner.start(FeedOptions(source=source))
         events = feed.events()
-        assert isinstance(await anext(events), FedTrack)
+        assert isinstance(await anext(events), FeedTrack)
         segment = await anext(events)
-        assert isinstance(segment, FedSegment)
+        assert isinstance(segment, FeedSegment)
         assert segment.clean
         await feed.finish()  # no more is wanted: what there is, and then the end
         async with asyncio.timeout(20):
@@ -417,16 +418,16 @@ async def test_a_feed_that_is_pulled(spawner: FeedSpawner, tmp_path: Path) -> No
     assert gone(feed.pid)
 
 
-EVENTS: tuple[FedEvent, ...] = (
-    FedWarning(code="keyframes", text="keyframe every 10 s: …"),
-    FedTrack(codecs="mp4a.40.2", target_duration_s=2),
+EVENTS: tuple[FeedEvent, ...] = (
+    FeedWarning(code="keyframes", text="keyframe every 10 s: …"),
+    FeedTrack(codecs="mp4a.40.2", target_duration_s=2),
     package(tags_of("flv")).tracks[0],
     package(tags_of("flv")).segments[0],
 )
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=["warning", "sound", "track", "segment"])
-def test_events_survive_the_pipe(event: FedEvent) -> None:
+def test_events_survive_the_pipe(event: FeedEvent) -> None:
     head, body = frames.pack(event)
     kind, meta, size = frames.sizes(head[: frames.HEAD.size])
     assert (len(head) - frames.HEAD.size, len(body)) == (meta, size)

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbyte_live.media.formats.mpegts import CLOCK
-from xbyte_live.media.live.cuts import AirClock, Cut, Pace, TargetDuration
-from xbyte_live.media.live.runs import Runs, Unit, Verdict
+from xbyte_live.media.live.cuts import Cut, ProgramClock, SegmentCutter, TargetDuration
+from xbyte_live.media.live.runs import FrameAction, Runs, Unit
 
-GO, DROP, START = Verdict.GO, Verdict.DROP, Verdict.START
+GO, DROP, START = FrameAction.KEEP, FrameAction.DROP, FrameAction.START
 NONE, KEYFRAME, POLICY, OVER = Cut
 
 
@@ -33,7 +33,7 @@ def started(*units: Unit) -> Runs:
     return runs
 
 
-CASES: tuple[tuple[str, tuple[Unit, ...], tuple[Unit, ...], tuple[Verdict, ...]], ...] = (
+CASES: tuple[tuple[str, tuple[Unit, ...], tuple[Unit, ...], tuple[FrameAction, ...]], ...] = (
     ("goes on", (key(0), sound(0)), (frame(40), sound(21), key(80)), (GO, GO, GO)),
     ("a step back of a second", (key(5000),), (frame(4000), frame(5040)), (GO, GO)),
     ("a stray frame", (key(5000),), (frame(3900), frame(5040)), (DROP, GO)),
@@ -57,13 +57,13 @@ CASES: tuple[tuple[str, tuple[Unit, ...], tuple[Unit, ...], tuple[Verdict, ...]]
 
 
 @pytest.mark.parametrize(
-    ("before", "units", "verdicts"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    ("before", "units", "actions"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_what_starts_a_run(
-    before: tuple[Unit, ...], units: tuple[Unit, ...], verdicts: tuple[Verdict, ...]
+    before: tuple[Unit, ...], units: tuple[Unit, ...], actions: tuple[FrameAction, ...]
 ) -> None:
     runs = started(*before)
-    assert tuple(map(runs.judge, units)) == verdicts
+    assert tuple(map(runs.judge, units)) == actions
 
 
 def test_a_track_joins_a_run_that_is_open() -> None:
@@ -82,9 +82,9 @@ def test_a_track_far_away_does_not_join() -> None:
 
 def test_a_feed_without_keyframes_starts_after_nine_seconds() -> None:
     runs = Runs()
-    verdicts = [runs.judge(frame(ms)) for ms in range(0, 9200, 40)]
-    assert verdicts.index(START) == 225
-    assert set(verdicts[226:]) == {GO}
+    actions = [runs.judge(frame(ms)) for ms in range(0, 9200, 40)]
+    assert actions.index(START) == 225
+    assert set(actions[226:]) == {GO}
 
 
 def test_a_day_is_as_long_as_a_run_gets() -> None:
@@ -111,23 +111,23 @@ def test_a_run_begins_with_a_start_and_holds_one_configuration(
 ) -> None:
     runs, configs = Runs(), dict[bool, object]()
     for number, unit in enumerate(units):
-        verdict = runs.judge(unit)
-        if verdict is START:
+        action = runs.judge(unit)
+        if action is START:
             configs = {}
-        elif verdict is GO:
+        elif action is GO:
             assert configs
-        if verdict is not DROP:
+        if action is not DROP:
             assert configs.setdefault(unit.video, unit.config) == unit.config
         if number == seal_at:
             runs.seal()
 
 
-def pace(target_s: float = 2, longest_s: float = 10, declared_s: int = 0) -> Pace:
+def pace(target_s: float = 2, longest_s: float = 10, declared_s: int = 0) -> SegmentCutter:
     target = TargetDuration(round(target_s * CLOCK), round(longest_s * CLOCK), declared_s)
-    return Pace(target, video=True)
+    return SegmentCutter(target, video=True)
 
 
-def cuts(pace: Pace, times_s: list[float], keys_s: set[float]) -> list[Cut]:
+def cuts(pace: SegmentCutter, times_s: list[float], keys_s: set[float]) -> list[Cut]:
     step = CLOCK // 25
     return [
         pace.leading(round(at * CLOCK), round(at * CLOCK), step, 1000, key=at in keys_s)
@@ -168,7 +168,7 @@ def test_no_segment_is_longer_than_was_declared(
     steps: list[tuple[int, bool]], declared_s: int, video: bool
 ) -> None:
     target = TargetDuration(2 * CLOCK, 10 * CLOCK, declared_s)
-    paced, at, begins = Pace(target, video=video), 0, 0
+    paced, at, begins = SegmentCutter(target, video=video), 0, 0
     paced.leading(0, 0, steps[0][0], 10, key=True)
     for step, is_key in steps:
         at += step
@@ -191,7 +191,7 @@ def test_the_target_duration_is_declared_once() -> None:
 
 @given(st.integers(0, 10**9), st.lists(st.tuples(st.integers(0, 10**9), st.integers(1, 10**7))))
 def test_the_clock_on_air_never_goes_back(floor: int, runs: list[tuple[int, int]]) -> None:
-    clock, end = AirClock(floor), floor
+    clock, end = ProgramClock(floor), floor
     for now, duration in runs:
         clock.begin(now)
         for offset in (0, duration, 2 * duration):

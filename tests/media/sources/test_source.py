@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 from tests.support.media import Audio, Recipe, h264
 from xbyte_live.errors import MediaError, SourceRefused
 from xbyte_live.media.live.interleave import HOLD_S, Interleave
-from xbyte_live.media.live.messages import FedEvent, FedSegment, FedTrack, FeedOptions
+from xbyte_live.media.live.messages import FeedEvent, FeedOptions, FeedSegment, FeedTrack
 from xbyte_live.media.live.pull import Throttle, pull
 from xbyte_live.media.live.spawner import FeedSpawner
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.sources import network, source
-from xbyte_live.media.sources.http import Web
-from xbyte_live.media.sources.source import Source, check_source, open_source
-from xbyte_live.media.sources.url import SCHEMES, is_public, parse_url
+from xbyte_live.media.sources.http import HttpSource
+from xbyte_live.media.sources.source import check_source, open_source
+from xbyte_live.media.sources.url import SCHEMES, Source, is_public, parse_url
 
 SECONDS = 4
 SECRET = b"root:x:0:0"
@@ -44,17 +44,17 @@ class Collected:
     """Takes what a feed hands out; wants no more once it has ``enough`` segments."""
 
     enough: int = 1000
-    events: list[FedEvent] = field(default_factory=list)
+    events: list[FeedEvent] = field(default_factory=list)
 
-    def put(self, event: FedEvent) -> None:
+    def put(self, event: FeedEvent) -> None:
         self.events.append(event)
 
     def wanted(self) -> bool:
         return len(self.segments) < self.enough
 
     @property
-    def segments(self) -> list[FedSegment]:
-        return [event for event in self.events if isinstance(event, FedSegment)]
+    def segments(self) -> list[FeedSegment]:
+        return [event for event in self.events if isinstance(event, FeedSegment)]
 
 
 def pulled(url: str, *, enough: int = 1000, timeout: float = 5.0) -> Collected:
@@ -264,7 +264,7 @@ def test_private_addresses_are_pulled_from_when_that_is_allowed(site: Site) -> N
         assert opened.hurries
 
 
-def public_first(monkeypatch: pytest.MonkeyPatch, site: Site) -> Web:
+def public_first(monkeypatch: pytest.MonkeyPatch, site: Site) -> HttpSource:
     """A web whose first address is taken for public, as if it were: what is asked later is not."""
 
     real = network.addresses
@@ -275,7 +275,7 @@ def public_first(monkeypatch: pytest.MonkeyPatch, site: Site) -> Web:
         return real(target, allow_private or len(seen) == 1)  # type: ignore[arg-type]
 
     monkeypatch.setattr(network, "addresses", addresses)
-    return Web(allow_private=False, timeout=5)
+    return HttpSource(allow_private=False, timeout=5)
 
 
 def test_a_redirect_to_a_private_address_is_not_followed(
@@ -293,18 +293,20 @@ def test_a_redirect_to_a_private_address_is_not_followed(
 def test_a_redirect_to_something_else_is_not_followed(site: Site, where: str) -> None:
     url = site.redirect("/there", where)
     with pytest.raises(SourceRefused):
-        Web(allow_private=True, timeout=5).get(url)
+        HttpSource(allow_private=True, timeout=5).get(url)
 
 
 def test_redirects_end(site: Site) -> None:
     url = site.redirect("/round", "/round")
     with pytest.raises(MediaError, match="again and again"):
-        Web(allow_private=True, timeout=5).get(url)
+        HttpSource(allow_private=True, timeout=5).get(url)
 
 
 def test_what_https_names_is_https_too() -> None:
     with pytest.raises(SourceRefused, match="https to http"):
-        Web(allow_private=True, timeout=5).get("http://8.8.8.8/1.ts", base="https://8.8.8.8/a")
+        HttpSource(allow_private=True, timeout=5).get(
+            "http://8.8.8.8/1.ts", base="https://8.8.8.8/a"
+        )
 
 
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"
@@ -390,7 +392,7 @@ def test_fragments_with_all_pictures_before_their_sound(site: Site, folder: Path
     out = pulled(site.url + "/parts.m3u8")
     assert lasts(out) == pytest.approx(SECONDS, abs=0.25)
     assert out.segments[-1].dropped == 0
-    (track,) = [event for event in out.events if isinstance(event, FedTrack)]
+    (track,) = [event for event in out.events if isinstance(event, FeedTrack)]
     assert "mp4a" in track.codecs and "avc1" in track.codecs
 
 
@@ -444,7 +446,7 @@ def test_encrypted_segments_are_refused(site: Site, folder: Path) -> None:
         pulled(site.text("/secret.m3u8", text))
 
 
-async def events_of(options: FeedOptions) -> list[FedEvent]:
+async def events_of(options: FeedOptions) -> list[FeedEvent]:
     spawner = FeedSpawner()
     try:
         process = await spawner.start(options)
@@ -459,7 +461,7 @@ async def events_of(options: FeedOptions) -> list[FedEvent]:
 async def test_a_source_is_pulled_by_a_child_process(site: Site) -> None:
     there = Source(site.url + "/footage.ts", allow_private=True)
     events = await events_of(FeedOptions(source=there, segment_target_us=1_000_000))
-    segments = [event for event in events if isinstance(event, FedSegment)]
+    segments = [event for event in events if isinstance(event, FeedSegment)]
     assert sum(segment.duration_us for segment in segments) == pytest.approx(4e6, abs=0.25e6)
 
 
@@ -490,7 +492,7 @@ def test_a_password_in_the_url_is_sent_to_that_host_only(site: Site) -> None:
                 )
 
         with threaded(answer):
-            Web(allow_private=True, timeout=5).get(url).close()
+            HttpSource(allow_private=True, timeout=5).get(url).close()
     assert b"Authorization: Basic bWU6cEBzcw==\r\n" in said[0]
 
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from xbyte_live.media.vod.segment_writer import Shelf
+from xbyte_live.media.vod.segment_writer import SegmentWriter
 
 
 def test_segments_are_taken_in_order_by_one_thread() -> None:
@@ -16,17 +16,17 @@ def test_segments_are_taken_in_order_by_one_thread() -> None:
         threads.add(threading.get_ident())
         taken.append((index, segment))
 
-    shelf = Shelf(take, video_codec=None, expected_us=1)
+    writer = SegmentWriter(take, video_codec=None, expected_us=1)
     for number in range(20):
-        shelf.put(bytes([number]) * 188)
-    pieces = shelf.finish()
+        writer.put(bytes([number]) * 188)
+    written = writer.finish()
     assert taken == [(number, bytes([number]) * 188) for number in range(20)]
-    assert [piece.sha256 for piece in pieces] == [
+    assert [segment.sha256 for segment in written] == [
         hashlib.sha256(segment).hexdigest() for _, segment in taken
     ]
-    assert {piece.size for piece in pieces} == {188}
+    assert {segment.size for segment in written} == {188}
     assert len(threads) == 1
-    assert shelf.poster() is None
+    assert writer.poster() is None
 
 
 def test_a_slow_taker_holds_the_packager_back() -> None:
@@ -38,13 +38,13 @@ def test_a_slow_taker_holds_the_packager_back() -> None:
         taken.release()
         go_on.acquire()
 
-    shelf = Shelf(take, video_codec=None, expected_us=1)
+    writer = SegmentWriter(take, video_codec=None, expected_us=1)
 
     def fill() -> None:
-        shelf.put(b"0")
-        shelf.put(b"1")
+        writer.put(b"0")
+        writer.put(b"1")
         waiting.set()
-        shelf.put(b"2")
+        writer.put(b"2")
 
     filler = threading.Thread(target=fill)
     filler.start()
@@ -55,18 +55,18 @@ def test_a_slow_taker_holds_the_packager_back() -> None:
     go_on.release(3)
     filler.join(30)
     assert not filler.is_alive()
-    assert len(shelf.finish()) == 3
+    assert len(writer.finish()) == 3
 
 
 def test_what_the_taker_raises_comes_out() -> None:
     def take(index: int, segment: bytes) -> None:
         raise OSError("no room")
 
-    shelf = Shelf(take, video_codec=None, expected_us=1)
-    shelf.put(b"0")
+    writer = SegmentWriter(take, video_codec=None, expected_us=1)
+    writer.put(b"0")
     with pytest.raises(OSError, match="no room"):
-        shelf.finish()
-    shelf.abandon()
+        writer.finish()
+    writer.abandon()
 
 
 def test_an_abandoned_shelf_takes_no_more() -> None:
@@ -78,13 +78,13 @@ def test_an_abandoned_shelf_takes_no_more() -> None:
         running.set()
         go_on.wait(30)
 
-    shelf = Shelf(take, video_codec=None, expected_us=1)
-    shelf.put(b"0")
-    shelf.put(b"1")
+    writer = SegmentWriter(take, video_codec=None, expected_us=1)
+    writer.put(b"0")
+    writer.put(b"1")
     assert running.wait(30)
-    ending = threading.Thread(target=shelf.abandon)
+    ending = threading.Thread(target=writer.abandon)
     ending.start()
     go_on.set()
     ending.join(30)
     assert not ending.is_alive()
-    assert taken in ([0], [0, 1])  # the second may have begun before the shelf was told
+    assert taken in ([0], [0, 1])  # the second may have begun before the writer was told

@@ -6,6 +6,7 @@ Everything turns on one question: can a transaction be on its way? If so the out
 
 import asyncio
 import gzip
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -346,6 +347,12 @@ async def test_a_refused_connection_is_no_answer() -> None:
 
 async def test_a_connection_nobody_takes_is_no_answer() -> None:
     with silent_url() as url, pytest.raises(FacilitatorUnavailable):
+        await settle(url, timeout=0.5)
+
+
+async def test_a_connection_nobody_takes_is_no_answer_however_late_the_loop_is() -> None:
+    with silent_url() as url, pytest.raises(FacilitatorUnavailable):
+        asyncio.get_running_loop().call_later(0.05, time.sleep, 0.6)  # past every deadline
         await settle(url, timeout=0.5)
 
 

@@ -238,8 +238,8 @@ async def test_a_stream_is_made_with_its_key(site: StudioSite, client: httpx.Asy
     }  # fmt: skip
     made = conforms(await client.post("/api/v1/streams", json=wanted), "NewKey", 201)
     assert made["rtmp_url"] == "rtmp://127.0.0.1:1935/live"
-    holder = await site.streams.holder(made["stream_key"])
-    assert holder is not None and holder.slug == "show"
+    match = await site.streams.match_key(made["stream_key"])
+    assert match is not None and match.slug == "show"
     item = conforms(await client.get("/api/v1/items/show"), "Item")
     assert (item["price_per_mb"], item["preview_seconds"]) == ("0.002", 10)
     assert (item["playlist"], item["recording"], item["rewatch"]) == ("event", True, "free")
@@ -283,10 +283,10 @@ async def test_keys_are_made_shown_once_and_revoked(
     path = f"/api/v1/streams/show/keys/{keys['keys'][0]['id']}"
     conforms(await client.delete(path), "Revoked")
     conforms(await client.delete(path), "Problem", 404)
-    assert await site.streams.holder(first) is None
+    assert await site.streams.match_key(first) is None
     third = conforms(await client.post("/api/v1/streams/show/keys/rotate"), "NewKey")["stream_key"]
-    assert await site.streams.holder(second) is None
-    assert await site.streams.holder(third) is not None
+    assert await site.streams.match_key(second) is None
+    assert await site.streams.match_key(third) is not None
 
 
 @pytest.mark.parametrize("path", ["keys", "keys/rotate"])

@@ -11,7 +11,7 @@ from tests.support.web import PAYEE, Site
 from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.config import Settings
-from xbyte_live.models import Airtime
+from xbyte_live.models import FeedLease
 from xbyte_live.money import Price
 from xbyte_live.storage.db.engine import Database
 
@@ -40,18 +40,18 @@ async def client(catalog: Catalog, clock: Clock) -> AsyncIterator[httpx.AsyncCli
         yield client
 
 
-async def on_air(streams: Streams, count: int = 3, **changes: object) -> Airtime:
+async def on_air(streams: Streams, count: int = 3, **changes: object) -> FeedLease:
     await create(streams, **changes)
-    airtime = await streams.begin_feed("concert", None)
-    await list_segments(streams, airtime, count)
-    return airtime
+    lease = await streams.begin_feed("concert", None)
+    await list_segments(streams, lease, count)
+    return lease
 
 
 async def test_a_live_playlist_says_what_is_needed(
     streams: Streams, client: httpx.AsyncClient
 ) -> None:
-    airtime = await on_air(streams)
-    await streams.append("concert", a_listing(airtime, 3, discontinuity=True))
+    lease = await on_air(streams)
+    await streams.append("concert", a_listing(lease, 3, discontinuity=True))
     answer = await client.get(URL)
     assert answer.headers["cache-control"] == "public, max-age=1"
     assert answer.text.splitlines()[:8] == [
@@ -73,9 +73,9 @@ async def test_a_live_playlist_says_what_is_needed(
 
 
 async def test_a_window_that_slid_says_how_far(streams: Streams, client: httpx.AsyncClient) -> None:
-    airtime = await on_air(streams, 1, window_us=6 * SECOND)
+    lease = await on_air(streams, 1, window_us=6 * SECOND)
     for msn in range(1, 9):
-        await streams.append("concert", a_listing(airtime, msn, discontinuity=msn == 2))
+        await streams.append("concert", a_listing(lease, msn, discontinuity=msn == 2))
     playlist = m3u8.loads((await client.get(URL)).text)
     assert (playlist.media_sequence, playlist.discontinuity_sequence) == (6, 1)
     assert [s.uri for s in playlist.segments] == ["6.ts", "7.ts", "8.ts"]
@@ -84,13 +84,13 @@ async def test_a_window_that_slid_says_how_far(streams: Streams, client: httpx.A
 async def test_an_event_only_grows_and_an_end_is_an_end(
     streams: Streams, client: httpx.AsyncClient, clock: Clock
 ) -> None:
-    airtime = await on_air(streams, 5, playlist="event")
+    lease = await on_air(streams, 5, playlist="event")
     before = (await client.get(URL)).text
     assert "#EXT-X-PLAYLIST-TYPE:EVENT" in before
-    await streams.append("concert", a_listing(airtime, 5))
+    await streams.append("concert", a_listing(lease, 5))
     after = (await client.get(URL)).text
     assert after.startswith(before)
-    await streams.release(airtime, "{}")
+    await streams.release(lease, "{}")
     assert (await client.get(URL)).text == after
     clock.now += 120
     await streams.end_overdue(120)
@@ -100,12 +100,12 @@ async def test_an_event_only_grows_and_an_end_is_an_end(
 async def test_lines_once_listed_never_change(
     streams: Streams, catalog: Catalog, client: httpx.AsyncClient, clock: Clock
 ) -> None:
-    airtime = await on_air(streams, 3, price=10_000_000)
+    lease = await on_air(streams, 3, price=10_000_000)
     before = (await client.get(URL)).text
     clock.now += 1
     await catalog.set_terms("concert", price=Price(90_000_000), pay_to=None)
     assert (await client.get(URL)).text == before
-    await streams.append("concert", a_listing(airtime, 3))
+    await streams.append("concert", a_listing(lease, 3))
     amounts = [
         line.partition("AMOUNT=")[2]
         for line in (await client.get(URL)).text.splitlines()
@@ -138,14 +138,14 @@ async def test_what_is_listed_is_answered_at_once(
 async def test_a_reload_waits_for_the_segment_it_names(
     streams: Streams, client: httpx.AsyncClient
 ) -> None:
-    airtime = await on_air(streams)
+    lease = await on_air(streams)
     for ahead in (0, 1):
-        msn = airtime.next_msn + 3 + ahead
+        msn = lease.next_msn + 3 + ahead
         waiting = asyncio.create_task(client.get(URL, params={"_HLS_msn": str(msn)}))
         for number in range(3, msn):
-            await streams.append("concert", a_listing(airtime, number))
+            await streams.append("concert", a_listing(lease, number))
             assert not waiting.done()
-        await streams.append("concert", a_listing(airtime, msn))
+        await streams.append("concert", a_listing(lease, msn))
         async with asyncio.timeout(5):
             answer = await waiting
         assert f"\n{msn}.ts\n" in answer.text
@@ -154,8 +154,8 @@ async def test_a_reload_waits_for_the_segment_it_names(
 async def test_who_waits_too_long_gets_what_there_is(
     streams: Streams, client: httpx.AsyncClient
 ) -> None:
-    airtime = await on_air(streams, 0)
-    await streams.append("concert", a_listing(airtime, 0, target_duration_s=1, duration_us=SECOND))
+    lease = await on_air(streams, 0)
+    await streams.append("concert", a_listing(lease, 0, target_duration_s=1, duration_us=SECOND))
     began = asyncio.get_running_loop().time()
     answer = await client.get(URL, params={"_HLS_msn": "1"})
     assert answer.status_code == 200
@@ -166,9 +166,9 @@ async def test_who_waits_too_long_gets_what_there_is(
 async def test_the_end_wakes_those_who_wait(
     streams: Streams, client: httpx.AsyncClient, clock: Clock
 ) -> None:
-    airtime = await on_air(streams)
+    lease = await on_air(streams)
     waiting = asyncio.create_task(client.get(URL, params={"_HLS_msn": "3"}))
-    await streams.release(airtime, "{}")
+    await streams.release(lease, "{}")
     clock.now += 120
     await streams.end_overdue(120)
     async with asyncio.timeout(5):
@@ -181,7 +181,7 @@ async def test_removal_wakes_those_who_wait(
 ) -> None:
     await on_air(streams)
     waiting = asyncio.create_task(client.get(URL, params={"_HLS_msn": "3"}))
-    while not catalog._snapshots._waiting:
+    while not catalog._cache._waiting:
         await asyncio.sleep(0)
     await catalog.remove("concert")
     async with asyncio.timeout(5):
@@ -201,13 +201,13 @@ async def test_what_makes_no_sense_is_a_bad_request(
 async def test_only_so_many_may_wait(
     streams: Streams, catalog: Catalog, client: httpx.AsyncClient
 ) -> None:
-    airtime = await on_air(streams)
+    lease = await on_air(streams)
     waiting = [asyncio.create_task(client.get(URL, params={"_HLS_msn": "3"})) for _ in range(2)]
-    while catalog._snapshots._waiting["concert"] < 2:
+    while catalog._cache._waiting["concert"] < 2:
         await asyncio.sleep(0)
     answer = await client.get(URL, params={"_HLS_msn": "3"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    await streams.append("concert", a_listing(airtime, 3))
+    await streams.append("concert", a_listing(lease, 3))
     async with asyncio.timeout(5):
         assert {a.status_code for a in await asyncio.gather(*waiting)} == {200}
 

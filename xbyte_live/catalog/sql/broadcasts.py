@@ -16,7 +16,7 @@ from xbyte_live.catalog.sql.rows import (
     segment_values,
 )
 from xbyte_live.catalog.sql.streams import stream_row, with_item
-from xbyte_live.models import Airtime, Listing, Rendition, Segment
+from xbyte_live.models import FeedLease, Listing, Rendition, Segment
 from xbyte_live.storage.db.tables import items, offers, renditions, segments, stream_keys, streams
 
 _LEAST_LISTED = 3  # segments a player needs to start (RFC 8216bis 6.2.2)
@@ -60,7 +60,7 @@ _SET_ITEM = (
 )
 
 
-def begin_feed(db: Connection, slug: str, feed: int, key_id: int | None, now: float) -> Airtime:
+def begin_feed(db: Connection, slug: str, feed: int, key_id: int | None, now: float) -> FeedLease:
     """Make ``feed`` the one that may add segments, whoever was; raises ``ItemNotFound``."""
     row = stream_row(db, slug, lock=True)
     if key_id is not None:
@@ -77,7 +77,7 @@ def begin_feed(db: Connection, slug: str, feed: int, key_id: int | None, now: fl
             segments.c.item_id == row.item_id, _LISTED
         )
     ).scalar()
-    return Airtime(
+    return FeedLease(
         feed=feed,
         slug=slug,
         resumed=resumed,

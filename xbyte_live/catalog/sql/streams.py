@@ -78,7 +78,7 @@ def revoke_keys(db: Connection, slug: str, ids: Sequence[int] | None) -> list[in
     return gone
 
 
-def holder_of(db: Connection, digest: str, now: float) -> tuple[int, str, str] | None:
+def match_key(db: Connection, digest: str, now: float) -> tuple[int, str, str] | None:
     """(key number, digest, slug) of the stream a key opens, unless it expired."""
     row = db.execute(
         select(stream_keys.c.id, stream_keys.c.digest, items.c.slug)

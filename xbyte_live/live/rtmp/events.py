@@ -1,4 +1,4 @@
-"""Pure: what happens on an RTMP connection, as far as its server cares; media comes as tags."""
+"""Pure: the events of an RTMP connection that a server acts on; media arrives as FLV tags."""
 
 from dataclasses import dataclass, field
 
@@ -12,9 +12,9 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class PublishAsked:
-    """The peer wants to publish: answer with ``accept_publish`` or ``refuse``.
+    """The publisher asks to publish: answer with ``accept_publish`` or ``refuse``.
 
-    ``query`` is what follows ``?`` in the name or else in the application, undecoded.
+    ``query`` is the undecoded text behind ``?`` in the name, or else in the application.
     """
 
     app: str
@@ -26,12 +26,12 @@ class PublishAsked:
 
 @dataclass(frozen=True, slots=True)
 class Unpublished:
-    """The publisher said that its broadcast is over; it may publish again."""
+    """The publisher ended its feed; it may publish again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """What the peer wants is not to be had here, and it has been told: send and hang up."""
+    """The client asked for something this server does not do: send the answer and hang up."""
 
     reason: str
 

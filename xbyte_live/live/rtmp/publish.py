@@ -1,6 +1,6 @@
-"""Pure: what the RTMP port asks of the rest: who may publish, where tags go, what is allowed."""
+"""Pure: a publish request, the sink of an accepted feed, and the limits of the RTMP port."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,9 +10,9 @@ from xbyte_live.media.formats.flv import Tag
 
 @dataclass(frozen=True, slots=True)
 class PublishRequest:
-    """Who wants to publish what; ``name`` and ``query`` hold the key and are not to be logged.
+    """A publisher's request; ``name`` and ``query`` hold the stream key and are never logged.
 
-    ``query`` is undecoded; ``encoder`` and ``tc_url`` are what the peer says of itself.
+    ``query`` is undecoded; ``encoder`` and ``tc_url`` are the publisher's own words.
     """
 
     app: str
@@ -23,37 +23,33 @@ class PublishRequest:
     tc_url: str = field(repr=False)
 
 
-class Feed(Protocol):
-    """Where the tags of one broadcast go."""
+class FeedSink(Protocol):
+    """The receiver of one publisher's tags."""
 
     async def write(self, tags: Sequence[Tag]) -> float:
-        """Take tags; waits while what comes after is full. Raises PublishRefused.
+        """Take tags; waits while the packager is behind. Raises ``PublishRefused``.
 
-        Returns for how many seconds no more is needed: tags that come in handfuls cost less.
+        Returns how many seconds the next tags may be gathered: tags in batches cost less.
         """
         ...
 
     async def close(self, *, unpublished: bool) -> None:
-        """The publisher is gone; ``unpublished`` when it said goodbye. Called exactly once."""
+        """End the feed; ``unpublished`` if the publisher ended it. Called exactly once."""
 
     async def ended(self) -> PublishRefused:
-        """Returns when we end the broadcast, with what the publisher is told."""
+        """Return, once the server ends the feed, the reason for its publisher."""
         ...
 
 
-class Desk(Protocol):
-    """Decides who may publish."""
-
-    async def publish(self, request: PublishRequest) -> Feed:
-        """The feed of an accepted publisher. Raises PublishRefused."""
-        ...
+# Accepts a publisher and returns its feed, or raises ``PublishRefused``.
+Publish = Callable[[PublishRequest], Awaitable[FeedSink]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RtmpLimits:
-    """What a peer may take; times in seconds, ``max_message`` in bytes.
+    """Limits of a connection and of the port; times in seconds, ``max_message`` in bytes.
 
-    ``handshake_timeout`` ends with ``connect``, ``publish_timeout`` with ``publish``;
+    ``handshake_timeout`` lasts until ``connect``, ``publish_timeout`` until ``publish``;
     ``idle_timeout`` counts from the last whole audio or video message, not the last byte.
     """
 
@@ -68,10 +64,10 @@ class RtmpLimits:
 
 @dataclass(slots=True)
 class RtmpCounters:
-    """What the port has seen since it opened."""
+    """Counts of connections and bytes since the port opened."""
 
     accepted: int = 0
     turned_away: int = 0  # over a limit of connections
-    refused: int = 0  # by the desk or the feed
+    refused: int = 0  # by ``publish`` or by the feed
     broken: int = 0  # did not speak RTMP
     bytes_in: int = 0

@@ -1,4 +1,4 @@
-"""Adapter: the RTMP port: accepts connections within its limits and serves each in a task."""
+"""Adapter: the RTMP port, which accepts connections within limits and serves each in a task."""
 
 import asyncio
 import logging
@@ -8,34 +8,32 @@ from contextlib import suppress
 from ssl import SSLContext
 
 from xbyte_live.errors import RtmpError
-from xbyte_live.live.rtmp.publish import Desk, Feed, PublishRequest, RtmpCounters, RtmpLimits
-from xbyte_live.live.rtmp.session import Gone, Peer
+from xbyte_live.live.rtmp.publish import Publish, RtmpCounters, RtmpLimits
+from xbyte_live.live.rtmp.publisher_connection import ConnectionEnded, PublisherConnection
 from xbyte_live.runtime.rate_limit import network_of
-
-__all__ = ["Desk", "Feed", "PublishRequest", "RtmpCounters", "RtmpLimits", "RtmpServer"]
 
 log = logging.getLogger(__name__)
 
 _BUFFER = 1 << 16  # bytes read ahead of what is taken; twice as many at most
-_CLOSING = 2.0  # seconds a peer gets to take what was written to it last
+_CLOSING = 2.0  # seconds a publisher has to read the last bytes written to it
 _REST = 1.0  # seconds without accepting
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
 class RtmpServer:
-    """Listens for publishers; ``counters`` and ``connections`` say what it sees."""
+    """Listens for publishers and counts them in ``counters`` and ``connections``."""
 
-    def __init__(self, desk: Desk, limits: RtmpLimits) -> None:
+    def __init__(self, publish: Publish, limits: RtmpLimits) -> None:
         self.counters = RtmpCounters()
-        self._desk = desk
+        self._publish = publish
         self._limits = limits
         self._ports: list[socket.socket] = []
-        self._peers: dict[asyncio.Task[None], str] = {}  # where each comes from
+        self._networks: dict[asyncio.Task[None], str] = {}  # of each connection
 
     @property
     def connections(self) -> int:
-        """How many peers are connected now."""
-        return len(self._peers)
+        """How many connections are open now."""
+        return len(self._networks)
 
     async def start(
         self,
@@ -64,21 +62,21 @@ class RtmpServer:
             asyncio.get_running_loop().remove_reader(port)
             port.close()
         self._ports.clear()
-        peers = list(self._peers)
-        for task in peers:
+        tasks = list(self._networks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*peers, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _listen(self, port: socket.socket, context: SSLContext | None) -> None:
         if port in self._ports:
             asyncio.get_running_loop().add_reader(port, self._accept, port, context)
 
     def _accept(self, port: socket.socket, context: SSLContext | None) -> None:
-        """Take one connection; without descriptors left, rest until some are given back."""
+        """Accept one connection; pause accepting for a moment when no descriptor is left."""
         try:
             sock, address = port.accept()
         except (BlockingIOError, ConnectionError):
-            return  # the peer thought better of it
+            return  # the publisher gave up meanwhile
         except OSError as error:
             log.warning("no connection can be accepted: %s", error.strerror)
             loop = asyncio.get_running_loop()
@@ -90,40 +88,42 @@ class RtmpServer:
 
     def _admit(self, sock: socket.socket, address: str, context: SSLContext | None) -> None:
         limits, network = self._limits, network_of(address)
-        same = Counter(self._peers.values())[network]
-        if len(self._peers) >= limits.max_connections or same >= limits.per_address:
+        same = Counter(self._networks.values())[network]
+        if len(self._networks) >= limits.max_connections or same >= limits.per_address:
             self.counters.turned_away += 1
             log.warning("publisher %s: turned away, too many connections", address)
             sock.close()
             return
         self.counters.accepted += 1
         task = asyncio.create_task(self._serve(sock, address, context))
-        self._peers[task] = network
+        self._networks[task] = network
         task.add_done_callback(lambda done: self._forget(done, sock))
 
     def _forget(self, task: asyncio.Task[None], sock: socket.socket) -> None:
-        del self._peers[task]
+        del self._networks[task]
         sock.close()  # a task that is cancelled before its first step has not closed it
 
     async def _serve(self, sock: socket.socket, address: str, context: SSLContext | None) -> None:
-        """One connection from beginning to end, and a line of the log about its end."""
+        """Serve one connection to its end, and log why it ended."""
         try:
             reader, writer = await _open(sock, context, self._limits.handshake_timeout)
         except OSError as error:
-            log.info("publisher %s: no connection came about: %s", address, error)
+            log.info("publisher %s: the connection could not be opened: %s", address, error)
             return
         try:
-            peer = Peer(reader, writer, self._desk, self._limits, self.counters, address)
-            await peer.serve()
-        except Gone as gone:
-            log.info("publisher %s: %s", address, gone)
+            connection = PublisherConnection(
+                reader, writer, self._publish, self._limits, self.counters, address
+            )
+            await connection.serve()
+        except ConnectionEnded as ended:
+            log.info("publisher %s: %s", address, ended)
         except RtmpError as error:
             self.counters.broken += 1
             log.info("publisher %s: broke the protocol: %s", address, error)
         except OSError as error:
             log.info("publisher %s: connection lost: %s", address, error.strerror or error)
         except Exception:
-            log.exception("publisher %s: dropped by a fault of ours", address)
+            log.exception("publisher %s: dropped because of an error in the server", address)
         finally:
             await _close(writer)
 
@@ -150,7 +150,7 @@ async def _open(
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
-    """Close it, at once if the peer does not take what is still to be sent."""
+    """Close a connection, and abort it if the publisher does not read the last bytes in time."""
     writer.close()
     with suppress(OSError):
         async with asyncio.timeout(_CLOSING):

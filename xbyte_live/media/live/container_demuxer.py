@@ -1,4 +1,4 @@
-"""Adapter: packages a feed that FFmpeg reads itself, out of an open input container."""
+"""Adapter: packages a live feed from an open FFmpeg input container."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from xbyte_live.errors import MediaError
-from xbyte_live.media.live.packager import Frame, LiveFeed
+from xbyte_live.media.live.packager import FeedPackager, Frame
 from xbyte_live.media.live.runs import Unit
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream
@@ -19,7 +19,7 @@ _TICKS = 90  # a millisecond
 
 
 def package_container(container: InputContainer, state: LiveState) -> None:
-    """Package its first video and its first audio stream until it ends, or no more is wanted.
+    """Package its first video and audio stream until it ends or the parent stops it.
 
     Raises ``MediaError`` for media that cannot be carried, or that stops arriving.
     """
@@ -32,7 +32,7 @@ def package_container(container: InputContainer, state: LiveState) -> None:
         kinds = {frame.video for frame in head}
         yield [track for track in tracks if (track.type == "video") in kinds]
 
-    feed = LiveFeed(state, open_tracks)
+    feed = FeedPackager(state, open_tracks)
     clocks = {track.index: TrackClock(track) for track in tracks}
     try:
         for packet in container.demux(tracks):
@@ -49,7 +49,7 @@ def package_container(container: InputContainer, state: LiveState) -> None:
     feed.finish()
 
 
-def _take(feed: LiveFeed, clock: TrackClock, packet: "Packet[Any]", state: LiveState) -> None:
+def _take(feed: FeedPackager, clock: TrackClock, packet: "Packet[Any]", state: LiveState) -> None:
     stamp = clock.stamp(packet)
     at = stamp.pts if stamp.dts is None else stamp.dts
     if at is None:

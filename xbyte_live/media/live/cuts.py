@@ -1,4 +1,4 @@
-"""Pure: where a live feed is cut into segments, and when each of them was on air."""
+"""Pure: decides where a live feed is cut into segments, and dates each segment."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -14,12 +14,12 @@ _FRAME = CLOCK // 5
 
 
 class Cut(Enum):
-    """What a packet means for the segment before it."""
+    """Whether a segment ends before a packet."""
 
     NONE = "none"
     KEYFRAME = "keyframe"
-    POLICY = "policy"  # there is no keyframe, but the segment may not grow further
-    OVER = "over"  # not even a cut here keeps the segment short enough: the run has a hole
+    POLICY = "policy"  # no keyframe, but the segment may not grow further
+    OVER = "over"  # even a cut here makes the segment too long: the run has a hole
 
 
 def whole_seconds(ticks: int) -> int:
@@ -29,7 +29,7 @@ def whole_seconds(ticks: int) -> int:
 
 @dataclass(slots=True)
 class TargetDuration:
-    """The declared target duration of a broadcast; once declared it stays."""
+    """The target duration of a broadcast, which never changes once declared."""
 
     target: int
     longest: int
@@ -37,25 +37,25 @@ class TargetDuration:
 
     @property
     def limit(self) -> int:
-        """The ticks no segment may exceed."""
+        """The most ticks a segment may last."""
         if self.declared_s:
             return self.declared_s * CLOCK + _ROUNDING
         return max(self.target, self.longest) + _ROUNDING
 
     @property
     def wanted(self) -> int:
-        """The ticks a segment should have."""
+        """The ticks a segment should last."""
         return min(self.target, (self.declared_s or whole_seconds(self.target) or 1) * CLOCK)
 
     def declare(self, first: int) -> int:
-        """Declare it by the ticks of the first segment, unless that is done; whole seconds."""
+        """Declare it by the ticks of the first segment, unless declared; return whole seconds."""
         if not self.declared_s:
             self.declared_s = max(whole_seconds(self.target), whole_seconds(first), 1)
         return self.declared_s
 
 
-class Pace:
-    """Decides the cuts of one run; every frame of it passes through, in decoding order.
+class SegmentCutter:
+    """Decides the cuts of one run from each of its frames, in decoding order.
 
     Times are 90 kHz ticks. Cuts lie at frames of the leading track: video, else sound. Sound
     alone is cut at the first frame at or after each multiple of ``every_us``, as the muxer does
@@ -93,7 +93,7 @@ class Pace:
         return Cut.OVER
 
     def last(self, end: int) -> int:
-        """How long the last segment lasts in a run that ends at ``end``."""
+        """The ticks the last segment lasts in a run that ends at ``end``."""
         return max(1, min(end - (self.start or 0), self._target.limit))
 
     def _judge(self, elapsed: int, step: int, size: int, *, key: bool) -> Cut:
@@ -118,15 +118,15 @@ class Pace:
         return Cut.KEYFRAME
 
 
-class AirClock:
-    """When segments were on air, in Unix microseconds: a media clock that never goes back."""
+class ProgramClock:
+    """The PROGRAM-DATE-TIME of segments, in Unix microseconds; it never goes back."""
 
     def __init__(self, not_before_us: int) -> None:
         self._floor = not_before_us
         self._anchor = 0
 
     def begin(self, now_us: int) -> None:
-        """A run begins, its first frame having arrived now."""
+        """Begin a run whose first frame arrived now."""
         self._anchor = max(now_us, self._floor)
 
     def stamp(self, offset_us: int, duration_us: int) -> int:

@@ -1,4 +1,4 @@
-"""Adapter: turns the FLV tags of a publisher into the frames of a live feed."""
+"""Adapter: turns a publisher's FLV tags into the frames of a live feed."""
 
 import errno
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from xbyte_live.media.formats.flv import (
 )
 from xbyte_live.media.formats.timeline import Stamp
 from xbyte_live.media.formats.tracks import codec_name
-from xbyte_live.media.live.packager import Frame, LiveFeed
+from xbyte_live.media.live.packager import FeedPackager, Frame
 from xbyte_live.media.live.runs import Unit
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream, refuse_codec
@@ -34,23 +34,23 @@ _CONTAINER_OPTIONS = {"format_whitelist": "flv", "protocol_whitelist": "none", "
 
 @dataclass(frozen=True, slots=True)
 class _Config:
-    """How a track is coded: its codec and the configuration its decoder needs."""
+    """The codec of a track and its decoder configuration."""
 
     codec: str
     data: bytes
 
 
-class FlvFeed:
-    """Takes tags in order. Raises ``MediaError``, for the streamer, for what cannot be carried."""
+class FlvDemuxer:
+    """Takes tags in order; raises ``MediaError``, a sentence for the streamer, if unsupported."""
 
     def __init__(self, state: LiveState) -> None:
         self._state = state
-        self._feed = LiveFeed(state, self._open_tracks)
+        self._feed = FeedPackager(state, self._open_tracks)
         self._configs: dict[int, _Config] = {}
         self._unconfigured = 0
 
     def take(self, tag: Tag) -> None:
-        """Take the next tag; script tags and what is not understood are left out."""
+        """Take the next tag; script tags and unknown ones are skipped."""
         facts = describe(tag)
         if facts.codec is None:
             return
@@ -61,11 +61,11 @@ class FlvFeed:
             self._take_frame(tag, facts, facts.codec)
 
     def finish(self) -> None:
-        """The publisher has ended."""
+        """Package what is left at the end of the feed."""
         self._feed.finish()
 
     def abandon(self) -> None:
-        """Let go after a failure."""
+        """Release the muxer after a failure."""
         self._feed.abandon()
 
     def _take_frame(self, tag: Tag, facts: TagFacts, codec: str) -> None:
@@ -95,7 +95,7 @@ class FlvFeed:
 
     @contextmanager
     def _open_tracks(self, head: Sequence[Frame]) -> Iterator[Sequence[AnyStream]]:
-        """Let FFmpeg read the first frame of each track out of a file of just that."""
+        """Streams that FFmpeg reads from an FLV file with the first frame of each track."""
         firsts = [next((f for f in head if f.video is kind), None) for kind in (True, False)]
         found = [frame for frame in firsts if frame]
         file = BytesIO(_small_file(found))
@@ -128,7 +128,7 @@ def _small_file(frames: Sequence[Frame]) -> bytes:
 
 
 def _prefix(codec: str, config: bool) -> bytes:
-    """What comes before a codec's own bytes in a tag; enhanced where there is no plain form."""
+    """The FLV header bytes of a tag, in the enhanced form for codecs without a plain one."""
     return {
         "h264": b"\x17\0\0\0\0" if config else b"\x17\x01\0\0\0",
         "hevc": b"\x90hvc1" if config else b"\x93hvc1",

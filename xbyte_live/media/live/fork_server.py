@@ -1,8 +1,8 @@
-"""Adapter: the fork server, a process with the media library loaded that forks a child a feed.
+"""Adapter: the fork server, a process with FFmpeg loaded that forks one child a feed.
 
-``multiprocessing`` has one too, but its children import the main program again, and starting it
-blocks. Requests come over a socket, each with the descriptor of the pipe its child shall serve;
-answers are the child's process id with a descriptor of the process, and how it ended.
+That of ``multiprocessing`` imports the main program in each child, and starting it blocks. A
+request arrives over a socket with the descriptor of the child's pipe; the answers are the child's
+process id with a pidfd, and later its exit code.
 """
 
 import gc
@@ -14,12 +14,19 @@ import socket
 from contextlib import suppress
 
 from xbyte_live.media.live import worker
-from xbyte_live.media.live.messages import FeedOptions
-from xbyte_live.media.live.wire import ANSWER, EXITED, FORK, FORKED, KILL, REQUEST
+from xbyte_live.media.live.messages import (
+    ANSWER,
+    EXITED,
+    FORK,
+    FORKED,
+    KILL,
+    REQUEST,
+    FeedOptions,
+)
 
 
 class ForkServer:
-    """Serves one socket until its other end is closed, then ends every child."""
+    """Serves one socket until its other end is closed, then kills every child."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -29,7 +36,7 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
     def run(self) -> None:
-        """Serve until the service is gone."""
+        """Serve until the server closes the socket."""
         try:
             while self._wait():
                 pass
@@ -48,7 +55,7 @@ class ForkServer:
         return control not in ready or self._serve()
 
     def _serve(self) -> bool:
-        """Answer one request; whether there may be more."""
+        """Serve one request; return whether more may follow."""
         try:
             head, descriptors, _, _ = socket.recv_fds(self._control, REQUEST.size, 1)
             if not head:
@@ -56,7 +63,7 @@ class ForkServer:
             head += self._exactly(REQUEST.size - len(head))
             what, size, feed = REQUEST.unpack(head)
             body = self._exactly(size)
-            if what == FORK and not descriptors:  # none was left to receive it with
+            if what == FORK and not descriptors:  # this process had none free to receive it
                 self._answer(FORKED, feed, 0, 0)
             elif what == FORK:
                 self._fork(feed, socket.socket(fileno=descriptors[0]), body)
@@ -67,7 +74,7 @@ class ForkServer:
         return True
 
     def _fork(self, feed: int, sock: socket.socket, body: bytes) -> None:
-        # from the service, over a socket nobody else has
+        # from the server, over a socket nobody else has
         options: FeedOptions = pickle.loads(body)  # noqa: S301
         try:
             pid = os.fork()
@@ -82,7 +89,7 @@ class ForkServer:
         self._answer_forked(feed, pid)
 
     def _kill(self, feed: int) -> None:
-        # only a child not reaped yet, so no other process can have its id
+        # a child not reaped yet, so its id names no other process
         for pid, number in self._feeds.items():
             if number == feed:
                 os.kill(pid, signal.SIGKILL)
@@ -97,10 +104,10 @@ class ForkServer:
                 self._answer(EXITED, feed, pid, os.waitstatus_to_exitcode(status))
 
     def _answer_forked(self, feed: int, pid: int) -> None:
-        """Say so, with a descriptor of the child, which stands for no other that has its id later.
+        """Answer with the process id and a pidfd, which never names another process.
 
-        It is made here because only here the child is not reaped yet. Without one, which takes
-        a free descriptor and Linux 5.3, nobody but this process ends the child by force.
+        It is opened here, before the child can be reaped. Without one (it takes a free
+        descriptor and Linux 5.3) only this process can kill the child.
         """
         try:
             handle = os.pidfd_open(pid)
@@ -129,12 +136,12 @@ class ForkServer:
 
 
 def serve(descriptor: int) -> None:
-    """Run the fork server on an inherited socket; the program of its process."""
-    # the service ends it by closing the socket; a signal to the whole group must not
+    """Run the fork server on an inherited socket; the main program of its process."""
+    # the server ends it by closing the socket; a signal to the process group must not
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     server = ForkServer(socket.socket(fileno=descriptor))
-    # what is loaded now stays shared with the children, since no collection touches it
+    # loaded objects stay in pages shared with the children, since no collection touches them
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -1,10 +1,10 @@
-"""Pure: puts the packets of two tracks in the order of their times, as far as they differ."""
+"""Pure: merges the packets of several tracks in decoding order."""
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
-HOLD_S = 10.0  # of one track that are held back for the other; fragments of MP4 may be as long
+HOLD_S = 10.0  # of one track held back for another; MP4 fragments may be as long
 _JUMP_S = 10.0
 _MAX_BYTES = 64 << 20
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 class Interleave(Generic[T]):
-    """Takes packets track by track, hands them out in the order of time.
+    """Takes packets of each track and returns them in the order of their times.
 
-    Fragmented MP4 has all pictures of some seconds before their sound; a live feed cannot.
+    Fragmented MP4 has seconds of video before their audio; a live packager needs them mixed.
     """
 
     def __init__(self, tracks: int) -> None:
@@ -24,7 +24,7 @@ class Interleave(Generic[T]):
         self._count = self._bytes = 0
 
     def take(self, track: int, at: float, size: int, packet: T) -> Iterator[T]:
-        """Take one of ``size`` bytes that is decoded at ``at`` seconds; give what is due."""
+        """Take a packet of ``size`` bytes due at ``at`` seconds; yield the packets now in order."""
         last = self._last.get(track)
         if last is not None and abs(at - last) > _JUMP_S:
             yield from self.rest()  # another clock
@@ -36,7 +36,7 @@ class Interleave(Generic[T]):
             yield self._pop()
 
     def rest(self) -> Iterator[T]:
-        """Everything that was held back."""
+        """Yield every packet held back."""
         while self._heap:
             yield self._pop()
         self._last.clear()

@@ -1,4 +1,4 @@
-"""Pure: what a live feed's child process is told and what it answers, as values and as bytes."""
+"""Pure: the messages between server, fork server and each feed's child, as values and bytes."""
 
 import json
 import struct
@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from xbyte_live.errors import FeedFailed
+from xbyte_live.media.sources.url import Source
 
 MAX_META = 1 << 16
 MAX_BODY = 192 << 20
@@ -16,14 +17,13 @@ _Value = TypeVar("_Value", int, str)
 
 HEAD = struct.Struct("!BII")  # kind, size of the JSON, size of the bytes behind it
 
+# Between the server and its fork server.
+FORK, KILL = 1, 2
+FORKED, EXITED = 1, 2
+REQUEST = struct.Struct("!BIi")  # FORK or KILL, size of what follows, number of the feed
+ANSWER = struct.Struct("!Biii")  # FORKED or EXITED, number of the feed, process id, exit code
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where to pull a feed from; ``timeout_s`` is how long it may send nothing."""
-
-    url: str
-    allow_private: bool = False
-    timeout_s: float = 10.0
+EXIT_FAILED, EXIT_MEMORY, EXIT_PARENT_GONE = 70, 71, 72
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,10 @@ class FeedOptions:
     """How to package one live feed.
 
     ``longest_segment_us`` bounds the first segment, which is then cut without a keyframe.
-    ``target_duration_s`` is what a resumed broadcast has declared already (0: nothing yet), and
-    no segment's PROGRAM-DATE-TIME lies before ``not_before_us`` (Unix time). ``memory_bytes``
-    limits the child process; one that takes no input for ``stall_timeout`` seconds is ended.
-    With a ``source`` the feed is pulled, and nothing is written to it.
+    ``target_duration_s`` is the one a resumed broadcast has declared (0: none yet), and no
+    segment's PROGRAM-DATE-TIME lies before ``not_before_us`` (Unix time). ``memory_bytes``
+    limits the child process; one that reads no input for ``stall_timeout`` seconds is killed.
+    With a ``source`` the child pulls the feed, and nothing is written to it.
     """
 
     segment_target_us: int = 2_000_000
@@ -47,8 +47,8 @@ class FeedOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedTrack:
-    """What the segments that follow are made of; comes before the first and at each change.
+class FeedTrack:
+    """The format of the segments that follow; sent before the first and at each change.
 
     ``target_duration_s`` never changes within a feed.
     """
@@ -61,12 +61,12 @@ class FedTrack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedSegment:
+class FeedSegment:
     """A finished segment.
 
     ``discontinuity`` is never set on the first of a feed; ``clean`` says that decoding can begin
-    with it; ``late`` and ``dropped`` count packets since the feed began, whose timestamps had to
-    be mended and which were left out.
+    with it. Since the feed began, ``late`` packets had their timestamps corrected and ``dropped``
+    packets were left out.
     """
 
     data: bytes
@@ -81,27 +81,27 @@ class FedSegment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedWarning:
-    """Something the streamer should mend: a stable ``code`` and a sentence."""
+class FeedWarning:
+    """A fault the streamer should fix: a stable ``code`` and a sentence."""
 
     code: str
     text: str
 
 
-FedEvent = FedTrack | FedSegment | FedWarning
+FeedEvent = FeedTrack | FeedSegment | FeedWarning
 
 
 def frame(kind: int, meta: dict[str, Any] | None = None, size: int = 0) -> bytes:
-    """The beginning of one answer: its head and JSON; ``size`` bytes are to follow."""
+    """The head and JSON of one message; ``size`` bytes follow it."""
     text = json.dumps(meta or {}, separators=(",", ":")).encode()
     return HEAD.pack(kind, len(text), size) + text
 
 
-def pack(event: FedEvent) -> tuple[bytes, bytes]:
-    """An event as (head, body), to be sent one behind the other."""
-    if isinstance(event, FedWarning):
+def pack(event: FeedEvent) -> tuple[bytes, bytes]:
+    """Encode an event as (head, body), to be sent in this order."""
+    if isinstance(event, FeedWarning):
         return frame(WARNING, asdict(event)), b""
-    if isinstance(event, FedTrack):
+    if isinstance(event, FeedTrack):
         rate = event.frame_rate and event.frame_rate.as_integer_ratio()
         return frame(TRACK, asdict(event) | {"frame_rate": rate}), b""
     meta = {name: getattr(event, name) for name in event.__dataclass_fields__ if name != "data"}
@@ -109,29 +109,29 @@ def pack(event: FedEvent) -> tuple[bytes, bytes]:
 
 
 def sizes(head: bytes) -> tuple[int, int, int]:
-    """(kind, size of the JSON, size of the body); ``FeedFailed`` for what no feed sends."""
+    """(kind, size of the JSON, size of the body); raises ``FeedFailed`` for an invalid head."""
     kind, meta, body = HEAD.unpack(head)
     if not TRACK <= kind <= END or meta > MAX_META or body > MAX_BODY:
-        raise FeedFailed("the feed's process sent what cannot be understood")
+        raise FeedFailed("the feed's process sent an invalid message")
     return kind, meta, body
 
 
-def unpack(kind: int, meta: bytes, body: bytes) -> FedEvent:
-    """The event of an answer; ``FeedFailed`` for a damaged one."""
+def unpack(kind: int, meta: bytes, body: bytes) -> FeedEvent:
+    """Decode an event; raises ``FeedFailed`` for a damaged message."""
     try:
         fields = json.loads(meta)
         if kind == SEGMENT:
-            return FedSegment(data=body, **fields)
+            return FeedSegment(data=body, **fields)
         if kind == WARNING:
-            return FedWarning(**fields)
+            return FeedWarning(**fields)
         rate = fields.pop("frame_rate")
-        return FedTrack(frame_rate=Fraction(*rate) if rate else None, **fields)
+        return FeedTrack(frame_rate=Fraction(*rate) if rate else None, **fields)
     except (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError):
-        raise FeedFailed("the feed's process sent what cannot be understood") from None
+        raise FeedFailed("the feed's process sent an invalid message") from None
 
 
 def taken(meta: bytes) -> int:
-    """How many bytes the child says it has taken."""
+    """The number of bytes the child reports as read."""
     return _field(meta, "bytes", int)
 
 
@@ -146,5 +146,5 @@ def _field(meta: bytes, name: str, kind: type[_Value]) -> _Value:
     except (ValueError, TypeError, LookupError):
         value = None
     if not isinstance(value, kind):
-        raise FeedFailed("the feed's process sent what cannot be understood")
+        raise FeedFailed("the feed's process sent an invalid message")
     return value

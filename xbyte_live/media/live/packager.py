@@ -1,4 +1,4 @@
-"""Adapter: the frames of a live feed in; a packager for each of its runs out of them."""
+"""Adapter: packages the frames of a live feed, one run packager after another."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,8 +10,8 @@ from av.packet import Packet
 
 from xbyte_live.media.formats.mpegts import CLOCK
 from xbyte_live.media.formats.timeline import Stamp
-from xbyte_live.media.live.run_packager import LivePackager
-from xbyte_live.media.live.runs import Runs, Unit, Verdict
+from xbyte_live.media.live.run_packager import RunPackager
+from xbyte_live.media.live.runs import FrameAction, Runs, Unit
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream
 
@@ -37,19 +37,19 @@ class Frame:
 
     @property
     def pts(self) -> int:
-        """When it is shown, as well as it is known."""
+        """Its presentation time, or the best known time."""
         return next((t for t in self.stamp[:2] if t is not None), self.unit.time_ms * 90)
 
 
 OpenTracks = Callable[[Sequence[Frame]], AbstractContextManager[Sequence[AnyStream]]]
 
 
-class LiveFeed:
-    """Takes every frame of a feed, in order; what comes of them goes to ``state.out``.
+class FeedPackager:
+    """Packages every frame of a feed, in order; its events go to ``state.out``.
 
-    ``open_tracks`` makes streams out of the first frames of a run; it raises ``av.FFmpegError``
-    when they are damaged. A run starts once sound and pictures have come, or one of them alone
-    for most of a segment. Raises ``MediaError`` for what cannot be carried.
+    ``open_tracks`` makes streams of the first frames of a run; it raises ``av.FFmpegError`` when
+    they are damaged. A run starts once audio and video have arrived, or one of them alone for
+    most of a segment. Raises ``MediaError`` for media that cannot be carried.
     """
 
     def __init__(self, state: LiveState, open_tracks: OpenTracks) -> None:
@@ -58,16 +58,16 @@ class LiveFeed:
         self._runs = Runs()
         self._head: list[Frame] = []
         self._head_bytes = 0
-        self._packager: LivePackager | None = None
+        self._packager: RunPackager | None = None
         self._wait_ms = min(_WAIT_MS, state.options.segment_target_us * 3 // 4000)
 
     def take(self, frame: Frame) -> None:
         """Take the next frame."""
-        verdict = self._runs.judge(frame.unit)
-        if verdict is Verdict.DROP:
+        action = self._runs.judge(frame.unit)
+        if action is FrameAction.DROP:
             self._state.dropped += 1
             return
-        if verdict is Verdict.START:
+        if action is FrameAction.START:
             self._end_run()
         if self._packager is None:
             self._collect(frame)
@@ -77,12 +77,12 @@ class LiveFeed:
             self.take(frame)
 
     def finish(self) -> None:
-        """The feed has ended; everything that is left goes out."""
+        """End the feed; its last segments go out."""
         self._end_run()
         self._runs.end()
 
     def abandon(self) -> None:
-        """Let go after a failure."""
+        """Release the muxer after a failure."""
         if self._packager:
             self._packager.abandon()
 
@@ -102,13 +102,13 @@ class LiveFeed:
         return head[-1].unit.time_ms - head[0].unit.time_ms >= wait
 
     def _open(self) -> None:
-        """Start packaging with what was collected."""
+        """Start a run with the collected frames."""
         head, self._head, self._head_bytes = self._head, [], 0
         self._runs.seal()
         first = next((frame for frame in head if frame.video), head[0])
         try:
             with self._open_tracks(head) as tracks:
-                self._packager = LivePackager(
+                self._packager = RunPackager(
                     tracks, self._state, origin=first.pts, began_us=first.at_us
                 )
         except av.FFmpegError:
@@ -127,7 +127,7 @@ class LiveFeed:
                     self.take(later)
                 return
 
-    def _package(self, packager: LivePackager, frame: Frame) -> bool:
+    def _package(self, packager: RunPackager, frame: Frame) -> bool:
         unit = frame.unit
         return packager.take(frame.data, frame.stamp, video=unit.video, key=unit.key)
 

@@ -1,4 +1,4 @@
-"""Adapter: a live feed as the server sees it, packaged by a child process of its own."""
+"""Adapter: the server's end of a child process that packages one live feed."""
 
 import asyncio
 import signal
@@ -9,27 +9,9 @@ from dataclasses import dataclass
 
 from xbyte_live.errors import FeedFailed, MediaError, XByteError
 from xbyte_live.media.live import messages
-from xbyte_live.media.live.messages import (
-    FedEvent,
-    FedSegment,
-    FedTrack,
-    FedWarning,
-    FeedOptions,
-    Source,
-)
-from xbyte_live.media.live.wire import EXIT_MEMORY
+from xbyte_live.media.live.messages import EXIT_MEMORY, FeedEvent, FeedOptions
 
-__all__ = [
-    "FedEvent",
-    "FedSegment",
-    "FedTrack",
-    "FedWarning",
-    "FeedOptions",
-    "FeedProcess",
-    "Source",
-]
-
-_PARTING = 5.0  # seconds a child has to exit once it has said its last
+_EXIT_WITHIN = 5.0  # seconds of its last message
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +24,7 @@ class Child:
 
 
 class FeedProcess:
-    """One feed: FLV in, events out. ``kill`` it in any case; that leaves nothing behind.
+    """One child: FLV in, events out. ``kill`` it in the end in any case.
 
     Made by ``FeedSpawner.start``.
     """
@@ -69,9 +51,9 @@ class FeedProcess:
         return self._child.pid
 
     async def write(self, data: bytes) -> None:
-        """Hand over FLV bytes; waits while the child is busy, or its events are not read.
+        """Write FLV bytes, waiting while the child is busy or its events are not read.
 
-        Raises ``FeedFailed`` when the child is gone; ``events`` says so too.
+        Raises ``FeedFailed`` when the child is gone, as ``events`` does.
         """
         if self._error or self._ended:
             raise FeedFailed(str(self._error or "the feed has ended"))
@@ -85,15 +67,15 @@ class FeedProcess:
             raise FeedFailed(str(await self._failure())) from None
 
     async def finish(self) -> None:
-        """Say that there is no more; what is left still arrives through ``events``."""
+        """End the input; the last events still arrive through ``events``."""
         if not self._finishing and not self._ended:
             self._finishing = True
             self._since = self._loop.time()
             with suppress(OSError, RuntimeError):
                 self._writer.write_eof()
 
-    async def events(self) -> AsyncGenerator[FedEvent]:
-        """Everything the child hands out, once; ends after ``finish``.
+    async def events(self) -> AsyncGenerator[FeedEvent]:
+        """Every event of the child, once; ends after ``finish``.
 
         Raises ``FeedFailed`` when the child crashed, hung or was killed, ``MediaError`` when the
         media cannot be carried.
@@ -112,15 +94,15 @@ class FeedProcess:
             self._error = self._error or error
             await self.kill()
             raise
-        await self._part()
+        await self._close()
 
     async def kill(self) -> None:
-        """End the child at once, if it has not ended, and wait until it is gone."""
+        """Kill the child, unless it has exited, and wait until it is gone."""
         self._child.kill()
-        await self._part()
+        await self._close()
 
     async def _next(self) -> tuple[int, bytes, bytes]:
-        """The next answer that is more than a sign of life."""
+        """The next message other than a report of bytes read."""
         read = self._reader.readexactly
         while True:
             self._since, self._reading = self._loop.time(), True
@@ -134,18 +116,18 @@ class FeedProcess:
             return kind, meta, body
 
     async def _read(self, size: int) -> bytes:
-        """So many bytes, piece by piece: waiting for all at once copies them again and again."""
-        pieces = []
+        """Exactly ``size`` bytes, in parts: ``readexactly`` copies its buffer again and again."""
+        parts = []
         while size:
-            piece = await self._reader.read(size)
-            if not piece:
+            part = await self._reader.read(size)
+            if not part:
                 raise EOFError
-            pieces.append(piece)
-            size -= len(piece)
-        return b"".join(pieces)
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
     def _watch(self) -> None:
-        """Kill a child that owes something and does nothing."""
+        """Kill a child that has input or must finish, and makes no progress."""
         owes = self._pulled or self._finishing or self._written > self._taken
         if self._reading and owes and self._loop.time() - self._since > self._stall:
             self._error = FeedFailed(f"its packaging hung for {self._stall:g} seconds")
@@ -154,15 +136,15 @@ class FeedProcess:
         self._timer = self._loop.call_later(self._stall / 4, self._watch)
 
     async def _failure(self) -> XByteError:
-        """Why the child is gone."""
-        await self._part()
+        """The reason why the child exited."""
+        await self._close()
         code = self._child.exited.result() if self._child.exited.done() else None
         if self._error is None:
             self._error = FeedFailed(_reason(code, self._options.memory_bytes))
         return self._error
 
-    async def _part(self) -> None:
-        """Let go of the child; one that does not go by itself is killed."""
+    async def _close(self) -> None:
+        """Close the pipe and wait for the child; kill one that does not exit in time."""
         self._ended = True
         self._timer.cancel()
         self._writer.close()
@@ -170,11 +152,11 @@ class FeedProcess:
             await self._writer.wait_closed()
         exited = asyncio.shield(self._child.exited)
         try:
-            await asyncio.wait_for(exited, _PARTING)
+            await asyncio.wait_for(exited, _EXIT_WITHIN)
         except TimeoutError:
             self._child.kill()
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._child.exited), _PARTING)
+                await asyncio.wait_for(asyncio.shield(self._child.exited), _EXIT_WITHIN)
 
 
 def _reason(code: int | None, memory_bytes: int) -> str:

@@ -1,4 +1,4 @@
-"""Adapter: a feed that is pulled: opened, read no faster than it is shown, and packaged."""
+"""Adapter: opens a pulled source and packages it, no faster than real time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,15 @@ from xbyte_live.media.live.container_demuxer import package_container
 from xbyte_live.media.live.interleave import Interleave
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream
-from xbyte_live.media.sources.source import Source, open_source
+from xbyte_live.media.sources.source import open_source
+from xbyte_live.media.sources.url import Source
 
-AHEAD_S = 1.0  # how much earlier than due a packet may come; jitter of the network, no more
+AHEAD_S = 1.0  # seconds a packet may come before it is due, for network jitter
 _JUMP_S = 10.0
 
 
 def pull(source: Source, state: LiveState) -> None:
-    """Package a source until it ends, or no more is wanted.
+    """Package a source until it ends or the parent stops it.
 
     Raises ``MediaError`` for one that may not be opened, does not answer or breaks off.
     """
@@ -39,23 +40,23 @@ def pull(source: Source, state: LiveState) -> None:
 
 
 class Throttle:
-    """Says how long to wait with each packet of something that can be read in a hurry."""
+    """Delays the packets of a source that can be read faster than real time."""
 
     def __init__(self) -> None:
         self._zero: float | None = None
         self._last = 0.0
 
     def wait(self, due: float, now: float) -> float:
-        """Seconds to wait with a packet that is shown at ``due`` of its own clock."""
+        """Seconds to wait before a packet that is due at ``due`` on the source's clock."""
         jumped = abs(due - self._last) > _JUMP_S
         self._last = due
         if self._zero is None or jumped or due < now - self._zero:
-            self._zero = now - due  # the first, another clock, or late: count from here
+            self._zero = now - due  # the first packet, a new clock, or a late source
         return max(0.0, due - (now - self._zero) - AHEAD_S)
 
 
-def choose(container: InputContainer) -> "Streams":
-    """The best picture and the sound that goes with it; the others are not even fetched."""
+def choose(container: InputContainer) -> "ChosenStreams":
+    """The best video stream and the audio of its variant; other streams are not fetched."""
     streams = container.streams
     video = max(streams.video, key=lambda s: (s.height, _bit_rate(s)), default=None)
     audio: AudioStream | None = None
@@ -65,12 +66,12 @@ def choose(container: InputContainer) -> "Streams":
     for stream in streams:
         if stream not in (video, audio):
             stream.discard = Discard.all
-    return Streams((video,) if video else (), (audio,) if audio else ())
+    return ChosenStreams((video,) if video else (), (audio,) if audio else ())
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
-    """At most one of each kind."""
+class ChosenStreams:
+    """The streams to package, at most one of each kind."""
 
     video: tuple[VideoStream, ...]
     audio: tuple[AudioStream, ...]
@@ -78,10 +79,10 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """An input container as far as it is packaged; ``hurries`` as ``Opened`` has it."""
+    """The chosen streams of an input container; ``hurries`` as in ``OpenSource``."""
 
     container: InputContainer
-    streams: Streams
+    streams: ChosenStreams
     hurries: bool
 
     def demux(self, tracks: Sequence[AnyStream]) -> "Iterator[Packet[Any]]":
@@ -99,7 +100,7 @@ def _in_order(packets: "Iterator[Packet[Any]]", tracks: int) -> "Iterator[Packet
             elif packet.size:
                 yield packet
     except av.FFmpegError:
-        yield from order.rest()  # what came before it broke off is whole
+        yield from order.rest()  # the packets before the failure are whole
         raise
     yield from order.rest()
 
@@ -114,12 +115,12 @@ def _in_time(packets: "Iterator[Packet[Any]]") -> "Iterator[Packet[Any]]":
 
 
 def _time(packet: "Packet[Any]") -> float | None:
-    """When it is decoded, in seconds of the source's clock."""
+    """The decoding time of a packet, in seconds of the source's clock."""
     at = packet.pts if packet.dts is None else packet.dts
     return None if at is None or not packet.time_base else float(at * packet.time_base)
 
 
 def _bit_rate(stream: AnyStream) -> int:
-    """What the multivariant playlist says of the variant a stream belongs to."""
+    """The bit rate of the HLS variant a stream belongs to, 0 if unknown."""
     said = stream.metadata.get("variant_bitrate", "")
     return int(said) if said.isdecimal() else 0

@@ -18,8 +18,8 @@ from xbyte_live.media.formats.mpegts import CLOCK, first_access_unit, starts_cle
 from xbyte_live.media.formats.segment_muxer import TIME_BASE, SegmentMuxer
 from xbyte_live.media.formats.timeline import Stamp, Timeline, micros
 from xbyte_live.media.formats.tracks import usual_rate
-from xbyte_live.media.live.cuts import Cut, Pace
-from xbyte_live.media.live.messages import FedSegment, FedTrack
+from xbyte_live.media.live.cuts import Cut, SegmentCutter
+from xbyte_live.media.live.messages import FeedSegment, FeedTrack
 from xbyte_live.media.live.state import LiveState
 from xbyte_live.media.live.tracks import AnyStream, codec_strings, usual_step
 
@@ -33,20 +33,20 @@ _OPEN_GROUPS = (
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A segment whose end is decided, until the muxer hands it out."""
+    """A segment whose end is decided and whose bytes are still in the muxer."""
 
     begins: int
     lasts: int
     keyframe: bool
 
 
-class LivePackager:
-    """One run: its tracks are fixed, its clock is continuous.
+class RunPackager:
+    """Packages one run, whose tracks are fixed and whose clock is continuous.
 
     ``tracks`` are streams of an input container, at most one of each kind; it may be closed once
     this is made. ``origin`` is where on their clock (90 kHz) the first frame of the leading
     track is shown, ``began_us`` when it arrived. Raises ``MediaError`` when MPEG-TS cannot carry
-    a track, in a sentence that tells the streamer what to set.
+    a track, with what the streamer should set instead.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class LivePackager:
         self._state = state
         self._video = next((t for t in tracks if isinstance(t, VideoStream)), None)
         audio = next((t for t in tracks if isinstance(t, AudioStream)), None)
-        self._track = _Described(self._video, codec_strings(self._video, audio))
+        self._track = _TrackInfo(self._video, codec_strings(self._video, audio))
         self._leading = self._video is not None
-        self._pace = Pace(state.target, video=self._leading)
-        every_us = 1 if self._leading else self._pace.every_us
+        self._cutter = SegmentCutter(state.target, video=self._leading)
+        every_us = 1 if self._leading else self._cutter.every_us
         self._muxer = SegmentMuxer(every_us=every_us, interleave_us=_INTERLEAVE_US)
         self._copies = {t.type == "video": self._muxer.copy_track(t) for t in tracks}
         self._timeline, self._origin = Timeline(origin), origin
@@ -78,7 +78,7 @@ class LivePackager:
         state.clock.begin(began_us)
 
     def take(self, data: "bytes | Packet[Any]", stamp: Stamp, *, video: bool, key: bool) -> bool:
-        """Package one frame; ``False`` when it cannot belong to this run, which must end."""
+        """Package one frame; return ``False`` if it does not fit this run, which must end."""
         pts, dts = self._timeline.place(int(video), stamp, shown=False)
         if dts < -_LEAD:
             self._state.dropped += 1
@@ -91,12 +91,12 @@ class LivePackager:
         step, size = stamp.duration or self._steps[video], memoryview(data).nbytes
         starts = False
         if video == self._leading:
-            before = self._pace.start
-            cut = self._pace.leading(pts, dts, step, size, key=key)
+            before = self._cutter.start
+            cut = self._cutter.leading(pts, dts, step, size, key=key)
             if cut is Cut.OVER:
                 return False
             starts = self._note(before, pts, cut, key=key)
-        elif self._pace.other(pts, step, size) is Cut.OVER:
+        elif self._cutter.other(pts, step, size) is Cut.OVER:
             return False
         self._last[video] = dts
         self._end = max(self._end, pts + step)
@@ -110,32 +110,32 @@ class LivePackager:
 
         Raises ``MediaError`` when run after run is too short to be watched.
         """
-        if self._pace.start is not None:
-            lasts = self._pace.last(self._end)
-            self._spans.append(_Span(self._pace.start, lasts, self._at_keyframe))
+        if self._cutter.start is not None:
+            lasts = self._cutter.last(self._end)
+            self._spans.append(_Span(self._cutter.start, lasts, self._at_keyframe))
             try:
                 finished = self._muxer.close()
             except av.FFmpegError as error:
-                _pass_on(error)
+                _raise_if_no_memory(error)
                 finished = []
             for segment in finished:
-                self._hand_out(segment)
+                self._send(segment)
         self._muxer.abandon()
         self._state.run_ended(0 if self._first is None else self._end - self._first)
 
     def abandon(self) -> None:
-        """Let go after a failure."""
+        """Release the muxer after a failure."""
         self._muxer.abandon()
 
     def _note(self, before: int | None, pts: int, cut: Cut, *, key: bool) -> bool:
-        """Take down what a frame of the leading track means; whether a segment starts here."""
-        assert self._pace.start is not None
+        """Note the cut at a frame of the leading track; return whether a segment starts here."""
+        assert self._cutter.start is not None
         if before is None:
-            self._first = self._pace.start
+            self._first = self._cutter.start
         elif cut is not Cut.NONE:
-            self._spans.append(_Span(before, self._pace.start - before, self._at_keyframe))
+            self._spans.append(_Span(before, self._cutter.start - before, self._at_keyframe))
             if self._rate is None:
-                lasted = self._pace.start - before
+                lasted = self._cutter.start - before
                 self._rate = usual_rate(Fraction(self._frames * CLOCK, lasted))
         starts = before is None or cut is not Cut.NONE
         if starts:
@@ -165,14 +165,14 @@ class LivePackager:
         try:
             finished = self._muxer.mux(packet)
         except av.FFmpegError as error:
-            _pass_on(error)
+            _raise_if_no_memory(error)
             self._state.dropped += 1
             return False
         for segment in finished:
-            self._hand_out(segment)
+            self._send(segment)
         return True
 
-    def _hand_out(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         state = self._state
         if not self._spans:
             return
@@ -191,7 +191,7 @@ class LivePackager:
         offset = micros(span.begins - (self._first or 0))
         state.segments += 1
         state.out.put(
-            FedSegment(
+            FeedSegment(
                 data=data,
                 sha256=hashlib.sha256(data).hexdigest(),
                 duration_us=duration,
@@ -205,8 +205,8 @@ class LivePackager:
         )
 
 
-class _Described:
-    """What a playlist says of the tracks of a run."""
+class _TrackInfo:
+    """The tracks of a run as a playlist describes them."""
 
     def __init__(self, video: VideoStream | None, codecs: str) -> None:
         context = video.codec_context if video else None
@@ -215,9 +215,9 @@ class _Described:
         self.extradata = (context.extradata or b"") if context else b""
         self._size = (context.width, context.height) if context else (None, None)
 
-    def event(self, rate: Fraction | None, target_s: int) -> FedTrack:
+    def event(self, rate: Fraction | None, target_s: int) -> FeedTrack:
         width, height = self._size
-        return FedTrack(
+        return FeedTrack(
             codecs=self._codecs,
             width=width,
             height=height,
@@ -232,7 +232,7 @@ class _Described:
         return unit is not None and starts_clean(self.codec, unit.head)
 
 
-def _pass_on(error: av.FFmpegError) -> None:
-    """A lack of memory is the process's trouble, not the packet's."""
+def _raise_if_no_memory(error: av.FFmpegError) -> None:
+    """Raise ``MemoryError`` for an FFmpeg error that is no fault of the packet."""
     if error.errno == errno.ENOMEM:
         raise MemoryError from error

@@ -8,7 +8,7 @@ only, so a stray timestamp can neither break nor start one.
 from dataclasses import dataclass, field
 from enum import Enum
 
-BACKWARD_MS, FORWARD_MS = -1000, 10_000  # a jump beyond these is another clock
+BACKWARD_MS, FORWARD_MS = -1000, 10_000  # a jump beyond these means a new clock
 _LONGEST_MS = 24 * 3_600_000  # timestamps of MPEG-TS turn over after 26.5 hours
 _OVERDUE_MS = 25 * 3_600_000
 _SKEW_MS = 3000  # what a track may start before or behind the other
@@ -18,11 +18,11 @@ _KEYLESS_MS = 9000
 _PREROLL_MS = 100
 
 
-class Verdict(Enum):
-    """What to do with a packet: leave it out, put it into the run, start a run with it."""
+class FrameAction(Enum):
+    """What to do with a frame: drop it, put it into the run, start a new run with it."""
 
     DROP = "drop"
-    GO = "go"
+    KEEP = "keep"
     START = "start"
 
 
@@ -56,7 +56,7 @@ class _Run:
 
 
 class Runs:
-    """Judges each frame of a feed in turn.
+    """Decides for each frame of a feed in turn whether it fits the run.
 
     A run is open at first, and either track may join it; after ``seal`` a new track waits for
     the next keyframe, where a new run starts. ``end`` forgets the run.
@@ -70,29 +70,29 @@ class Runs:
 
     @property
     def waits_for_keyframe(self) -> bool:
-        """Whether video has come that could not be used, for want of a keyframe."""
+        """Whether video frames were dropped for want of a keyframe."""
         return self._waiting
 
     def seal(self) -> None:
-        """No other track joins this run."""
+        """Close the run to further tracks."""
         if self._run:
             self._run.sealed = True
 
     def end(self) -> None:
-        """The run is over; the next frame that can starts another."""
+        """End the run; the next suitable frame starts another."""
         self._run = None
 
-    def judge(self, unit: Unit) -> Verdict:
-        """What to do with the next frame."""
-        verdict = self._judge(unit)
-        if verdict is Verdict.DROP:
+    def judge(self, unit: Unit) -> FrameAction:
+        """Decide what to do with the next frame."""
+        action = self._judge(unit)
+        if action is FrameAction.DROP:
             if unit.video and not self._waiting:
                 self._waiting, self._keyless_ms = True, unit.time_ms
-            return verdict
+            return action
         self._strays = 0
         if unit.video:
             self._waiting = False
-        if verdict is Verdict.START:
+        if action is FrameAction.START:
             self._run = _Run(unit.time_ms, unit.time_ms)
             self._waiting = self._pending = False
         run = self._run
@@ -100,9 +100,9 @@ class Runs:
         run.add(unit)
         run.clock_ms = max(run.clock_ms, unit.time_ms)
         run.last_ms[unit.video] = unit.time_ms
-        return verdict
+        return action
 
-    def _judge(self, unit: Unit) -> Verdict:
+    def _judge(self, unit: Unit) -> FrameAction:
         run = self._run
         if run is None:
             return self._first(unit)
@@ -116,34 +116,34 @@ class Runs:
         age = unit.time_ms - run.start_ms
         if unit.key and unit.video == (run.video is not None):
             if age > _LONGEST_MS or self._pending:
-                return Verdict.START
+                return FrameAction.START
         elif age > _OVERDUE_MS:
-            return Verdict.START
-        return Verdict.GO
+            return FrameAction.START
+        return FrameAction.KEEP
 
-    def _first(self, unit: Unit) -> Verdict:
-        return Verdict.START if self._decodable(unit) else Verdict.DROP
+    def _first(self, unit: Unit) -> FrameAction:
+        return FrameAction.START if self._decodable(unit) else FrameAction.DROP
 
-    def _join(self, run: _Run, unit: Unit) -> Verdict:
+    def _join(self, run: _Run, unit: Unit) -> FrameAction:
         early = not unit.video and unit.time_ms < run.start_ms - _PREROLL_MS
-        return Verdict.GO if self._decodable(unit) and not early else Verdict.DROP
+        return FrameAction.KEEP if self._decodable(unit) and not early else FrameAction.DROP
 
     def _decodable(self, unit: Unit) -> bool:
-        """Whether a player may begin with it; without keyframes for long, with any frame."""
+        """Whether a run may begin with it: a keyframe, or any frame if none comes for long."""
         if unit.key:
             return True
         if unit.time_ms < self._keyless_ms:
             self._keyless_ms = unit.time_ms
         return self._waiting and unit.time_ms - self._keyless_ms >= _KEYLESS_MS
 
-    def _changed(self, run: _Run, unit: Unit) -> Verdict:
-        """A track that is new, or coded otherwise than before."""
+    def _changed(self, run: _Run, unit: Unit) -> FrameAction:
+        """Judge a frame of a new track, or with a new configuration."""
         if unit.video:
-            return Verdict.START if self._decodable(unit) else Verdict.DROP
+            return FrameAction.START if self._decodable(unit) else FrameAction.DROP
         if run.video is None:
-            return Verdict.START
+            return FrameAction.START
         self._pending = True  # the sound joins at the next keyframe, so that no picture is lost
-        return Verdict.DROP
+        return FrameAction.DROP
 
     def _same_clock(self, run: _Run, unit: Unit) -> bool:
         last, ahead = run.last_ms.get(unit.video), unit.time_ms - run.clock_ms
@@ -153,15 +153,15 @@ class Runs:
             return False
         return -FORWARD_MS <= ahead <= FORWARD_MS
 
-    def _stray(self, run: _Run, unit: Unit) -> Verdict:
+    def _stray(self, run: _Run, unit: Unit) -> FrameAction:
         if unit.video and unit.key:
-            return Verdict.START
+            return FrameAction.START
         alone = not unit.video and run.video is None
         persists = self._persists(unit, _AUDIO_PATIENCE if alone else _PATIENCE)
-        return Verdict.START if persists else Verdict.DROP
+        return FrameAction.START if persists else FrameAction.DROP
 
     def _persists(self, unit: Unit, patience: int) -> bool:
-        """Whether so many frames have come in a row that do not fit, all on one clock."""
+        """Whether ``patience`` frames in a row did not fit, all on one other clock."""
         near = BACKWARD_MS <= unit.time_ms - self._stray_ms <= FORWARD_MS
         self._strays = self._strays + 1 if near else 1
         self._stray_ms = unit.time_ms

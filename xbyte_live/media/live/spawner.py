@@ -1,4 +1,4 @@
-"""Adapter: starts feeds through a fork server, which has the media library loaded already."""
+"""Adapter: starts each feed's child process through a fork server with FFmpeg loaded."""
 
 import asyncio
 import logging
@@ -13,14 +13,21 @@ from itertools import count
 from pathlib import Path
 
 from xbyte_live.errors import FeedFailed
-from xbyte_live.media.live.messages import FeedOptions
+from xbyte_live.media.live.messages import (
+    ANSWER,
+    EXITED,
+    FORK,
+    FORKED,
+    KILL,
+    REQUEST,
+    FeedOptions,
+)
 from xbyte_live.media.live.process import Child, FeedProcess
-from xbyte_live.media.live.wire import ANSWER, EXITED, FORK, FORKED, KILL, REQUEST
 from xbyte_live.runtime.processes import worker_environment
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 30.0  # seconds a fork server has for a fork, its own start included
+_FORK_WITHIN = 30.0  # seconds, the start of the fork server included
 _ROOT = str(Path(__file__).parents[3])
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -29,9 +36,9 @@ _PROGRAM = (
 
 
 class FeedSpawner:
-    """Starts feeds. ``close`` it when the last one is over: whatever still runs is killed.
+    """Starts the child processes of feeds; ``close`` kills those that still run.
 
-    The fork server starts with the first feed, or with ``warm_up``; one that died is replaced.
+    The fork server starts with the first feed or with ``warm_up``, and is replaced if it dies.
     """
 
     def __init__(self) -> None:
@@ -39,21 +46,23 @@ class FeedSpawner:
         self._starting = asyncio.Lock()
 
     async def warm_up(self) -> None:
-        """Start the fork server now, so that the first feed need not wait for it."""
+        """Start the fork server, so that the first feed need not wait for it."""
         await self._running()
 
     async def start(self, options: FeedOptions) -> FeedProcess:
-        """Start a child process for one feed; ``FeedFailed`` when that cannot be done."""
+        """Start a child process for one feed; raises ``FeedFailed`` if it cannot be started."""
         server = await self._running()
         try:
             return await _start(server, options)
         except FeedFailed:
             if not server.lost:
                 raise
-        return await _start(await self._running(), options)  # it had died since the last feed
+        return await _start(
+            await self._running(), options
+        )  # the fork server had died since the last feed
 
     async def close(self) -> None:
-        """End the fork server and every feed."""
+        """End the fork server and every child."""
         async with self._starting:
             server, self._server = self._server, None
             if server:
@@ -129,7 +138,7 @@ class _ForkServer:
         self._forked[number], self._exited[number] = forked, exited
         try:
             self._send(FORK, number, pickle.dumps(options), sock)
-            pid = await asyncio.wait_for(forked, _PATIENCE)
+            pid = await asyncio.wait_for(forked, _FORK_WITHIN)
         except BaseException as error:
             self._forked.pop(number, None)
             self._kill(number)
@@ -148,7 +157,7 @@ class _ForkServer:
             for number in tuple(self._handles):
                 self._forget(number)
         try:
-            await asyncio.wait_for(self._process.wait(), _PATIENCE)
+            await asyncio.wait_for(self._process.wait(), _FORK_WITHIN)
         except TimeoutError:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -162,7 +171,7 @@ class _ForkServer:
             raise OSError("the fork server does not listen")
 
     def _kill(self, number: int) -> None:
-        """End a feed, never by its process id: others may have that once the feed is gone."""
+        """Kill a child by its pidfd, since its process id may name another process by now."""
         if number in self._handles:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handles[number], signal.SIGKILL)
@@ -178,7 +187,7 @@ class _ForkServer:
 
     def _read(self) -> None:
         try:
-            # one answer at a time, so that a descriptor is that of its feed
+            # one answer at a time, so that a pidfd belongs to its feed
             data, descriptors, _, _ = socket.recv_fds(
                 self._control, ANSWER.size, 1, socket.MSG_CMSG_CLOEXEC
             )
@@ -202,7 +211,7 @@ class _ForkServer:
                     forked.set_result(pid)
                 else:
                     forked.set_exception(FeedFailed("the machine has no room for its process"))
-            else:  # nobody waits for it any more
+            else:  # its start was given up
                 self._kill(number)
         elif what == EXITED:
             self._forget(number)
@@ -211,13 +220,13 @@ class _ForkServer:
                 exited.set_result(code)
 
     def _lose(self) -> None:
-        """It died by itself; its children go on, for us to end."""
+        """Note that the fork server died; its children run on until they are killed here."""
         if not self.lost:
-            log.error("the process that starts feeds is gone; those on air go on")
+            log.error("the fork server died; running feeds go on")
             self._let_go()
 
     def _let_go(self) -> None:
-        """It is gone, or shall go; how its children end is not known any more."""
+        """Close the control socket; the exit codes of its children stay unknown."""
         if self.lost:
             return
         self.lost = True

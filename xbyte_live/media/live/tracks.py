@@ -1,4 +1,4 @@
-"""Adapter: what the streams of a live feed are, and what forbids carrying them in MPEG-TS."""
+"""Adapter: describes the streams of a live feed, and refuses those MPEG-TS cannot carry."""
 
 from fractions import Fraction
 
@@ -24,7 +24,7 @@ AnyStream = VideoStream | AudioStream
 
 
 def refuse_codec(codec: str, *, video: bool) -> None:
-    """``MediaError`` for a codec MPEG-TS players do not play, with what to set instead."""
+    """Raise ``MediaError`` for a codec that MPEG-TS players do not play, with what to set."""
     if video and codec not in PLAYABLE_VIDEO:
         raise MediaError(
             f"its video is {codec_name(codec)}, which MPEG-TS players do not play: "
@@ -38,9 +38,9 @@ def refuse_codec(codec: str, *, video: bool) -> None:
 
 
 def codec_strings(video: VideoStream | None, audio: AudioStream | None) -> str:
-    """The CODECS of both for a playlist (RFC 6381).
+    """The CODECS attribute of the streams (RFC 6381).
 
-    Raises ``MediaError``, a sentence that says what to set, when one of them cannot be carried.
+    Raises ``MediaError``, with what to set instead, when MPEG-TS cannot carry one of them.
     """
     found = []
     if video is not None:
@@ -64,7 +64,7 @@ def codec_strings(video: VideoStream | None, audio: AudioStream | None) -> str:
 
 
 def video_facts(stream: VideoStream) -> VideoFacts:
-    """What a probed stream says of its video."""
+    """Describe a probed video stream."""
     context = stream.codec_context
     return VideoFacts(
         codec=context.codec.canonical_name,
@@ -77,7 +77,7 @@ def video_facts(stream: VideoStream) -> VideoFacts:
 
 
 def audio_facts(stream: AudioStream) -> AudioFacts:
-    """What a probed stream says of its sound."""
+    """Describe a probed audio stream."""
     context = stream.codec_context
     return AudioFacts(
         codec=context.codec.canonical_name,
@@ -89,7 +89,7 @@ def audio_facts(stream: AudioStream) -> AudioFacts:
 
 
 def usual_step(stream: AnyStream) -> Fraction:
-    """How long a frame lasts, in seconds, before two of them have been seen."""
+    """The usual duration of a frame, in seconds, until two frames show the real one."""
     if isinstance(stream, VideoStream):
         return Fraction(1, 25)
     rate = stream.codec_context.sample_rate or 48_000

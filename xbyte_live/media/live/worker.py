@@ -15,23 +15,28 @@ from contextlib import suppress
 from xbyte_live.errors import MediaError
 from xbyte_live.media.formats.flv import TagReader
 from xbyte_live.media.live import messages
-from xbyte_live.media.live.flv_demuxer import FlvFeed
-from xbyte_live.media.live.messages import FedEvent, FeedOptions
+from xbyte_live.media.live.flv_demuxer import FlvDemuxer
+from xbyte_live.media.live.messages import (
+    EXIT_FAILED,
+    EXIT_MEMORY,
+    EXIT_PARENT_GONE,
+    FeedEvent,
+    FeedOptions,
+)
 from xbyte_live.media.live.pull import pull
 from xbyte_live.media.live.state import LiveState
-from xbyte_live.media.live.wire import EXIT_FAILED, EXIT_MEMORY, EXIT_PARENT_GONE
 
 _CHUNK = 1 << 16
 _REPORT_SECONDS = 1
 _TIMEVAL = struct.Struct("ll")
-_PARTING = 5.0
+_READ_REFUSAL_WITHIN = 5.0  # seconds
 
 
 class Pipe:
     """The child's end of the socket pair: media in, events out.
 
-    What was taken is reported once a second at most, so that the parent can tell a feed that
-    has nothing to do from one that hangs.
+    The number of bytes read is reported at most once a second, so that the parent can tell an
+    idle child from one that hangs.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -43,7 +48,7 @@ class Pipe:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_REPORT_SECONDS, 0))
 
     def read(self) -> bytes:
-        """What has arrived; empty when there will be no more."""
+        """Wait for media and return it; empty at its end."""
         while True:
             try:
                 data = self._sock.recv(_CHUNK)
@@ -56,15 +61,15 @@ class Pipe:
             self._report()
         return data
 
-    def put(self, event: FedEvent) -> None:
-        """Send an event; waits while the parent is busy."""
+    def put(self, event: FeedEvent) -> None:
+        """Send an event, waiting while the parent is busy."""
         head, body = messages.pack(event)
         self._send(head)
         if body:
             self._send(body)
 
     def wanted(self) -> bool:
-        """Whether the parent wants more of a feed that is pulled; asked once a second."""
+        """Whether the parent still wants a pulled feed; checked once a second."""
         if time.monotonic() >= self._due:
             self._report()
             with suppress(BlockingIOError):
@@ -72,17 +77,17 @@ class Pipe:
         return True
 
     def refuse(self, text: str) -> None:
-        """The media cannot be carried, and why; returns once the parent knows."""
+        """Tell the parent why the media cannot be carried; returns once it has read that."""
         self._send(messages.frame(messages.REFUSED, {"text": text}))
-        # closing with input unread would break the connection before that is read
-        until = time.monotonic() + _PARTING
+        # closing with input unread would reset the connection before it is read
+        until = time.monotonic() + _READ_REFUSAL_WITHIN
         while time.monotonic() < until:
             with suppress(BlockingIOError):
                 if not self._sock.recv(_CHUNK):
                     return
 
     def end(self) -> None:
-        """Everything has been handed out."""
+        """Tell the parent that no event follows."""
         self._send(messages.frame(messages.END))
 
     def _report(self) -> None:
@@ -95,13 +100,13 @@ class Pipe:
 
 
 def steady_clock() -> Callable[[], int]:
-    """Unix time in microseconds, read once and counted on from there: it never jumps."""
+    """A clock of Unix time in microseconds that follows the monotonic clock and never jumps."""
     offset = time.time_ns() - time.monotonic_ns()
     return lambda: (offset + time.monotonic_ns()) // 1000
 
 
 def run(sock: socket.socket, options: FeedOptions) -> int:
-    """Package a feed that comes through ``sock`` until it ends; return the exit code."""
+    """Package the feed that arrives through ``sock`` to its end; return the exit code."""
     pipe = Pipe(sock)
     try:
         _package(pipe, options)
@@ -119,12 +124,12 @@ def run(sock: socket.socket, options: FeedOptions) -> int:
 def _package(pipe: Pipe, options: FeedOptions) -> None:
     state = LiveState(options, pipe, steady_clock())
     if options.source is None:
-        _receive(pipe, FlvFeed(state))
+        _receive(pipe, FlvDemuxer(state))
     else:
         pull(options.source, state)
 
 
-def _receive(pipe: Pipe, feed: FlvFeed) -> None:
+def _receive(pipe: Pipe, feed: FlvDemuxer) -> None:
     reader = TagReader()
     try:
         while data := pipe.read():
@@ -137,7 +142,7 @@ def _receive(pipe: Pipe, feed: FlvFeed) -> None:
 
 
 def start(sock: socket.socket, options: FeedOptions) -> None:
-    """What a forked child does; never returns. Its descriptors but ``sock`` and 0-2 are closed."""
+    """Run a forked child and exit, with all descriptors but ``sock`` and 0-2 closed."""
     code = EXIT_FAILED
     try:
         _isolate(sock, options)
@@ -153,7 +158,7 @@ def start(sock: socket.socket, options: FeedOptions) -> None:
 
 
 def _isolate(sock: socket.socket, options: FeedOptions) -> None:
-    """Let go of what was inherited, and bound what may be used."""
+    """Drop inherited signals and descriptors, and limit resources."""
     gc.enable()
     # the service ends its feeds itself, by closing their pipes, so that no segment is lost
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

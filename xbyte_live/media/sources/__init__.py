@@ -1,1 +1,1 @@
-"""Where media comes from: files, URLs, and what of them may be opened."""
+"""Pulled sources: their URLs, the addresses they may have, and how they are opened."""

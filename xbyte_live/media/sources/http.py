@@ -1,6 +1,6 @@
-"""Adapter: reads HTTP sources for FFmpeg, which would follow a redirect or a playlist anywhere.
+"""Adapter: fetches HTTP sources for FFmpeg, which would follow a redirect or a playlist anywhere.
 
-Every address is checked when it is connected to, redirects and what a playlist names included.
+Every address is checked when it is connected to, those of redirects and playlists included.
 """
 
 import base64
@@ -15,16 +15,16 @@ from xbyte_live.media.sources.network import connect
 from xbyte_live.media.sources.url import Target, parse_url
 
 _MAX_REDIRECTS = 5
-_MAX_PIECE = 64 << 20
-_PIECE_S = 60.0
+_MAX_HLS_FILE = 64 << 20
+_HLS_FILE_S = 60.0
 _SAFE = "%/:=&?~#+!$,;'@()*[]-._"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-class Body:
-    """An answer to read from. What fails on the way ends it and is noted in ``failed``.
+class HttpResponse:
+    """The body of a response as a file for FFmpeg; a failure ends it and is kept in ``failed``.
 
-    An exception would pass through FFmpeg, which tells us less than that.
+    An exception would pass through FFmpeg, which loses its reason.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Body:
         self.name = url
         self.failed: str | None = None
 
-    def bound(self, size: int, seconds: float) -> "Body":
-        """Let it be no larger and take no longer than this."""
+    def bound(self, size: int, seconds: float) -> "HttpResponse":
+        """Limit its size in bytes and its duration in seconds."""
         self._left, self._until = size, time.monotonic() + seconds
         return self
 
     def peek(self, size: int) -> bytes:
-        """The first bytes, to be read again."""
+        """The first bytes, which stay to be read."""
         while len(self._ahead) < size and (data := self._read(size)):
             self._ahead += data
         return self._ahead[:size]
@@ -56,7 +56,7 @@ class Body:
         return self._read(size)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._response.close()
         self._connection.close()
 
@@ -83,8 +83,8 @@ class Body:
         return b"" if self.failed else data
 
 
-class Web:
-    """Gets what URLs name; ``timeout`` is how long a server may be silent, in seconds."""
+class HttpSource:
+    """Fetches the URLs of one source; a server may be silent for ``timeout`` seconds."""
 
     def __init__(self, *, allow_private: bool, timeout: float) -> None:
         self._allow_private = allow_private
@@ -92,10 +92,10 @@ class Web:
         self._tls: ssl.SSLContext | None = None
         self.refused: SourceRefused | None = None
 
-    def get(self, url: str, *, base: str = "") -> Body:
-        """Ask for a URL, as ``base`` names it, following redirects.
+    def get(self, url: str, *, base: str = "") -> HttpResponse:
+        """Get a URL found at ``base``, following redirects, but not from https to http.
 
-        What https names must be https. Raises ``SourceRefused`` and ``MediaError``.
+        Raises ``SourceRefused`` and ``MediaError``.
         """
         for _ in range(_MAX_REDIRECTS + 1):
             target = parse_url(quote(url, _SAFE))
@@ -104,34 +104,36 @@ class Web:
             if base.startswith("https:") and target.scheme != "https":
                 raise SourceRefused("the source leads from https to http")
             try:
-                body = self._ask(target)
+                body = self._request(target)
             except (OSError, http.client.HTTPException) as error:
                 raise MediaError(f"the source cannot be reached ({_reason(error)})") from None
-            if isinstance(body, Body):
+            if isinstance(body, HttpResponse):
                 return body
             url, base = _joined(target.url(), body), target.url()
         raise MediaError("the source redirects again and again")
 
-    def piece(self, url: str, base: str) -> "Body | Nothing":
-        """A part of an HLS source: a playlist or a segment, bounded in size and time.
+    def get_hls_file(self, url: str, base: str) -> "HttpResponse | EmptyFile":
+        """Get a playlist or segment of an HLS source, limited in size and time.
 
-        One that is missing is empty, so that FFmpeg goes on with the next. Raises
-        ``SourceRefused``, and keeps it in ``refused``, should FFmpeg swallow it.
+        A missing one is an empty file, so that FFmpeg goes on with the next. Raises
+        ``SourceRefused`` and keeps it in ``refused``, since FFmpeg may swallow it.
         """
         try:
-            return self.get(url, base=base).bound(_MAX_PIECE, _PIECE_S)
+            return self.get(url, base=base).bound(_MAX_HLS_FILE, _HLS_FILE_S)
         except SourceRefused as error:
             self.refused = error
             raise
         except MediaError:
-            return Nothing()
+            return EmptyFile()
 
-    def _ask(self, target: Target) -> Body | str:
-        """Ask once; the answer, or where else it is to be had."""
+    def _request(self, target: Target) -> HttpResponse | str:
+        """Send one request; the response, or the location it redirects to."""
         sock = connect(target, self._allow_private, self._timeout)
         connection = http.client.HTTPConnection(target.host, target.port)
         try:
-            connection.sock = self._secured(sock, target.host) if target.scheme == "https" else sock
+            connection.sock = (
+                self._wrap_tls(sock, target.host) if target.scheme == "https" else sock
+            )
             connection.request("GET", target.rest or "/", headers=_headers(target))
             response = connection.getresponse()
             location = response.headers.get("location", "")
@@ -144,18 +146,18 @@ class Web:
             connection.close()
             sock.close()
             raise
-        return Body(connection, response, target.url())
+        return HttpResponse(connection, response, target.url())
 
-    def _secured(self, sock: socket.socket, host: str) -> ssl.SSLSocket:
+    def _wrap_tls(self, sock: socket.socket, host: str) -> ssl.SSLSocket:
         self._tls = self._tls or ssl.create_default_context()
         return self._tls.wrap_socket(sock, server_hostname=host)
 
 
-class Nothing:
-    """A file that is empty."""
+class EmptyFile:
+    """An empty file."""
 
     def read(self, size: int) -> bytes:
-        """Nothing."""
+        """No bytes."""
         return b""
 
 
@@ -163,7 +165,7 @@ def _joined(base: str, location: str) -> str:
     try:
         return urljoin(base, location)
     except ValueError:
-        raise SourceRefused("the source redirects to what is no URL") from None
+        raise SourceRefused("the source redirects to an invalid URL") from None
 
 
 def _headers(target: Target) -> dict[str, str]:

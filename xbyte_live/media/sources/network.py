@@ -1,4 +1,4 @@
-"""Adapter: looks up a source's addresses and connects to them, if allowed; whom TLS may trust."""
+"""Adapter: resolves a source's host and connects to its addresses, if they are allowed."""
 
 import socket
 import ssl
@@ -8,7 +8,7 @@ import certifi
 from xbyte_live.errors import SourceRefused
 from xbyte_live.media.sources.url import Target, is_public
 
-BUFFER = 4 << 20  # what may arrive by UDP while a segment is being written
+BUFFER = 4 << 20  # bytes, of UDP that arrives while a segment is being written
 
 _CHUNK = 1 << 16
 
@@ -16,8 +16,8 @@ _CHUNK = 1 << 16
 def addresses(target: Target, allow_private: bool) -> list[str]:
     """Every IP address of the host, best first.
 
-    Raises ``SourceRefused`` when there is none, or when one of them is not public and only
-    public ones are allowed: the next lookup could name that one first.
+    Raises ``SourceRefused`` when there is none, or when one of them is private and that is not
+    allowed: the next lookup could name that one first.
     """
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
@@ -30,7 +30,7 @@ def addresses(target: Target, allow_private: bool) -> list[str]:
 
 
 def connect(target: Target, allow_private: bool, timeout: float) -> socket.socket:
-    """A TCP connection to an address that was checked; raises ``SourceRefused``, ``OSError``."""
+    """Connect by TCP to a checked address; raises ``SourceRefused`` and ``OSError``."""
     failure: OSError | None = None
     for address in addresses(target, allow_private):
         try:
@@ -41,17 +41,17 @@ def connect(target: Target, allow_private: bool, timeout: float) -> socket.socke
 
 
 def ca_file() -> str:
-    """The certificates to trust, in one file: the system's, or those that come with this program.
+    """The path of the trusted certificates: the system's, or else those of ``certifi``.
 
-    ``SSL_CERT_FILE`` names others, as it does for OpenSSL.
+    ``SSL_CERT_FILE`` names others, as for OpenSSL.
     """
     return ssl.get_default_verify_paths().cafile or certifi.where()
 
 
-def distrust(target: Target, allow_private: bool, timeout: float) -> str | None:
-    """What is wrong with a server's certificate, in a few words; ``None`` for nothing known.
+def certificate_error(target: Target, allow_private: bool, timeout: float) -> str | None:
+    """Connect and verify a server's certificate; why it is refused, or ``None``.
 
-    Connects to find out; raises ``SourceRefused``.
+    Raises ``SourceRefused``.
     """
     context = ssl.create_default_context(cafile=ca_file())
     try:
@@ -84,14 +84,14 @@ class Datagrams:
         self._left = b""
 
     def recv(self, size: int) -> bytes:
-        """Some bytes, waiting for them; raises ``TimeoutError``."""
+        """Wait for bytes and return up to ``size`` of them; raises ``TimeoutError``."""
         while not self._left:
             self._left = self._socket.recv(_CHUNK)
         taken, self._left = self._left[:size], self._left[size:]
         return taken
 
     def close(self) -> None:
-        """Give the port back."""
+        """Close the port."""
         self._socket.close()
 
     def _join(self, family: socket.AddressFamily, address: str) -> None:

@@ -1,8 +1,8 @@
 """Adapter: opens a pulled source: RTSP, RTMP, HLS, HTTP, or MPEG-TS over TCP or UDP.
 
-FFmpeg gets a network of its own for RTSP and RTMP only, with a short list of protocols; anything
-else reaches it as bytes that were fetched for it, so that nothing inside a source can make it
-open a file or another host.
+FFmpeg may open connections for RTSP and RTMP only, with a short list of protocols. Any other
+source is fetched here and handed to it as bytes, so that nothing inside a source can make it open
+a file or another host.
 """
 
 import os
@@ -16,17 +16,19 @@ import av
 from av.container import InputContainer
 
 from xbyte_live.errors import MediaError, SourceRefused
-from xbyte_live.media.live.messages import Source
-from xbyte_live.media.sources.http import Web
-from xbyte_live.media.sources.network import Datagrams, addresses, ca_file, connect, distrust
-from xbyte_live.media.sources.url import SCHEMES, Target, is_public, parse_url
+from xbyte_live.media.sources.http import HttpSource
+from xbyte_live.media.sources.network import (
+    Datagrams,
+    addresses,
+    ca_file,
+    certificate_error,
+    connect,
+)
+from xbyte_live.media.sources.url import SCHEMES, Source, Target, is_public, parse_url
 from xbyte_live.media.vod.probe import MAX_PIXELS
 
-__all__ = ["Opened", "Source", "check_source", "open_source"]
-
-
 _FILES = "mpegts,flv,mov,matroska,mp3,aac,ac3,eac3,flac,ogg,wav"
-_PIECES = "hls,mpegts,mov,mp3,aac,ac3,eac3"
+_HLS_FILES = "hls,mpegts,mov,mp3,aac,ac3,eac3"
 _PROTOCOLS = {
     "rtmp": "rtmp,tcp", "rtmps": "rtmps,rtmp,tls,tcp", "rtsp": "rtsp,rtp,tcp",
     "rtsps": "rtsps,rtsp,rtp,tls,tcp",
@@ -37,7 +39,7 @@ _DESCRIPTORS = 1024  # a child has far fewer
 
 
 class Readable(Protocol):
-    """Bytes for FFmpeg, and why they ended if that was no good end."""
+    """A file for FFmpeg; ``failed`` says why it ended early, if it did."""
 
     failed: str | None
 
@@ -45,20 +47,20 @@ class Readable(Protocol):
         """Up to ``size`` bytes; empty at the end."""
 
     def close(self) -> None:
-        """Give it back."""
+        """Close it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A source while it is open; ``hurries`` if it can be read faster than it is to be shown."""
+class OpenSource:
+    """An open source; ``hurries`` if it can be read faster than real time."""
 
     container: InputContainer
     hurries: bool
     file: Readable | None = None
-    web: Web | None = None
+    web: HttpSource | None = None
 
     def check(self) -> None:
-        """Raise ``MediaError`` or ``SourceRefused`` if it ended for another reason than its end."""
+        """Raise ``MediaError`` or ``SourceRefused`` if it ended before its end."""
         if self.web and self.web.refused:
             raise self.web.refused
         if self.file and self.file.failed:
@@ -66,9 +68,9 @@ class Opened:
 
 
 def check_source(url: str, schemes: Sequence[str], allow_private: bool) -> None:
-    """Raise ``SourceRefused``, for people, unless this URL may be pulled now.
+    """Raise ``SourceRefused``, with a reason to show, unless this URL may be pulled.
 
-    Looks its host up, which may take seconds. ``schemes`` are those the operator allows.
+    Resolves its host, which may take seconds. ``schemes`` are those the operator allows.
     """
     target = parse_url(url)
     if target.scheme not in SCHEMES.intersection(schemes):
@@ -78,13 +80,13 @@ def check_source(url: str, schemes: Sequence[str], allow_private: bool) -> None:
 
 
 @contextmanager
-def open_source(source: Source) -> Iterator[Opened]:
-    """Connect and find out what is sent; its address is checked again.
+def open_source(source: Source) -> Iterator[OpenSource]:
+    """Connect to a source, checking its address again, and read what streams it has.
 
     Raises ``SourceRefused``, and ``MediaError`` when it does not answer or sends no media.
     """
     target = parse_url(source.url)
-    opening = _stream if target.scheme in _PROTOCOLS else _file
+    opening = _open_stream if target.scheme in _PROTOCOLS else _open_file
     try:
         opened = opening(target, source)
     except av.FFmpegError as error:
@@ -100,11 +102,11 @@ def open_source(source: Source) -> Iterator[Opened]:
             opened.file.close()
 
 
-def _stream(target: Target, source: Source) -> Opened:
-    """RTMP and RTSP, which FFmpeg speaks itself."""
+def _open_stream(target: Target, source: Source) -> OpenSource:
+    """Open RTMP or RTSP, which FFmpeg connects to itself."""
     hosts = [""] if source.allow_private else addresses(target, False)
     if target.scheme in _SECURE:
-        hosts = [""]  # the certificate is for the name, which nobody at another address has one of
+        hosts = [""]  # the certificate proves the name, whatever the address
     before = _descriptors()
     failure: av.FFmpegError | None = None
     for host in hosts:
@@ -115,13 +117,13 @@ def _stream(target: Target, source: Source) -> Opened:
         except av.FFmpegError as error:
             failure = error
             continue
-        if not source.allow_private and not all(map(is_public, _peers(before))):
+        if not source.allow_private and not all(map(is_public, _connected_to(before))):
             container.close()
             raise SourceRefused("the source leads to a private or local address")
-        return Opened(container, hurries=False)
+        return OpenSource(container, hurries=False)
     reason = None
-    if target.scheme in _SECURE:  # FFmpeg knows of certificates, but does not say so
-        reason = distrust(target, source.allow_private, source.timeout_s)
+    if target.scheme in _SECURE:  # FFmpeg does not report a bad certificate
+        reason = certificate_error(target, source.allow_private, source.timeout_s)
     if reason:
         raise MediaError(f"the source's certificate is not to be trusted ({reason})")
     raise failure or MediaError("the source cannot be reached")
@@ -129,23 +131,23 @@ def _stream(target: Target, source: Source) -> Opened:
 
 def _stream_options(target: Target, pinned: bool) -> dict[str, str]:
     options = {"protocol_whitelist": _PROTOCOLS[target.scheme]}
-    if target.scheme in _SECURE:  # by itself, FFmpeg trusts anybody
+    if target.scheme in _SECURE:  # by default FFmpeg verifies no certificate
         options |= {"tls_verify": "1", "ca_file": ca_file()}
     if target.scheme.startswith("rtsp"):
         return options | {"rtsp_transport": "tcp"}
-    if pinned:  # a server may go by the name it is called by
+    if pinned:  # a server may choose by the host name
         path = target.rest.partition("?")[0].strip("/")
         app = "/".join(path.split("/")[:-1][:2])
         options["rtmp_tcurl"] = f"{target.scheme}://{target.authority}/{app}"
     return options | {"rtmp_live": "live"}
 
 
-def _file(target: Target, source: Source) -> Opened:
-    """Whatever else: bytes that are fetched for FFmpeg."""
+def _open_file(target: Target, source: Source) -> OpenSource:
+    """Open any other source as bytes that are fetched for FFmpeg."""
     if target.scheme not in ("http", "https"):
-        file: Readable = _Raw(target, source)
+        file: Readable = _SocketFile(target, source)
         return _opened(file, "mpegts", {}, source, hurries=target.scheme == "tcp")
-    web = Web(allow_private=source.allow_private, timeout=source.timeout_s)
+    web = HttpSource(allow_private=source.allow_private, timeout=source.timeout_s)
     body = web.get(source.url)
     if not body.is_playlist:
         return _opened(body, None, {"format_whitelist": _FILES}, source, hurries=True)
@@ -153,7 +155,7 @@ def _file(target: Target, source: Source) -> Opened:
 
 
 _HLS = {
-    "format_whitelist": _PIECES,
+    "format_whitelist": _HLS_FILES,
     # FFmpeg would look for a connection of its own behind each file, and fail for good
     "http_persistent": "0",
     "http_multiple": "0",
@@ -168,8 +170,8 @@ def _opened(
     source: Source,
     *,
     hurries: bool,
-    web: Web | None = None,
-) -> Opened:
+    web: HttpSource | None = None,
+) -> OpenSource:
     try:
         opening = {"protocol_whitelist": "none"} | options
         container = _open(file, opening, source, kind, web)
@@ -180,18 +182,22 @@ def _opened(
         if file.failed:
             raise MediaError(f"the source cannot be opened: {file.failed}") from None
         raise error
-    return Opened(container, hurries, file, web)
+    return OpenSource(container, hurries, file, web)
 
 
 def _open(
-    file: Any, options: dict[str, str], source: Source, kind: str | None, web: Web | None = None
+    file: Any,
+    options: dict[str, str],
+    source: Source,
+    kind: str | None,
+    web: HttpSource | None = None,
 ) -> InputContainer:
     kind = {"rtmp": "flv", "rtmps": "flv", "rtsps": "rtsp"}.get(kind or "", kind)
 
-    def piece(url: str, flags: int, options: dict[str, str]) -> Any:
+    def open_file(url: str, flags: int, options: dict[str, str]) -> Any:
         if web is None:
             raise SourceRefused("the source names another file, which is not opened")
-        return web.piece(url, file.name)
+        return web.get_hls_file(url, file.name)
 
     container: InputContainer = av.open(
         file,
@@ -202,27 +208,27 @@ def _open(
         metadata_errors="replace",
         buffer_size=_BUFFER,
         timeout=(source.timeout_s, source.timeout_s * (1.5 if web else 1)),
-        io_open=None if isinstance(file, str) else piece,
+        io_open=None if isinstance(file, str) else open_file,
     )
     return container
 
 
-class _Raw:
-    """MPEG-TS as it comes out of a socket."""
+class _SocketFile:
+    """MPEG-TS from a socket as a file for FFmpeg."""
 
     name = "source.ts"
 
     def __init__(self, target: Target, source: Source) -> None:
         self.failed: str | None = None
-        self._from: socket.socket | Datagrams
+        self._socket: socket.socket | Datagrams
         if target.scheme == "udp":
-            self._from = Datagrams(target, source.allow_private, source.timeout_s)
+            self._socket = Datagrams(target, source.allow_private, source.timeout_s)
         else:
-            self._from = connect(target, source.allow_private, source.timeout_s)
+            self._socket = connect(target, source.allow_private, source.timeout_s)
 
     def read(self, size: int) -> bytes:
         try:
-            return b"" if self.failed else self._from.recv(size)
+            return b"" if self.failed else self._socket.recv(size)
         except TimeoutError:
             self.failed = "it sent nothing for too long"
         except OSError:
@@ -230,7 +236,7 @@ class _Raw:
         return b""
 
     def close(self) -> None:
-        self._from.close()
+        self._socket.close()
 
 
 def _descriptors() -> frozenset[int]:
@@ -242,8 +248,8 @@ def _descriptors() -> frozenset[int]:
     return frozenset(found)
 
 
-def _peers(before: frozenset[int]) -> list[str]:
-    """Whom the connections made since then lead to, since a server may send a client on."""
+def _connected_to(before: frozenset[int]) -> list[str]:
+    """The remote addresses of sockets opened since then: a server may redirect FFmpeg."""
     found = []
     for descriptor in _descriptors() - before:
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:

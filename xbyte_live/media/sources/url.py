@@ -1,4 +1,4 @@
-"""Pure: the URL of a source taken apart without guessing, and which addresses are public."""
+"""Pure: a pulled source, its URL in parts, and which IP addresses are public."""
 
 import re
 from dataclasses import dataclass
@@ -18,6 +18,15 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A source to pull a feed from; it may send nothing for ``timeout_s`` seconds."""
+
+    url: str
+    allow_private: bool = False
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A URL in parts: ``user`` is ``name:password`` as written, ``rest`` the path and query."""
 
@@ -28,19 +37,19 @@ class Target:
     rest: str
 
     def url(self, host: str = "") -> str:
-        """The URL again, perhaps with another host."""
+        """The URL, with another host if one is given."""
         user = f"{self.user}@" if self.user else ""
         return f"{self.scheme}://{user}{_bracketed(host or self.host)}:{self.port}{self.rest}"
 
     @property
     def authority(self) -> str:
-        """Host and port as the ``Host`` of HTTP has them."""
+        """Host and port as in an HTTP ``Host`` header."""
         host = _bracketed(self.host)
         return host if self.port == PORTS.get(self.scheme) else f"{host}:{self.port}"
 
 
 def parse_url(url: str) -> Target:
-    """Take a URL apart; ``SourceRefused`` for what two programs could read differently."""
+    """Split a URL; raises ``SourceRefused`` for one that two programs could read differently."""
     try:
         parts = urlsplit(url)
         scheme, port = parts.scheme.lower(), parts.port
@@ -64,7 +73,7 @@ def parse_url(url: str) -> Target:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, also behind what it translates to.
+    """Whether an IP address, and the IPv4 address it embeds, is one of the public internet.
 
     Private, loopback, link-local, shared (100.64/10), multicast and reserved ones are not, nor
     is an IPv6 address that stands for an IPv4 one that is not (mapped, NAT64, 6to4, Teredo).

@@ -8,7 +8,7 @@ from pathlib import Path
 from xbyte_live.errors import MediaError
 from xbyte_live.media.formats.timeline import micros, ticks
 from xbyte_live.media.vod.cuts import thinned, widest_gap
-from xbyte_live.media.vod.probe import Source
+from xbyte_live.media.vod.probe import MediaFile
 from xbyte_live.media.vod.stream_info import Layout, TrackClock, layout_of, read_head
 
 _WITHOUT_GAPS = frozenset({"mp3", "ac3", "eac3", "flac", "wav", "aiff"})
@@ -18,7 +18,7 @@ _SPACING = 12  # cuts nearer than a twelfth of the target are not told apart
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class CutPoints:
     """Keyframe times and the end of a source, in microseconds from its start.
 
     ``gap_us`` is the longest time without a place to cut. Sound can be cut anywhere, so its
@@ -30,28 +30,28 @@ class Survey:
     gap_us: int
 
 
-def survey(path: Path, source: Source, layout: Layout, target_us: int) -> Survey:
+def find_cut_points(path: Path, source: MediaFile, layout: Layout, target_us: int) -> CutPoints:
     """Where ``source``, the open file at ``path``, can be cut; it is left where it stands.
 
     Raises ``MediaError`` for a file whose index points behind its end.
     """
     if source.format in _WITHOUT_GAPS and source.duration_us:
-        return Survey((), source.duration_us, 0)
+        return CutPoints((), source.duration_us, 0)
     indexed = None
     if "mp4" in source.format:
         _refuse_cut_off(source)
         indexed = _from_index(source, layout, target_us)
     elif "matroska" in source.format and source.video:
-        with Source(path) as aside:  # since finding its index moves a source
+        with MediaFile(path) as aside:  # since finding its index moves a source
             aside.load_index()
             indexed = _from_index(aside, layout, target_us)
     if indexed and indexed.gap_us <= 2 * target_us:
         return indexed
-    with Source(path) as again:
+    with MediaFile(path) as again:
         return _by_reading(again, target_us)
 
 
-def _from_index(source: Source, layout: Layout, target_us: int) -> Survey | None:
+def _from_index(source: MediaFile, layout: Layout, target_us: int) -> CutPoints | None:
     stream, stated = source.chosen[0], source.duration_us
     if stream.time_base is None or stated is None:
         return None
@@ -67,10 +67,10 @@ def _from_index(source: Source, layout: Layout, target_us: int) -> Survey | None
         for entry in map(entries.__getitem__, range(0, len(entries), stride))
         if entry.is_keyframe and not entry.is_discard
     )
-    return _surveyed(source, keyframes, target_us, end_us)
+    return _cut_points(source, keyframes, target_us, end_us)
 
 
-def _by_reading(source: Source, target_us: int) -> Survey:
+def _by_reading(source: MediaFile, target_us: int) -> CutPoints:
     head = read_head(source)
     timeline = layout_of(source, head).timeline()
     clocks = {stream.index: TrackClock(stream) for stream in source.chosen}
@@ -86,16 +86,18 @@ def _by_reading(source: Source, target_us: int) -> Survey:
 
     times = tuple(thinned(keyframes(), target_us // _SPACING))
     refuse_cut_short(source, micros(timeline.origin + timeline.end))
-    return _surveyed(source, times, target_us, micros(timeline.end))
+    return _cut_points(source, times, target_us, micros(timeline.end))
 
 
-def _surveyed(source: Source, keyframes: Iterable[int], target_us: int, end_us: int) -> Survey:
+def _cut_points(
+    source: MediaFile, keyframes: Iterable[int], target_us: int, end_us: int
+) -> CutPoints:
     times = tuple(thinned(keyframes, target_us // _SPACING))
     gap_us = widest_gap(times, end_us)
-    return Survey(times if source.video else (), end_us, gap_us)
+    return CutPoints(times if source.video else (), end_us, gap_us)
 
 
-def refuse_cut_short(source: Source, end_us: int) -> None:
+def refuse_cut_short(source: MediaFile, end_us: int) -> None:
     """Raise ``MediaError`` if a source that was read to its end is much shorter than it says.
 
     Only for containers that state their length, and only if no other stream can be meant.
@@ -112,7 +114,7 @@ def refuse_cut_short(source: Source, end_us: int) -> None:
         )
 
 
-def _refuse_cut_off(source: Source) -> None:
+def _refuse_cut_off(source: MediaFile) -> None:
     for stream in source.chosen:
         entries = stream.index_entries
         if len(entries) and entries[-1].pos + entries[-1].size > source.size:

@@ -23,10 +23,10 @@ from xbyte_live.media.formats.timeline import from_ticks, micros
 from xbyte_live.media.formats.tracks import encoded_group, encoded_rate
 from xbyte_live.media.poster import jpeg
 from xbyte_live.media.vod.cut_points import refuse_cut_short
-from xbyte_live.media.vod.plan import Plan, plan_for
-from xbyte_live.media.vod.probe import Source
-from xbyte_live.media.vod.rendition import Piece, Track, rendition_of, segments_of
-from xbyte_live.media.vod.segment_writer import Shelf
+from xbyte_live.media.vod.plan import PackagingPlan, plan_for
+from xbyte_live.media.vod.probe import MediaFile
+from xbyte_live.media.vod.rendition import Track, WrittenSegment, rendition_of, segments_of
+from xbyte_live.media.vod.segment_writer import SegmentWriter
 from xbyte_live.media.vod.stream_info import TrackClock, is_surplus, read_head
 from xbyte_live.media.vod.transcode import AudioEncoder, VideoEncoder
 from xbyte_live.models import Rendition
@@ -81,7 +81,7 @@ def package(
 
 
 def _package(path: Path, sink: Sink, options: PackageOptions, progress: Progress) -> Packaged:
-    with Source(path) as source:
+    with MediaFile(path) as source:
         head = read_head(source)
         plan = plan_for(path, source, head, options.segment_target_us)
         if not plan.obstacles:
@@ -90,7 +90,7 @@ def _package(path: Path, sink: Sink, options: PackageOptions, progress: Progress
     if not options.transcode:
         why = " and ".join(plan.obstacles)
         raise TranscodeRequired(f"it must be re-encoded, which was not allowed: {why}")
-    with Source(path, threads=0) as source:
+    with MediaFile(path, threads=0) as source:
         for stream in source.chosen:
             if stream.index not in plan.layout.first:
                 source.drop(stream)
@@ -100,7 +100,9 @@ def _package(path: Path, sink: Sink, options: PackageOptions, progress: Progress
 class _Packaging:
     """One pass over a source that has a plan."""
 
-    def __init__(self, source: Source, plan: Plan, sink: Sink, progress: Progress) -> None:
+    def __init__(
+        self, source: MediaFile, plan: PackagingPlan, sink: Sink, progress: Progress
+    ) -> None:
         self._source, self._plan, self._progress = source, plan, progress
         self._timeline = plan.layout.timeline()
         self._clocks = {stream.index: TrackClock(stream) for stream in source.chosen}
@@ -108,7 +110,7 @@ class _Packaging:
         self._start: int | None = None
         self._lead = plan.lead
         self._last: dict[int, Packet[Any]] = {}
-        self._expected = max(plan.survey.end_us * 9 // 100, 1)
+        self._expected = max(plan.cut_points.end_us * 9 // 100, 1)
         self._report_at = 0
         self._muxed = self._refused = 0
         self._muxer = plan.muxer()
@@ -117,10 +119,10 @@ class _Packaging:
         self._copies: dict[int, VideoStream | AudioStream] = {}
         self._video: VideoEncoder | None = None
         self._audio: AudioEncoder | None = None
-        self._shelf = Shelf(
+        self._writer = SegmentWriter(
             lambda index, segment: sink(plan.rendition, index, segment),
             video_codec=plan.video_codec,
-            expected_us=plan.survey.end_us,
+            expected_us=plan.cut_points.end_us,
         )
 
     def run(self, packets: "Iterable[Packet[Any]]") -> Packaged:
@@ -130,13 +132,13 @@ class _Packaging:
             for packet in packets:
                 self._mux(self._feed(packet))
             self._finish()
-            pieces = self._shelf.finish()
+            written = self._writer.finish()
         except av.FFmpegError:
             raise MediaError("it is damaged") from None
         finally:
             self._muxer.abandon()
-            self._shelf.abandon()
-        return self._packaged(pieces)
+            self._writer.abandon()
+        return self._packaged(written)
 
     def _add_tracks(self) -> None:
         plan, video, audio = self._plan, self._source.video, self._source.audio
@@ -197,7 +199,7 @@ class _Packaging:
         if self._audio:
             self._mux(self._audio.finish())
         for segment in self._muxer.close():
-            self._shelf.put(segment)
+            self._writer.put(segment)
 
     def _mux(self, packets: "Iterable[Packet[Any]]") -> None:
         for packet in packets:
@@ -210,16 +212,16 @@ class _Packaging:
             if self._start is None and packet.stream.type == self._source.chosen[0].type:
                 self._start = (packet.pts or 0) - self._lead
             for segment in finished:
-                self._shelf.put(segment)
+                self._writer.put(segment)
 
     def _report(self, pts: int) -> None:
         self._progress(min(max(pts, 0) / self._expected, 0.99))
         self._report_at = pts + self._expected // 100
 
-    def _packaged(self, pieces: list[Piece]) -> Packaged:
+    def _packaged(self, written: list[WrittenSegment]) -> Packaged:
         plan = self._plan
-        segments = segments_of(pieces, start=self._start or 0, end=self._timeline.end)
-        independent = all(piece.clean for piece in pieces)
+        segments = segments_of(written, start=self._start or 0, end=self._timeline.end)
+        independent = all(segment.clean for segment in written)
         rendition = rendition_of(self._track(), segments, independent=independent)
         self._progress(1.0)
         return Packaged(
@@ -256,5 +258,5 @@ class _Packaging:
 
     def _poster(self) -> bytes | None:
         if self._plan.video:
-            return self._shelf.poster()
+            return self._writer.poster()
         return jpeg(self._source.cover) if self._source.cover else None

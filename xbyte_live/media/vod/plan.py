@@ -13,9 +13,9 @@ from xbyte_live.media.formats.tracks import (
     encoded_rate,
     video_obstacle,
 )
-from xbyte_live.media.vod.cut_points import Survey, survey
+from xbyte_live.media.vod.cut_points import CutPoints, find_cut_points
 from xbyte_live.media.vod.cuts import even_length, plan_cuts
-from xbyte_live.media.vod.probe import Source
+from xbyte_live.media.vod.probe import MediaFile
 from xbyte_live.media.vod.stream_info import Head, Layout, audio_facts, layout_of, video_facts
 
 _ENCODER_LEAD = CLOCK // 2  # what an encoder emits may be decoded this long before it is shown
@@ -24,14 +24,14 @@ _SLACK_US = 40_000
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PackagingPlan:
     """How a source will be packaged.
 
     An *obstacle* says why a track cannot be copied and so is encoded; ``None`` means copy.
     """
 
     layout: Layout
-    survey: Survey
+    cut_points: CutPoints
     video: VideoFacts | None
     audio: AudioFacts | None
     video_obstacle: str | None
@@ -65,32 +65,32 @@ class Plan:
     def muxer(self) -> SegmentMuxer:
         """A muxer that cuts where this plan says."""
         if self.video is None:
-            total_us = self.survey.end_us + _PRIMING_US
+            total_us = self.cut_points.end_us + _PRIMING_US
             return SegmentMuxer(every_us=even_length(total_us, self.target_us))
         if self.video_obstacle:
             rate = encoded_rate(self.video)
             group, groups = encoded_group(rate, self.target_us)
             period_us = round(group * groups / rate * 1_000_000)
             return SegmentMuxer(every_us=period_us, slack_us=round(500_000 / rate))
-        keyframes = self.survey.keyframes_us
-        cuts = plan_cuts(keyframes, self.survey.end_us, self.target_us)
+        keyframes = self.cut_points.keyframes_us
+        cuts = plan_cuts(keyframes, self.cut_points.end_us, self.target_us)
         return SegmentMuxer(cuts_us=[cut - keyframes[0] for cut in cuts], slack_us=_SLACK_US)
 
 
-def plan_for(path: Path, source: Source, head: Head, target_us: int) -> Plan:
+def plan_for(path: Path, source: MediaFile, head: Head, target_us: int) -> PackagingPlan:
     """Plan the packaging of ``source``, open at ``path`` and read up to the end of ``head``."""
     layout = layout_of(source, head)
     video, audio = video_facts(source, head), audio_facts(source, head)
     no_video = video_obstacle(video) if video else None
     no_audio = audio_obstacle(audio) if audio else None
     if no_video or (no_audio and not video):
-        found = Survey((), source.duration_us or 0, 0)
+        found = CutPoints((), source.duration_us or 0, 0)
     else:
-        found = survey(path, source, layout, target_us)
+        found = find_cut_points(path, source, layout, target_us)
         if found.gap_us > 2 * target_us:
             apart = f"{found.gap_us / 1_000_000:.0f} s"
             if video:
                 no_video = f"its keyframes are up to {apart} apart"
             else:
                 no_audio = f"its sound stops for up to {apart}"
-    return Plan(layout, found, video, audio, no_video, no_audio, target_us)
+    return PackagingPlan(layout, found, video, audio, no_video, no_audio, target_us)

@@ -86,7 +86,7 @@ class _Input:
         self._file.close()
 
 
-class Source:
+class MediaFile:
     """An open media file with at most one video and one audio stream chosen; context manager.
 
     Raises ``MediaError``, one sentence about "it", for anything but readable media.

@@ -14,7 +14,7 @@ _WRAP = 1 << 33  # timestamps of MPEG-TS have 33 bits
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class WrittenSegment:
     """One finished segment: its bytes' size and SHA-256, and how it begins.
 
     ``pts`` is the 90 kHz timestamp of the first frame of the leading track (video, else audio);
@@ -38,33 +38,33 @@ class Track:
     frame_rate: Fraction | None = None
 
 
-def segments_of(pieces: Sequence[Piece], *, start: int, end: int) -> tuple[Segment, ...]:
+def segments_of(written: Sequence[WrittenSegment], *, start: int, end: int) -> tuple[Segment, ...]:
     """The segments of a title, ``msn`` from 0.
 
     ``start`` is where on the timeline (90 kHz, zero at the start of the presentation) the
     leading track begins, ``end`` where the presentation does. Raises ``MediaError`` when it
     has no length or its segments are not in order.
     """
-    base = next((piece.pts for piece in pieces if piece.pts is not None), None)
+    base = next((segment.pts for segment in written if segment.pts is not None), None)
     if base is None or end <= 0:
         raise MediaError("it lasts no time at all")
     begins = [0]
-    for piece in pieces[1:]:
-        if piece.pts is None:
+    for segment in written[1:]:
+        if segment.pts is None:
             raise MediaError("its timestamps are damaged")
-        begins.append(start + (piece.pts - base) % _WRAP)
+        begins.append(start + (segment.pts - base) % _WRAP)
     if any(after <= before for before, after in pairwise((*begins, end))):
         raise MediaError("its timestamps are damaged")
     times = [micros(at) for at in (*begins, end)]
     return tuple(
         Segment(
             msn=msn,
-            size=piece.size,
+            size=segment.size,
             start_us=times[msn],
             duration_us=times[msn + 1] - times[msn],
-            sha256=piece.sha256,
+            sha256=segment.sha256,
         )
-        for msn, piece in enumerate(pieces)
+        for msn, segment in enumerate(written)
     )
 
 

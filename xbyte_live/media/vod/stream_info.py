@@ -18,7 +18,7 @@ from xbyte_live.errors import MediaError
 from xbyte_live.media.formats.mpegts import CLOCK
 from xbyte_live.media.formats.timeline import Stamp, Timeline
 from xbyte_live.media.formats.tracks import AudioFacts, VideoFacts, usual_rate
-from xbyte_live.media.vod.probe import Source
+from xbyte_live.media.vod.probe import MediaFile
 
 _MAX_HEAD_PACKETS = 4000
 _MAX_HEAD_BYTES = 48 << 20
@@ -91,7 +91,7 @@ def is_surplus(packet: "Packet[Any]", pts: int) -> bool:
     return pts < -_PREROLL and packet.is_discard and isinstance(packet.stream, AudioStream)
 
 
-def read_head(source: Source) -> Head:
+def read_head(source: MediaFile) -> Head:
     """Read on until a picture and some sound are decoded and the order of frames has settled.
 
     A stream that sends nothing in the first 48 MB is dropped from the source. Raises
@@ -122,7 +122,7 @@ def read_head(source: Source) -> Head:
     return head
 
 
-def layout_of(source: Source, head: Head) -> Layout:
+def layout_of(source: MediaFile, head: Head) -> Layout:
     """Find where the presentation starts and how far before it decoding begins."""
     first: dict[int, tuple[Stamp, ...]] = {}
     steps: dict[int, int] = {}
@@ -148,7 +148,7 @@ def layout_of(source: Source, head: Head) -> Layout:
     return replace(layout, lead=-earliest)
 
 
-def video_facts(source: Source, head: Head) -> VideoFacts | None:
+def video_facts(source: MediaFile, head: Head) -> VideoFacts | None:
     """What the container and the first picture say of the video, if there is one."""
     stream, picture = source.video, head.picture
     if stream is None or picture is None:
@@ -171,7 +171,7 @@ def video_facts(source: Source, head: Head) -> VideoFacts | None:
     )
 
 
-def audio_facts(source: Source, head: Head) -> AudioFacts | None:
+def audio_facts(source: MediaFile, head: Head) -> AudioFacts | None:
     """What the container and the first samples say of the sound, if there is any."""
     stream = source.audio
     if stream is None or head.sound is None:

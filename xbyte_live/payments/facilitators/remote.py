@@ -310,10 +310,19 @@ class RemoteFacilitator:
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """Send, and read at most ``MAX_ANSWER`` bytes, all within the timeout."""
+        sent = False
+
+        async def trace(event: str, _: Any) -> None:
+            nonlocal sent
+            sent = sent or "send_request" in event
+
+        request.extensions = {**request.extensions, "trace": trace}
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._read(await self._http.send(request, stream=True))
         except TimeoutError:
+            if not sent:  # a loop that is late meets the deadline of the connection here too
+                raise httpx.ConnectTimeout("no connection in time", request=request) from None
             raise httpx.ReadTimeout("the answer took too long", request=request) from None
 
     async def _read(self, response: httpx.Response) -> httpx.Response:

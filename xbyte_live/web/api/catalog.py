@@ -13,7 +13,7 @@ from starlette.responses import Response
 from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound
-from xbyte_live.live.thumbnails import Stills
+from xbyte_live.live.thumbnails import Thumbnails
 from xbyte_live.models import Item, Object, Stream, Title
 from xbyte_live.money import MIB
 from xbyte_live.payments.gate import Gate
@@ -52,7 +52,7 @@ class Listing:
         self._cache = cache
         self._gate = gate
         self._audience = audience
-        self._stills = Stills(cache)
+        self._thumbnails = Thumbnails(cache)
         self._clock = clock
         self._base = settings.public_url.rstrip("/")
         self._max_age = playlist_max_age(settings)
@@ -98,7 +98,7 @@ class Listing:
         item = await self._finder.media(request.path_params["slug"])
         if item.poster is not None:
             return _reply(request, await self._cache.get(item.poster), "image/jpeg", _POSTER_AGE)
-        still = await self._stills.of(item) if isinstance(item, Stream) else None
+        still = await self._thumbnails.of(item) if isinstance(item, Stream) else None
         if still is None and isinstance(item, Stream) and _is_seen(item):
             return Response(None, 204, NO_STORE)  # there is one soon
         if still is None:

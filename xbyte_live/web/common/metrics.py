@@ -16,7 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from xbyte_live.errors import XByteError
-from xbyte_live.live.feed_stats import Vitals
+from xbyte_live.live.feed_stats import FeedStats
 from xbyte_live.web.common.tally import Name, Tally, total
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,7 +24,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _MAX_CODES = 64
 
-_FEED_GAUGES: tuple[tuple[str, str, Callable[[Vitals], float]], ...] = (
+_FEED_GAUGES: tuple[tuple[str, str, Callable[[FeedStats], float]], ...] = (
     ("since_seconds", "When the feed began (Unix time)", lambda v: v.since),
     ("bit_rate", "Bits a second over the last segments", lambda v: v.bit_rate),
     (
@@ -38,7 +38,7 @@ _FEED_GAUGES: tuple[tuple[str, str, Callable[[Vitals], float]], ...] = (
         lambda v: v.listing_delay_s or 0.0,
     ),
 )
-_FEED_COUNTS: tuple[tuple[str, str, Callable[[Vitals], float]], ...] = (
+_FEED_COUNTS: tuple[tuple[str, str, Callable[[FeedStats], float]], ...] = (
     ("segments", "Segments listed", lambda v: v.segments),
     ("segments_lost", "Segments that could not be kept", lambda v: v.lost),
     ("bytes", "Bytes of segments listed", lambda v: v.bytes),
@@ -63,7 +63,7 @@ class Levels:
     gas: Mapping[str, int] = field(default_factory=dict)  # wei by network
     sessions_open: int = 0
     sessions_left: int = 0  # atomic units
-    feeds: Mapping[str, Vitals] = field(default_factory=dict)
+    feeds: Mapping[str, FeedStats] = field(default_factory=dict)
     publishers: int = 0
     publishers_turned_away: int = 0
 
@@ -178,9 +178,9 @@ class Metrics(Collector):
             ("publishers",): now.publishers,
             **{("gas", network): wei for network, wei in now.gas.items()},
             **{
-                ("feed", name, slug): value(vitals)
+                ("feed", name, slug): value(stats)
                 for name, _, value in (*_FEED_GAUGES, *_FEED_COUNTS)
-                for slug, vitals in now.feeds.items()
+                for slug, stats in now.feeds.items()
             },
         }
         return total((Tally(counts, levels), self._before))
