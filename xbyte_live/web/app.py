@@ -26,10 +26,9 @@ from xbyte_live.web.api.refunds import Refunds
 from xbyte_live.web.api.site import Site
 from xbyte_live.web.api.streams import Status
 from xbyte_live.web.api.viewers import Audience
-from xbyte_live.web.common.edge import Edge
 from xbyte_live.web.common.health import Readiness
 from xbyte_live.web.common.metrics import CONTENT_TYPE, Metrics
-from xbyte_live.web.common.middleware import Cors
+from xbyte_live.web.common.middleware import Cors, Edge
 from xbyte_live.web.common.resolver import Finder
 from xbyte_live.web.common.responses import NO_STORE, json_reply
 from xbyte_live.web.pages.assets import Assets
@@ -38,8 +37,8 @@ from xbyte_live.web.playback.blocking_reload import Reloads
 from xbyte_live.web.playback.delivery import Delivery
 from xbyte_live.web.playback.playlists import Playlists
 from xbyte_live.web.playback.segments import Playback
+from xbyte_live.web.sessions.api import SessionDesk
 from xbyte_live.web.sessions.playback import SessionPlayback
-from xbyte_live.web.sessions.sessions import SessionDesk
 
 _HEADER_ROOM = 16384  # bytes of request headers beside the payment
 

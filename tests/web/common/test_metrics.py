@@ -3,8 +3,7 @@
 import pytest
 
 from xbyte_live.server.workers import boards
-from xbyte_live.web.common.metrics import Levels, Metrics
-from xbyte_live.web.common.tally import Tally, load, total
+from xbyte_live.web.common.metrics import Levels, Metrics, Tally, load, total
 
 ONE = Tally({("answers", "/healthz", "200"): 2, ("drawn",): 5}, {("cache_bytes",): 10})
 OTHER = Tally({("answers", "/healthz", "200"): 1, ("answers", "/", "404"): 1}, {("settles",): 1})

@@ -1,10 +1,13 @@
 """Adapter: what is counted, in the Prometheus text format."""
 
+import json
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -17,9 +20,10 @@ from prometheus_client.registry import Collector
 
 from xbyte_live.errors import XByteError
 from xbyte_live.live.feed_stats import Vitals
-from xbyte_live.web.common.tally import Name, Tally, total
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Name: TypeAlias = tuple[str, ...]  # of a figure, with its labels
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _MAX_CODES = 64
@@ -46,6 +50,54 @@ _FEED_COUNTS: tuple[tuple[str, str, Callable[[Vitals], float]], ...] = (
     ("packets_dropped", "Packets left out", lambda v: v.dropped),
     ("restarts", "Packaging processes started again", lambda v: v.restarts),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """``counts`` only ever grow, ``levels`` are what there is right now."""
+
+    counts: Mapping[Name, float] = field(default_factory=dict)
+    levels: Mapping[Name, float] = field(default_factory=dict)
+
+    def of(self, name: str) -> Iterator[tuple[Name, float]]:
+        """The labels and figures of one name."""
+        for figures in (self.counts, self.levels):
+            for (own, *labels), figure in figures.items():
+                if own == name:
+                    yield tuple(labels), figure
+
+    def one(self, name: str) -> float:
+        """The figure of a name without labels; 0 where there is none."""
+        return self.counts.get((name,), 0) or self.levels.get((name,), 0)
+
+    def counted(self) -> "Tally":
+        """What stays of it when its process is no more."""
+        return Tally(self.counts)
+
+    def dump(self) -> bytes:
+        """As JSON."""
+        both = [[[*name, figure] for name, figure in f.items()] for f in (self.counts, self.levels)]
+        return json.dumps(both, separators=(",", ":")).encode()
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """All of them together."""
+    counts: Counter[Name] = Counter()
+    levels: Counter[Name] = Counter()
+    for tally in tallies:
+        counts.update(tally.counts)
+        levels.update(tally.levels)
+    return Tally(counts, levels)
+
+
+def load(data: bytes) -> Tally:
+    """A tally from its JSON; raises ``ValueError``."""
+    both: Any = json.loads(data)
+    try:
+        counts, levels = ({tuple(name): n for *name, n in figures} for figures in both)
+    except (TypeError, ValueError):
+        raise ValueError("no tally") from None
+    return Tally(counts, levels)
 
 
 @dataclass(frozen=True, slots=True)

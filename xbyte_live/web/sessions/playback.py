@@ -22,8 +22,8 @@ from xbyte_live.web.common.resolver import Finder, Found, quotes_at
 from xbyte_live.web.common.responses import JSON, NO_STORE, not_modified, problem
 from xbyte_live.web.playback.delivery import Delivery, asked_of, pays, shown_payment, span_of
 from xbyte_live.web.playback.playlists import Playlists
+from xbyte_live.web.sessions.api import NOTHING_HERE, PRIVATE, SessionDesk
 from xbyte_live.web.sessions.limits import Crowd
-from xbyte_live.web.sessions.sessions import NOTHING_HERE, PRIVATE, SessionDesk
 
 EMPTY = "session_empty"
 _CROWDED_WAIT = 5  # seconds
