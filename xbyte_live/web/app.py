@@ -32,6 +32,7 @@ from xbyte_live.web.common.middleware import Cors, Edge
 from xbyte_live.web.common.resolver import Finder
 from xbyte_live.web.common.responses import NO_STORE, json_reply
 from xbyte_live.web.pages.assets import Assets
+from xbyte_live.web.pages.docs import Docs
 from xbyte_live.web.pages.pages import Pages, Renderer
 from xbyte_live.web.playback.blocking_reload import Reloads
 from xbyte_live.web.playback.delivery import Delivery
@@ -177,6 +178,7 @@ def create_app(
             Route("/api/v1/streams/{slug}", status.stream),
             *for_sessions,
             *pages.routes(),
+            *Docs(renderer).routes(),
             *(studio.routes(renderer) if studio else []),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

@@ -23,6 +23,7 @@ from xbyte_live.web.pages.cards import card_of, money, rates_of
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _STYLES = "pages.css"
 _HTML = "text/html; charset=utf-8"
+_OFF_SALE = "It may have been taken off sale, or never was."
 
 
 class Renderer:
@@ -61,6 +62,18 @@ class Renderer:
             **values,
         )
         return self._reply(request, text.encode(), status)
+
+    async def explain(self, request: Request, error: XByteError, missing: str) -> Response:
+        """A page that says in plain words why there is no other; ``missing`` for a 404."""
+        fault = fault_of(error)
+        if isinstance(error, ItemError):
+            told = {"heading": "There is nothing here", "message": missing}
+            return await self.page(request, "error.html", "", told, 404)
+        told = {
+            "heading": "That did not work",
+            "message": fault.message or "Try again in a moment.",
+        }
+        return await self.page(request, "error.html", "", told, fault.status)
 
     def _reply(self, request: Request, body: bytes, status: int) -> Response:
         headers = {
@@ -134,19 +147,8 @@ class Pages:
         """An answer, or a page that says in plain words why there is none."""
         try:
             return await answer(request)
-        except ItemError:
-            told = {
-                "heading": "There is nothing here",
-                "message": "It may have been taken off sale, or never was.",
-            }
-            return await self._renderer.page(request, "error.html", "", told, 404)
         except XByteError as error:
-            fault = fault_of(error)
-            told = {
-                "heading": "That did not work",
-                "message": fault.message or "Try again in a moment.",
-            }
-            return await self._renderer.page(request, "error.html", "", told, fault.status)
+            return await self._renderer.explain(request, error, _OFF_SALE)
 
     def _test_money(self) -> str | None:
         networks = self._site.document()["networks"]
