@@ -53,7 +53,7 @@ _FEED_COUNTS: tuple[tuple[str, str, Callable[[Vitals], float]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class MetricValues:
     """``counts`` only ever grow, ``levels`` are what there is right now."""
 
     counts: Mapping[Name, float] = field(default_factory=dict)
@@ -70,9 +70,9 @@ class Tally:
         """The figure of a name without labels; 0 where there is none."""
         return self.counts.get((name,), 0) or self.levels.get((name,), 0)
 
-    def counted(self) -> "Tally":
+    def counted(self) -> "MetricValues":
         """What stays of it when its process is no more."""
-        return Tally(self.counts)
+        return MetricValues(self.counts)
 
     def dump(self) -> bytes:
         """As JSON."""
@@ -80,24 +80,24 @@ class Tally:
         return json.dumps(both, separators=(",", ":")).encode()
 
 
-def total(tallies: Iterable[Tally]) -> Tally:
+def total(tallies: Iterable[MetricValues]) -> MetricValues:
     """All of them together."""
     counts: Counter[Name] = Counter()
     levels: Counter[Name] = Counter()
     for tally in tallies:
         counts.update(tally.counts)
         levels.update(tally.levels)
-    return Tally(counts, levels)
+    return MetricValues(counts, levels)
 
 
-def load(data: bytes) -> Tally:
+def load(data: bytes) -> MetricValues:
     """A tally from its JSON; raises ``ValueError``."""
     both: Any = json.loads(data)
     try:
         counts, levels = ({tuple(name): n for *name, n in figures} for figures in both)
     except (TypeError, ValueError):
         raise ValueError("no tally") from None
-    return Tally(counts, levels)
+    return MetricValues(counts, levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _nothing_held() -> Levels:
     return Levels()
 
 
-def _nobody_else() -> Sequence[Tally]:
+def _nobody_else() -> Sequence[MetricValues]:
     return ()
 
 
@@ -148,16 +148,16 @@ class Metrics(Collector):
         *,
         levels: Callable[[], Awaitable[Levels]] = _no_levels,
         held: Callable[[], Levels] = _nothing_held,
-        others: Callable[[], Sequence[Tally]] = _nobody_else,
-        before: Tally | None = None,
+        others: Callable[[], Sequence[MetricValues]] = _nobody_else,
+        before: MetricValues | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._ask_levels = levels
         self._held = held
         self._others = others
-        self._before = before or Tally()
+        self._before = before or MetricValues()
         self._levels = Levels()
-        self._all = Tally()
+        self._all = MetricValues()
         self._answers: dict[tuple[str, int], int] = {}
         self._latency: dict[str, _Latency] = {}
         self._delivered = {True: 0, False: 0}
@@ -197,7 +197,7 @@ class Metrics(Collector):
         self._all = total((self._own(self._levels), *self._others()))
         return generate_latest(self._registry)
 
-    def tally(self) -> Tally:
+    def tally(self) -> MetricValues:
         """What this process has to tell the others."""
         return self._own(self._held())
 
@@ -208,7 +208,7 @@ class Metrics(Collector):
         yield from self._of_levels()
         yield from self._of_feeds()
 
-    def _own(self, now: Levels) -> Tally:
+    def _own(self, now: Levels) -> MetricValues:
         counts: dict[Name, float] = {
             **{("answers", route, str(status)): n for (route, status), n in self._answers.items()},
             **{("delivered", "yes" if paid else "no"): n for paid, n in self._delivered.items()},
@@ -235,7 +235,7 @@ class Metrics(Collector):
                 for slug, vitals in now.feeds.items()
             },
         }
-        return total((Tally(counts, levels), self._before))
+        return total((MetricValues(counts, levels), self._before))
 
     def _of_requests(self) -> Iterator[Metric]:
         answers = CounterMetricFamily(

@@ -13,10 +13,10 @@ from starlette.routing import Route
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemError, XByteError
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
-from xbyte_live.web.api.catalog import Listing
+from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.api.site import Site
 from xbyte_live.web.common.ranges import names_tag
-from xbyte_live.web.common.responses import fault_of, not_modified
+from xbyte_live.web.common.responses import base_url, fault_of, not_modified
 from xbyte_live.web.pages.assets import Assets
 from xbyte_live.web.pages.cards import card_of, money, rates_of
 
@@ -97,7 +97,7 @@ class Pages:
         self,
         *,
         settings: Settings,
-        listing: Listing,
+        listing: CatalogApi,
         site: Site,
         assets: Assets,
         renderer: Renderer,
@@ -137,7 +137,7 @@ class Pages:
     async def _watch(self, request: Request) -> Response:
         entry = await self._listing.pricing(request.path_params["slug"])
         item = card_of(entry) | {"rates": rates_of(entry), "whole": _whole(entry)}
-        origin = (self._public or str(request.base_url)).rstrip("/")
+        origin = base_url(request, self._public)
         values = {"item": item, "origin": origin}
         return await self._renderer.page(request, "watch.html", "watch.js", values)
 

@@ -19,11 +19,18 @@ from xbyte_live.payments.sessions import Bought, Sessions
 from xbyte_live.payments.x402.headers import Payment, read_payment
 from xbyte_live.payments.x402.order import Buyer, Order, is_key
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS, SCHEME_EXACT
-from xbyte_live.pricing.quotes import Quote, deposit_for
+from xbyte_live.pricing.quotes import Quote, deposit_for, quotes_at
 from xbyte_live.runtime.wire import read_json
 from xbyte_live.web.common.metrics import Metrics
-from xbyte_live.web.common.resolver import Finder, quotes_at
-from xbyte_live.web.common.responses import JSON, NO_STORE, fault_of, json_reply
+from xbyte_live.web.common.resolver import Resolver
+from xbyte_live.web.common.responses import (
+    JSON,
+    NO_STORE,
+    base_url,
+    fault_of,
+    json_reply,
+    payment_required,
+)
 
 NOTHING_HERE = "nothing is here"
 PRIVATE = {"referrer-policy": "no-referrer"}
@@ -36,7 +43,7 @@ _FIELDS = frozenset({"slug", "budget", "minutes", "ttl"})
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SessionRequest:
     """A session that is asked for; ``budget`` in atomic units, ``ttl`` in seconds.
 
     At most one of ``budget`` and ``minutes`` is there.
@@ -56,7 +63,7 @@ class Wanted:
         return "" if self.minutes is None else f"minutes={self.minutes}"
 
 
-def read_wanted(body: bytes, key: str | None) -> Wanted:
+def read_session_request(body: bytes, key: str | None) -> SessionRequest:
     """Read a request's body and its ``Idempotency-Key``; raises ``BadRequest``."""
     try:
         fields = read_json(body) if body.strip() else {}
@@ -74,7 +81,7 @@ def read_wanted(body: bytes, key: str | None) -> Wanted:
         raise BadRequest("name the budget or the minutes, not both")
     if not is_key(key or ""):
         raise BadRequest("an Idempotency-Key has at most 64 letters, digits, dots, dashes")
-    return Wanted(slug, budget, minutes, _whole(fields, "ttl", 10**9), key or "")
+    return SessionRequest(slug, budget, minutes, _whole(fields, "ttl", 10**9), key or "")
 
 
 def paid_amount(payment: Payment | None) -> int | None:
@@ -118,21 +125,21 @@ def _whole(fields: dict[str, Any], name: str, most: int) -> int | None:
     return value
 
 
-class SessionDesk:
+class SessionApi:
     """Sells sessions to whoever can pay, for players that cannot."""
 
     def __init__(
         self,
         *,
         settings: Settings,
-        finder: Finder,
+        resolver: Resolver,
         gate: Gate,
         sessions: Sessions,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._finder = finder
+        self._resolver = resolver
         self._gate = gate
         self._sessions = sessions
         self._metrics = metrics
@@ -140,8 +147,8 @@ class SessionDesk:
 
     async def buy(self, request: Request) -> Response:
         """``POST /api/v1/sessions``: 402, then 201 with the token, the same for every retry."""
-        wanted = read_wanted(await _body(request), request.headers.get("idempotency-key"))
-        item = await self._finder.media(wanted.slug)
+        wanted = read_session_request(await _body(request), request.headers.get("idempotency-key"))
+        item = await self._resolver.media(wanted.slug)
         quotes = quotes_at(item, MIB, self._settings, self._clock())
         if quotes[0].price.is_free:
             raise BadRequest("this item is free; play it without a session")
@@ -159,22 +166,22 @@ class SessionDesk:
     async def top_up(self, request: Request) -> Response:
         """``POST /s/{token}/topup``: 402, then 200 with more to spend and more time."""
         session = await self._session(request)
-        wanted = read_wanted(await _body(request), request.headers.get("idempotency-key"))
+        wanted = read_session_request(await _body(request), request.headers.get("idempotency-key"))
         if wanted.slug not in ("", session.slug):
             raise BadRequest("this session is for another item")
         amount = self._amount_of(request, wanted)
         if amount is None and wanted.minutes is not None:
-            item = await self._finder.media(session.slug)
+            item = await self._resolver.media(session.slug)
             price = quotes_at(item, MIB, self._settings, self._clock())[0].price
             amount = deposit_for(item, price, seconds=60 * wanted.minutes, floor=1)
         sale = await self.more(request, session, wanted, amount)
         return await self._take(request, sale, self._extended)
 
     async def more(
-        self, request: Request, session: Session, wanted: Wanted | None, amount: int | None
+        self, request: Request, session: Session, wanted: SessionRequest | None, amount: int | None
     ) -> Sale:
         """The sale that adds to a session: as much as it was bought for unless said otherwise."""
-        wanted = wanted or Wanted("", None, None, None, "")
+        wanted = wanted or SessionRequest("", None, None, None, "")
         amount = amount or self._amount_of(request, wanted) or await self._sessions.price(session)
         order = Order(
             wanted.asked,
@@ -221,9 +228,7 @@ class SessionDesk:
         try:
             bought = await self.admit(request.headers, sale)
         except PaymentRefused as refusal:
-            challenge = self._gate.challenge(sale, refusal)
-            headers = {**NO_STORE, **PRIVATE, **challenge.headers}
-            return Response(challenge.body, 402, headers, JSON)
+            return payment_required(self._gate.challenge(sale, refusal), PRIVATE)
         if bought.answer is not None:
             return json_reply(bought.answer, {**NO_STORE, **bought.headers})
         return reply(request, bought)
@@ -246,7 +251,7 @@ class SessionDesk:
             raise ItemNotFound(NOTHING_HERE)
         return session
 
-    def _amount_of(self, request: Request, wanted: Wanted) -> int | None:
+    def _amount_of(self, request: Request, wanted: SessionRequest) -> int | None:
         """What is to be paid, as far as the request says it.
 
         An item's rate may change between a 402 and its payment, so where no budget was named,
@@ -258,7 +263,7 @@ class SessionDesk:
             amount = paid_amount(read_payment(request.headers, max_bytes=most))
         return None if amount is None else check_amount(amount, self._settings.session_units)
 
-    def _ttl(self, wanted: Wanted) -> int:
+    def _ttl(self, wanted: SessionRequest) -> int:
         return min(wanted.ttl or self._settings.session_ttl, self._settings.session_ttl)
 
     def _sale(
@@ -296,7 +301,7 @@ class SessionDesk:
         }
 
     def _base(self, request: Request) -> str:
-        return (self._settings.public_url or str(request.base_url)).rstrip("/")
+        return base_url(request, self._settings.public_url)
 
 
 async def _body(request: Request) -> bytes:
