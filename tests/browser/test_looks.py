@@ -24,6 +24,7 @@ PAGES = {
     "video": "/watch/aurora",
     "music": "/watch/nightwalk",
     "stream": "/watch/live",
+    "docs": "/docs",
     "login": "/studio",
     "nothing": "/watch/no-such-thing",
 }

@@ -65,6 +65,7 @@ def test_the_wheel_has_the_built_pages_and_not_their_sources(tree: Path, tmp_pat
     assert not [name for name in names if name.endswith((".ts.map", ".js.map", ".css.map"))]
     assert not [name for name in names if "node_modules" in name]
     assert [name for name in names if name.startswith("xbyte_live/web/templates/")]
+    assert "xbyte_live/docs/index.md" in names
 
 
 def test_the_source_distribution_has_the_sources_and_not_what_is_built(

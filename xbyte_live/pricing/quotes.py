@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xbyte_live.config import Settings
 from xbyte_live.models import Item, Object, Offer, Segment
 from xbyte_live.money import MIB, Price
 
@@ -53,6 +54,24 @@ def quotes_for(
     return tuple(held)
 
 
+def quotes_at(
+    item: Item, size: int, settings: Settings, now: float, segment: Segment | None = None
+) -> tuple[Quote, ...]:
+    """The quotes for ``size`` bytes of an item that hold at ``now``; never none.
+
+    An item whose first offer another node has just made, by a clock ahead of ours, is sold at
+    that offer.
+    """
+    return quotes_for(
+        size,
+        item.offers,
+        default_pay_to=settings.pay_to,
+        now=max(now, item.offers[-1].since),
+        quote_ttl=settings.quote_ttl,
+        segment=segment,
+    )
+
+
 def deposit_for(item: Item, price: Price, *, seconds: int, floor: int) -> int:
     """Atomic units a channel should be opened with to last so long, at least ``floor``.
 
@@ -64,6 +83,12 @@ def deposit_for(item: Item, price: Price, *, seconds: int, floor: int) -> int:
         rates = [rendition.average_bandwidth for rendition in item.renditions]
         size = max(rates, default=_USUAL_RATE) * seconds // 8
     return max(floor, price.amount_for(min(size, _MOST_AHEAD)))
+
+
+def deposit_at(item: Item, quote: Quote, settings: Settings) -> int:
+    """What a channel should be opened with to buy from an item at a quote."""
+    seconds = settings.deposit_minutes * 60
+    return deposit_for(item, quote.price, seconds=seconds, floor=settings.deposit_units)
 
 
 def in_force(offers: Sequence[Offer], now: float) -> Offer:

@@ -38,8 +38,7 @@ from xbyte_live.storage.logins import Logins
 from xbyte_live.web.app import create_app
 from xbyte_live.web.common.health import Readiness, store_check
 from xbyte_live.web.common.http_protocol import BoundedHttp
-from xbyte_live.web.common.metrics import Levels, Metrics
-from xbyte_live.web.common.tally import Tally, load
+from xbyte_live.web.common.metrics import Levels, Metrics, MetricValues, load
 
 SWEEP_EVERY = 60.0  # seconds
 TELL_EVERY = 1.0  # seconds between two words of a process to the others about its figures
@@ -262,7 +261,7 @@ def _metrics(
 ) -> Metrics:
     """What is counted here, with what the others on the board have counted."""
 
-    def others() -> list[Tally]:
+    def others() -> list[MetricValues]:
         return [load(posted) for posted in board.others()] if board else []
 
     earlier = board.own() if board else None

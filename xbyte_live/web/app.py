@@ -20,26 +20,26 @@ from xbyte_live.payments.sessions import Sessions
 from xbyte_live.storage.blobs.cache import SegmentCache
 from xbyte_live.storage.blobs.store import Store
 from xbyte_live.web.admin.studio import Studio
-from xbyte_live.web.api.catalog import Listing
+from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.api.debts import Debts
 from xbyte_live.web.api.refunds import Refunds
 from xbyte_live.web.api.site import Site
-from xbyte_live.web.api.streams import Status
+from xbyte_live.web.api.streams import StreamsApi
 from xbyte_live.web.api.viewers import Audience
-from xbyte_live.web.common.edge import Edge
 from xbyte_live.web.common.health import Readiness
 from xbyte_live.web.common.metrics import CONTENT_TYPE, Metrics
-from xbyte_live.web.common.middleware import Cors
-from xbyte_live.web.common.resolver import Finder
+from xbyte_live.web.common.middleware import Cors, Edge
+from xbyte_live.web.common.resolver import Resolver
 from xbyte_live.web.common.responses import NO_STORE, json_reply
 from xbyte_live.web.pages.assets import Assets
+from xbyte_live.web.pages.docs import Docs
 from xbyte_live.web.pages.pages import Pages, Renderer
-from xbyte_live.web.playback.blocking_reload import Reloads
+from xbyte_live.web.playback.blocking_reload import BlockingReloads
 from xbyte_live.web.playback.delivery import Delivery
 from xbyte_live.web.playback.playlists import Playlists
 from xbyte_live.web.playback.segments import Playback
+from xbyte_live.web.sessions.api import SessionApi
 from xbyte_live.web.sessions.playback import SessionPlayback
-from xbyte_live.web.sessions.sessions import SessionDesk
 
 _HEADER_ROOM = 16384  # bytes of request headers beside the payment
 
@@ -57,14 +57,14 @@ class Application(Starlette):
         return self._edge(self.router)
 
 
-class Answer:
+class DirectEndpoint:
     """An endpoint that is called as it is, for the requests there are most of."""
 
     def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
+        """DirectEndpoint one request (ASGI 3)."""
         response = await self._endpoint(Request(scope, receive))
         await response(scope, receive, send)
 
@@ -90,24 +90,24 @@ def create_app(
     without ``channels`` refunds are asked for only where something is sold.
     ``app.state.leaving`` is to be set when the server ends.
     """
-    finder = Finder(catalog, limit=settings.item_cache)
+    resolver = Resolver(catalog, limit=settings.item_cache)
     delivery = Delivery(store=store, cache=cache, metrics=metrics)
     playback = Playback(
         settings=settings,
-        finder=finder,
+        resolver=resolver,
         delivery=delivery,
         gate=gate,
         metrics=metrics,
         clock=clock,
     )
-    reloads = Reloads(catalog, limit=settings.waiting_readers)
-    playlists = Playlists(settings=settings, finder=finder, reloads=reloads, clock=clock)
+    reloads = BlockingReloads(catalog, limit=settings.waiting_readers)
+    playlists = Playlists(settings=settings, resolver=resolver, reloads=reloads, clock=clock)
     audience = Audience(ledger, clock=clock)
-    status = Status(catalog=catalog, finder=finder, audience=audience, clock=clock)
-    listing = Listing(
+    status = StreamsApi(catalog=catalog, resolver=resolver, audience=audience, clock=clock)
+    listing = CatalogApi(
         settings=settings,
         catalog=catalog,
-        finder=finder,
+        resolver=resolver,
         cache=cache,
         gate=gate,
         audience=audience,
@@ -121,9 +121,9 @@ def create_app(
 
     for_sessions: list[Route] = []
     if sessions is not None:
-        desk = SessionDesk(
+        session_api = SessionApi(
             settings=settings,
-            finder=finder,
+            resolver=resolver,
             gate=gate,
             sessions=sessions,
             metrics=metrics,
@@ -131,13 +131,13 @@ def create_app(
         )
         player = SessionPlayback(
             settings=settings,
-            finder=finder,
+            resolver=resolver,
             playlists=playlists,
             listing=listing,
             delivery=delivery,
             gate=gate,
             sessions=sessions,
-            desk=desk,
+            api=session_api,
             metrics=metrics,
             clock=clock,
         )
@@ -146,9 +146,9 @@ def create_app(
             Route("/s/{token}/hls/{slug}/{rendition}/index.m3u8", player.media),
             Route("/s/{token}/hls/{slug}/index.m3u8", player.multivariant),
             Route("/s/{token}/hls/{slug}/pricing.json", player.pricing),
-            Route("/s/{token}/topup", desk.top_up, methods=["POST"]),
-            Route("/s/{token}", desk.one, methods=["GET", "DELETE"]),
-            Route("/api/v1/sessions", desk.buy, methods=["POST"]),
+            Route("/s/{token}/topup", session_api.top_up, methods=["POST"]),
+            Route("/s/{token}", session_api.one, methods=["GET", "DELETE"]),
+            Route("/api/v1/sessions", session_api.buy, methods=["POST"]),
         ]
 
     async def healthz(_: Request) -> Response:
@@ -164,8 +164,12 @@ def create_app(
 
     app = Application(
         routes=[
-            Route("/hls/{slug}/{rendition}/{msn}.ts", Answer(playback.segment), methods=["GET"]),
-            Route("/objects/{slug}", Answer(playback.object), methods=["GET"]),
+            Route(
+                "/hls/{slug}/{rendition}/{msn}.ts",
+                DirectEndpoint(playback.segment),
+                methods=["GET"],
+            ),
+            Route("/objects/{slug}", DirectEndpoint(playback.object), methods=["GET"]),
             Route("/hls/{slug}/{rendition}/index.m3u8", playlists.media),
             Route("/hls/{slug}/index.m3u8", playlists.multivariant),
             Route("/hls/{slug}/pricing.json", listing.media_pricing),
@@ -178,6 +182,7 @@ def create_app(
             Route("/api/v1/streams/{slug}", status.stream),
             *for_sessions,
             *pages.routes(),
+            *Docs(renderer).routes(),
             *(studio.routes(renderer) if studio else []),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

@@ -3,11 +3,12 @@
 import pytest
 
 from xbyte_live.server.workers import boards
-from xbyte_live.web.common.metrics import Levels, Metrics
-from xbyte_live.web.common.tally import Tally, load, total
+from xbyte_live.web.common.metrics import Levels, Metrics, MetricValues, load, total
 
-ONE = Tally({("answers", "/healthz", "200"): 2, ("drawn",): 5}, {("cache_bytes",): 10})
-OTHER = Tally({("answers", "/healthz", "200"): 1, ("answers", "/", "404"): 1}, {("settles",): 1})
+ONE = MetricValues({("answers", "/healthz", "200"): 2, ("drawn",): 5}, {("cache_bytes",): 10})
+OTHER = MetricValues(
+    {("answers", "/healthz", "200"): 1, ("answers", "/", "404"): 1}, {("settles",): 1}
+)
 
 
 def test_they_add_up() -> None:
@@ -15,11 +16,11 @@ def test_they_add_up() -> None:
     assert dict(both.of("answers")) == {("/healthz", "200"): 3, ("/", "404"): 1}
     assert (both.one("drawn"), both.one("cache_bytes"), both.one("settles")) == (5, 10, 1)
     assert both.one("nothing") == 0
-    assert total(()) == Tally()
+    assert total(()) == MetricValues()
 
 
 def test_of_a_process_that_is_no_more_its_counts_stay() -> None:
-    assert ONE.counted() == Tally(ONE.counts, {})
+    assert ONE.counted() == MetricValues(ONE.counts, {})
 
 
 def test_they_go_as_json() -> None:
@@ -53,7 +54,7 @@ async def test_one_process_shows_what_all_have_counted() -> None:
     other.answered("/healthz", 200, 0.02)
     other.charged("accepted")
     other.delivered(100, paid=True)
-    before = Tally({("answers", "/healthz", "200"): 10})
+    before = MetricValues({("answers", "/healthz", "200"): 10})
     own = Metrics(others=lambda: [load(other.tally().dump())], before=before)
     own.answered("/healthz", 200, 0.3)
     own.drawn("drawn", 4)

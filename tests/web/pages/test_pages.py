@@ -14,10 +14,10 @@ from xbyte_live.config import Settings
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.models import Rendition
 from xbyte_live.payments.ledger.charges import ChargeLedger
-from xbyte_live.web.api.catalog import Listing
+from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.api.site import Site as WebSite
 from xbyte_live.web.api.viewers import Audience
-from xbyte_live.web.common.resolver import Finder
+from xbyte_live.web.common.resolver import Resolver
 from xbyte_live.web.pages.assets import Assets
 from xbyte_live.web.pages.cards import clock, money, price_text, size_text
 from xbyte_live.web.pages.pages import Pages, Renderer
@@ -58,10 +58,10 @@ def built(tmp_path: Path) -> Path:
 
 def pages_of(site: Site, folder: Path, ledger: ChargeLedger | None = None) -> httpx.AsyncClient:
     """The pages alone, with built files of a folder."""
-    listing = Listing(
+    listing = CatalogApi(
         settings=site.settings,
         catalog=site.catalog,
-        finder=Finder(site.catalog, limit=8),
+        resolver=Resolver(site.catalog, limit=8),
         cache=site.cache,
         gate=site.gate,  # type: ignore[arg-type]
         audience=Audience(ledger or Payers(), clock=lambda: site.now),

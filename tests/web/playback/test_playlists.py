@@ -16,8 +16,8 @@ from xbyte_live.media.formats.playlist import (
 )
 from xbyte_live.models import Offer
 from xbyte_live.money import Price
-from xbyte_live.web.common.resolver import Finder
-from xbyte_live.web.playback.blocking_reload import Reloads
+from xbyte_live.web.common.resolver import Resolver
+from xbyte_live.web.playback.blocking_reload import BlockingReloads
 from xbyte_live.web.playback.playlists import Playlists
 
 URL = "/hls/plasma/source/index.m3u8"
@@ -25,8 +25,8 @@ URL = "/hls/plasma/source/index.m3u8"
 
 def alone(site: Site) -> tuple[Playlists, httpx.AsyncClient]:
     """The playlists of a site by themselves, and a client of them."""
-    finder = Finder(site.catalog, limit=100)  # type: ignore[arg-type]
-    reloads = Reloads(site.catalog, limit=10)
+    finder = Resolver(site.catalog, limit=100)  # type: ignore[arg-type]
+    reloads = BlockingReloads(site.catalog, limit=10)
     playlists = Playlists(settings=site.settings, finder=finder, reloads=reloads)
     app = Starlette(routes=[Route("/hls/{slug}/{rendition}/index.m3u8", playlists.media)])
     transport = httpx.ASGITransport(app)

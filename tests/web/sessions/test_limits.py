@@ -1,9 +1,9 @@
 from xbyte_live.web.sessions import limits
-from xbyte_live.web.sessions.limits import Crowd
+from xbyte_live.web.sessions.limits import PlayerLimit
 
 
 def test_as_many_as_may_at_a_time() -> None:
-    players = Crowd(limit=2)
+    players = PlayerLimit(limit=2)
     assert [players.enter("a", "192.0.2.1", 0.0) for _ in range(3)] == [True, True, False]
     players.leave("a")
     assert players.enter("a", "192.0.2.1", 0.0)
@@ -11,7 +11,7 @@ def test_as_many_as_may_at_a_time() -> None:
 
 
 def test_addresses_count_for_a_while() -> None:
-    players = Crowd(limit=2, window=60)
+    players = PlayerLimit(limit=2, window=60)
     for address, now, may in (
         ("192.0.2.1", 0.0, True),
         ("192.0.2.2", 1.0, True),
@@ -26,7 +26,7 @@ def test_addresses_count_for_a_while() -> None:
 
 
 def test_one_ipv6_network_is_one_place() -> None:
-    players = Crowd(limit=1)
+    players = PlayerLimit(limit=1)
     assert players.enter("a", "2001:db8::1", 0.0)
     players.leave("a")
     assert players.enter("a", "2001:db8::ffff:2", 1.0)
@@ -35,7 +35,7 @@ def test_one_ipv6_network_is_one_place() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    players = Crowd(limit=1)
+    players = PlayerLimit(limit=1)
     for number in range(limits.KNOWN + 10):
         assert players.enter(f"token {number}", "", 0.0)
     assert len(players._by_name) == limits.KNOWN

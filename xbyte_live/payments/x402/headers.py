@@ -1,7 +1,7 @@
 """Pure: x402 payment headers to values and back, for hostile input (x402 v2 transport HTTP)."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ X_PAYMENT_RESPONSE = "X-PAYMENT-RESPONSE"
 RECEIPT_EXTENSION = "xbyte-receipt"
 RECEIPT_HEADER = "XBYTE-RECEIPT"
 
+_PAYMENT_HEADERS = {
+    name.lower().encode(): name for name in (PAYMENT_SIGNATURE, X_PAYMENT, RECEIPT_HEADER)
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Payment:
@@ -31,6 +35,18 @@ class Payment:
     network: str
     accepted: dict[str, Any] | None
     payload: dict[str, Any]
+
+
+def payment_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers of a request that pay, or show a receipt, by their names; empty without any.
+
+    ``headers`` are as they came, with lower-case names (ASGI 3).
+    """
+    return {
+        _PAYMENT_HEADERS[name]: value.decode("latin-1")
+        for name, value in headers
+        if name in _PAYMENT_HEADERS
+    }
 
 
 def read_payment(headers: Mapping[str, str], *, max_bytes: int) -> Payment | None:

@@ -12,7 +12,7 @@ from xbyte_live.web.admin.events import Events
 from xbyte_live.web.admin.management import Management
 from xbyte_live.web.admin.reports import Dashboard
 from xbyte_live.web.api.openapi import document
-from xbyte_live.web.common.responses import json_reply
+from xbyte_live.web.common.responses import base_url, json_reply
 from xbyte_live.web.pages.pages import Renderer
 
 
@@ -44,6 +44,6 @@ class Studio:
 
     async def _document(self, request: Request) -> Response:
         """``GET /api/v1/openapi.json``: what programs may ask, for everyone."""
-        server = (self.public_url or str(request.base_url)).rstrip("/")
+        server = base_url(request, self.public_url)
         headers = {"cache-control": "no-cache", "access-control-allow-origin": "*"}
         return json_reply(document(server), headers)

@@ -18,12 +18,12 @@ from xbyte_live.models import Item, Object, Stream, Title
 from xbyte_live.money import MIB
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.x402.requirements import PaymentMethod
-from xbyte_live.pricing.quotes import Quote, in_force
+from xbyte_live.pricing.quotes import Quote, deposit_at, in_force, quotes_at
 from xbyte_live.storage.blobs.cache import SegmentCache
 from xbyte_live.web.api.rates import dearest, dollars, rate_of
 from xbyte_live.web.api.viewers import Audience
 from xbyte_live.web.common.ranges import names_tag
-from xbyte_live.web.common.resolver import Finder, deposit_at, quotes_at
+from xbyte_live.web.common.resolver import Resolver
 from xbyte_live.web.common.responses import JSON, NO_STORE, not_modified
 from xbyte_live.web.playback.playlists import playlist_max_age
 
@@ -32,7 +32,7 @@ _STILL_AGE = 10  # seconds; that of a stream shows what was on air just now
 _CATALOG_AGE = 1.0  # seconds the list is kept, however often it is asked for
 
 
-class Listing:
+class CatalogApi:
     """Answers that say what there is: the catalog, price lists and posters."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Listing:
         *,
         settings: Settings,
         catalog: Catalog,
-        finder: Finder,
+        resolver: Resolver,
         cache: SegmentCache,
         gate: Gate,
         audience: Audience,
@@ -48,7 +48,7 @@ class Listing:
     ) -> None:
         self._settings = settings
         self._catalog = catalog
-        self._finder = finder
+        self._resolver = resolver
         self._cache = cache
         self._gate = gate
         self._audience = audience
@@ -78,24 +78,24 @@ class Listing:
     async def pricing(self, slug: str) -> dict[str, Any]:
         """What the price list of an item says; raises ``ItemNotFound``."""
         try:
-            item: Item = await self._finder.media(slug)
+            item: Item = await self._resolver.media(slug)
         except ItemNotFound:
-            item = await self._finder.object(slug)
+            item = await self._resolver.object(slug)
         return self._pricing(item)
 
     async def media_pricing(self, request: Request) -> Response:
         """``GET /hls/{slug}/pricing.json``."""
-        item = await self._finder.media(request.path_params["slug"])
+        item = await self._resolver.media(request.path_params["slug"])
         return _reply(request, _json(self._pricing(item)), JSON, self._max_age)
 
     async def object_pricing(self, request: Request) -> Response:
         """``GET /objects/{slug}/pricing.json``."""
-        item = await self._finder.object(request.path_params["slug"])
+        item = await self._resolver.object(request.path_params["slug"])
         return _reply(request, _json(self._pricing(item)), JSON, self._max_age)
 
     async def poster(self, request: Request) -> Response:
         """``GET /hls/{slug}/poster.jpg``."""
-        item = await self._finder.media(request.path_params["slug"])
+        item = await self._resolver.media(request.path_params["slug"])
         if item.poster is not None:
             return _reply(request, await self._cache.get(item.poster), "image/jpeg", _POSTER_AGE)
         still = await self._thumbnails.of(item) if isinstance(item, Stream) else None

@@ -12,7 +12,13 @@ from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.payments.ledger.charge import debt_resource
 from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.pricing.quotes import Quote
-from xbyte_live.web.common.responses import JSON, NO_STORE, json_reply
+from xbyte_live.web.common.responses import (
+    JSON,
+    NO_STORE,
+    base_url,
+    json_reply,
+    payment_required,
+)
 
 _PAYER = re.compile(r"0x[0-9a-f]{40}")
 
@@ -36,8 +42,7 @@ class Debts:
         debt = owed[0]
         sale = Sale(
             resource=debt_resource(payer, debt.pay_to),
-            url=(self._settings.public_url or str(request.base_url)).rstrip("/")
-            + f"/debts/{payer}",
+            url=base_url(request, self._settings.public_url) + f"/debts/{payer}",
             slug="",
             size=MIB,  # a debt has no bytes of its own: one MB at the debt's price is its amount
             quotes=(Quote(MIB, Price(debt.amount), debt.pay_to),),
@@ -49,8 +54,7 @@ class Debts:
             shown = request.headers if request.method == "GET" else {}  # HEAD never charges
             receipt = await self._gate.admit(shown, sale)
         except PaymentRefused as refusal:
-            challenge = self._gate.challenge(sale, refusal)
-            return Response(challenge.body, 402, {**NO_STORE, **challenge.headers}, JSON)
+            return payment_required(self._gate.challenge(sale, refusal))
         left = sum(other.amount for other in owed[1:])
         paid = {"payer": payer, "paid": str(debt.amount), "owed": str(left)}
         return json_reply(paid, {**NO_STORE, **receipt.headers})

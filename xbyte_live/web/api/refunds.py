@@ -17,7 +17,13 @@ from xbyte_live.payments.x402.headers import read_payment
 from xbyte_live.payments.x402.order import Buyer
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS, ChannelTerms, PaymentMethod
 from xbyte_live.pricing.quotes import Quote
-from xbyte_live.web.common.responses import JSON, NO_STORE, json_reply
+from xbyte_live.web.common.responses import (
+    JSON,
+    NO_STORE,
+    base_url,
+    json_reply,
+    payment_required,
+)
 
 _CHANNEL = re.compile(r"0x[0-9a-f]{64}")
 
@@ -53,16 +59,14 @@ class Refunds:
                 raise PaymentRefused("payment_required")
             receipt = await self._gate.admit(request.headers, sale)
         except PaymentRefused as refusal:
-            challenge = self._gate.challenge(sale, refusal)
-            return Response(challenge.body, 402, {**NO_STORE, **challenge.headers}, JSON)
+            return payment_required(self._gate.challenge(sale, refusal))
         return json_reply(receipt.answer or {}, {**NO_STORE, **receipt.headers})
 
     def _sale(self, request: Request, channel: Channel) -> Sale:
-        base = (self._settings.public_url or str(request.base_url)).rstrip("/")
         payee = to_checksum_address(channel.config.receiver)
         return Sale(
             resource=f"/channels/{channel.channel_id}",
-            url=f"{base}/channels/{channel.channel_id}",
+            url=f"{base_url(request, self._settings.public_url)}/channels/{channel.channel_id}",
             slug="",
             size=MIB,  # a requirement has an amount; a refund costs nothing
             quotes=(Quote(MIB, Price(1), payee),),

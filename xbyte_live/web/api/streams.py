@@ -11,23 +11,23 @@ from starlette.responses import Response
 from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.models import Stream
 from xbyte_live.web.api.viewers import Audience
-from xbyte_live.web.common.resolver import Finder
+from xbyte_live.web.common.resolver import Resolver
 from xbyte_live.web.common.responses import NO_STORE, json_reply
 
 
-class Status:
+class StreamsApi:
     """Answers for ``/api/v1/streams``."""
 
     def __init__(
         self,
         *,
         catalog: Catalog,
-        finder: Finder,
+        resolver: Resolver,
         audience: Audience,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog
-        self._finder = finder
+        self._resolver = resolver
         self._audience = audience
         self._clock = clock
 
@@ -39,7 +39,7 @@ class Status:
 
     async def stream(self, request: Request) -> Response:
         """``GET /api/v1/streams/{slug}``: one stream, and how many are paying for it now."""
-        stream = await self._finder.stream(request.path_params["slug"])
+        stream = await self._resolver.stream(request.path_params["slug"])
         now = self._clock()
         paying = await self._audience.paying(stream.slug)
         return json_reply({**stream_status(stream, now), "viewers_paying": paying}, NO_STORE)

@@ -1,10 +1,13 @@
 """Adapter: what is counted, in the Prometheus text format."""
 
+import json
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -17,9 +20,10 @@ from prometheus_client.registry import Collector
 
 from xbyte_live.errors import XByteError
 from xbyte_live.live.feed_stats import FeedStats
-from xbyte_live.web.common.tally import Name, Tally, total
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Name: TypeAlias = tuple[str, ...]  # of a figure, with its labels
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _MAX_CODES = 64
@@ -46,6 +50,54 @@ _FEED_COUNTS: tuple[tuple[str, str, Callable[[FeedStats], float]], ...] = (
     ("packets_dropped", "Packets left out", lambda v: v.dropped),
     ("restarts", "Packaging processes started again", lambda v: v.restarts),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValues:
+    """``counts`` only ever grow, ``levels`` are what there is right now."""
+
+    counts: Mapping[Name, float] = field(default_factory=dict)
+    levels: Mapping[Name, float] = field(default_factory=dict)
+
+    def of(self, name: str) -> Iterator[tuple[Name, float]]:
+        """The labels and figures of one name."""
+        for figures in (self.counts, self.levels):
+            for (own, *labels), figure in figures.items():
+                if own == name:
+                    yield tuple(labels), figure
+
+    def one(self, name: str) -> float:
+        """The figure of a name without labels; 0 where there is none."""
+        return self.counts.get((name,), 0) or self.levels.get((name,), 0)
+
+    def counted(self) -> "MetricValues":
+        """What stays of it when its process is no more."""
+        return MetricValues(self.counts)
+
+    def dump(self) -> bytes:
+        """As JSON."""
+        both = [[[*name, figure] for name, figure in f.items()] for f in (self.counts, self.levels)]
+        return json.dumps(both, separators=(",", ":")).encode()
+
+
+def total(tallies: Iterable[MetricValues]) -> MetricValues:
+    """All of them together."""
+    counts: Counter[Name] = Counter()
+    levels: Counter[Name] = Counter()
+    for tally in tallies:
+        counts.update(tally.counts)
+        levels.update(tally.levels)
+    return MetricValues(counts, levels)
+
+
+def load(data: bytes) -> MetricValues:
+    """A tally from its JSON; raises ``ValueError``."""
+    both: Any = json.loads(data)
+    try:
+        counts, levels = ({tuple(name): n for *name, n in figures} for figures in both)
+    except (TypeError, ValueError):
+        raise ValueError("no tally") from None
+    return MetricValues(counts, levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +128,7 @@ def _nothing_held() -> Levels:
     return Levels()
 
 
-def _nobody_else() -> Sequence[Tally]:
+def _nobody_else() -> Sequence[MetricValues]:
     return ()
 
 
@@ -96,16 +148,16 @@ class Metrics(Collector):
         *,
         levels: Callable[[], Awaitable[Levels]] = _no_levels,
         held: Callable[[], Levels] = _nothing_held,
-        others: Callable[[], Sequence[Tally]] = _nobody_else,
-        before: Tally | None = None,
+        others: Callable[[], Sequence[MetricValues]] = _nobody_else,
+        before: MetricValues | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._ask_levels = levels
         self._held = held
         self._others = others
-        self._before = before or Tally()
+        self._before = before or MetricValues()
         self._levels = Levels()
-        self._all = Tally()
+        self._all = MetricValues()
         self._answers: dict[tuple[str, int], int] = {}
         self._latency: dict[str, _Latency] = {}
         self._delivered = {True: 0, False: 0}
@@ -145,7 +197,7 @@ class Metrics(Collector):
         self._all = total((self._own(self._levels), *self._others()))
         return generate_latest(self._registry)
 
-    def tally(self) -> Tally:
+    def tally(self) -> MetricValues:
         """What this process has to tell the others."""
         return self._own(self._held())
 
@@ -156,7 +208,7 @@ class Metrics(Collector):
         yield from self._of_levels()
         yield from self._of_feeds()
 
-    def _own(self, now: Levels) -> Tally:
+    def _own(self, now: Levels) -> MetricValues:
         counts: dict[Name, float] = {
             **{("answers", route, str(status)): n for (route, status), n in self._answers.items()},
             **{("delivered", "yes" if paid else "no"): n for paid, n in self._delivered.items()},
@@ -183,7 +235,7 @@ class Metrics(Collector):
                 for slug, stats in now.feeds.items()
             },
         }
-        return total((Tally(counts, levels), self._before))
+        return total((MetricValues(counts, levels), self._before))
 
     def _of_requests(self) -> Iterator[Metric]:
         answers = CounterMetricFamily(

@@ -1,4 +1,4 @@
-"""Adapter: from the names in a URL to what they name in the catalog, and its quotes."""
+"""Adapter: resolves the names in a URL to items and stored bytes of the catalog."""
 
 import re
 from collections import OrderedDict
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from xbyte_live.catalog.catalog import Catalog
-from xbyte_live.config import Settings
 from xbyte_live.errors import ItemError, ItemGone, ItemNotFound
 from xbyte_live.models import Item, Object, Segment, Stream, Title, check_slug, segment_key
-from xbyte_live.pricing.quotes import Quote, deposit_for, quotes_for
 from xbyte_live.web.common.responses import Header, raw_headers, uploaded_headers
 
 _MSN = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -23,7 +21,7 @@ _NO_SEGMENT = "there is no such segment; the media playlist lists what there is"
 _GONE = "this segment has left the playlist and is no longer kept"
 
 
-class Found(NamedTuple):
+class Resource(NamedTuple):
     """Stored bytes that a URL names, and the headers that describe them.
 
     ``identity`` names the bytes for good; ``lasting`` says that their path does too. What is
@@ -44,11 +42,11 @@ class Found(NamedTuple):
     withdrawn: bool = False
 
 
-_Known = tuple[Item, dict[tuple[str, str], Found]]
+_Known = tuple[Item, dict[tuple[str, str], Resource]]
 _WHOLE = ("", "")  # an object has neither renditions nor segments
 
 
-class Finder:
+class Resolver:
     """Looks names up, those that nothing can have without asking the catalog.
 
     What the URLs of an item name is worked out once and kept while the item stays as it is,
@@ -81,7 +79,7 @@ class Finder:
             raise ItemNotFound(_NO_ITEM)
         return item
 
-    async def segment_bytes(self, slug: str, rendition: str, msn: str) -> Found:
+    async def segment_bytes(self, slug: str, rendition: str, msn: str) -> Resource:
         """The segment of that rendition and number, also for a grace after it left the playlist.
 
         A number is written in one way only: without leading zeros, in ASCII digits. Raises
@@ -101,7 +99,7 @@ class Finder:
             found = known[rendition, msn] = _found_segment(title, rendition, segment)
         return found
 
-    async def object_bytes(self, slug: str) -> Found:
+    async def object_bytes(self, slug: str) -> Resource:
         """The bytes of the object of that name; raises ``ItemNotFound``."""
         on_sale = await self._item(slug)
         item = on_sale or await self._catalog.removed_item(slug)
@@ -119,7 +117,7 @@ class Finder:
         except ItemError:
             raise ItemNotFound(_NO_ITEM) from None
 
-    async def _withdrawn_segment(self, slug: str, rendition: str, msn: str) -> Found:
+    async def _withdrawn_segment(self, slug: str, rendition: str, msn: str) -> Resource:
         title = await self._catalog.removed_item(slug)
         if not isinstance(title, Title | Stream):
             raise ItemNotFound(_NO_ITEM)
@@ -134,7 +132,7 @@ class Finder:
             raise ItemGone(_GONE) if listed and listed.segments else ItemNotFound(_NO_SEGMENT)
         return retired
 
-    def _known_of(self, item: Item) -> dict[tuple[str, str], Found]:
+    def _known_of(self, item: Item) -> dict[tuple[str, str], Resource]:
         known = self._known.get(item.slug)
         if known is None or known[0] is not item:
             known = self._known[item.slug] = (item, {})
@@ -142,30 +140,6 @@ class Finder:
                 self._known.popitem(last=False)
         self._known.move_to_end(item.slug)
         return known[1]
-
-
-def quotes_at(
-    item: Item, size: int, settings: Settings, now: float, segment: Segment | None = None
-) -> tuple[Quote, ...]:
-    """The quotes for ``size`` bytes of an item that hold at ``now``; never none.
-
-    An item whose first offer another node has just made, by a clock ahead of ours, is sold at
-    that offer.
-    """
-    return quotes_for(
-        size,
-        item.offers,
-        default_pay_to=settings.pay_to,
-        now=max(now, item.offers[-1].since),
-        quote_ttl=settings.quote_ttl,
-        segment=segment,
-    )
-
-
-def deposit_at(item: Item, quote: Quote, settings: Settings) -> int:
-    """What a channel should be opened with to buy from an item at a quote."""
-    seconds = settings.deposit_minutes * 60
-    return deposit_for(item, quote.price, seconds=seconds, floor=settings.deposit_units)
 
 
 def _listed(title: Title | Stream, rendition: str, msn: str) -> Segment | None:
@@ -185,10 +159,10 @@ def _listed(title: Title | Stream, rendition: str, msn: str) -> Segment | None:
     return None
 
 
-def _found_object(item: Object, *, withdrawn: bool) -> Found:
+def _found_object(item: Object, *, withdrawn: bool) -> Resource:
     path = f"/objects/{item.slug}"
     headers = uploaded_headers(item.content_type, item.name)
-    return Found(
+    return Resource(
         item=item,
         path=path,
         identity=f"{path}@{item.sha256[:16]}",  # another file may take its place one day
@@ -203,9 +177,9 @@ def _found_object(item: Object, *, withdrawn: bool) -> Found:
     )
 
 
-def _found_segment(title: Title | Stream, rendition: str, segment: Segment) -> Found:
+def _found_segment(title: Title | Stream, rendition: str, segment: Segment) -> Resource:
     path = f"/hls/{title.slug}/{rendition}/{segment.msn}.ts"
-    return Found(
+    return Resource(
         item=title,
         path=path,
         identity=path,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from xbyte_live.errors import (
@@ -26,6 +27,7 @@ from xbyte_live.errors import (
     StoreError,
     XByteError,
 )
+from xbyte_live.payments.x402.requirements import Challenge
 
 JSON = "application/json"
 NO_STORE = {"cache-control": "no-store"}
@@ -39,7 +41,7 @@ _CONTENT_TYPE = re.compile(
 _SHOWN_IN_PLACE = ("audio/", "video/", "image/")
 
 
-class Prepared(Response):
+class PreparedResponse(Response):
     """A response whose headers are already what goes on the wire, ``Content-Length`` included."""
 
     def __init__(self, body: bytes | memoryview, status: int, headers: list[Header]) -> None:
@@ -124,6 +126,23 @@ def json_reply(value: Any, headers: dict[str, str] | None = None, status: int = 
     """``value`` as JSON."""
     body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     return Response(body, status, headers, JSON)
+
+
+def payment_required(challenge: Challenge, headers: Mapping[str, str] | None = None) -> Response:
+    """A 402 with what may be paid (x402 v2, transport HTTP), never stored."""
+    all_headers = {**NO_STORE, **(headers or {}), **challenge.headers}
+    return Response(challenge.body, 402, all_headers, JSON)
+
+
+def base_url(request: Request, public_url: str) -> str:
+    """The URL this server is reached at: ``public_url``, or else as the request says."""
+    if public_url:
+        return public_url.rstrip("/")
+    scope = request.scope
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    if not host:
+        return str(request.base_url).rstrip("/")
+    return f"{scope['scheme']}://{host.decode('latin-1')}{scope.get('root_path', '')}"
 
 
 def not_modified(headers: dict[str, str]) -> Response:

@@ -13,16 +13,17 @@ from starlette.routing import Route
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemError, XByteError
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
-from xbyte_live.web.api.catalog import Listing
+from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.api.site import Site
 from xbyte_live.web.common.ranges import names_tag
-from xbyte_live.web.common.responses import fault_of, not_modified
+from xbyte_live.web.common.responses import base_url, fault_of, not_modified
 from xbyte_live.web.pages.assets import Assets
 from xbyte_live.web.pages.cards import card_of, money, rates_of
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _STYLES = "pages.css"
 _HTML = "text/html; charset=utf-8"
+_OFF_SALE = "It may have been taken off sale, or never was."
 
 
 class Renderer:
@@ -62,6 +63,18 @@ class Renderer:
         )
         return self._reply(request, text.encode(), status)
 
+    async def explain(self, request: Request, error: XByteError, missing: str) -> Response:
+        """A page that says in plain words why there is no other; ``missing`` for a 404."""
+        fault = fault_of(error)
+        if isinstance(error, ItemError):
+            told = {"heading": "There is nothing here", "message": missing}
+            return await self.page(request, "error.html", "", told, 404)
+        told = {
+            "heading": "That did not work",
+            "message": fault.message or "Try again in a moment.",
+        }
+        return await self.page(request, "error.html", "", told, fault.status)
+
     def _reply(self, request: Request, body: bytes, status: int) -> Response:
         headers = {
             "content-security-policy": self._policy,
@@ -84,7 +97,7 @@ class Pages:
         self,
         *,
         settings: Settings,
-        listing: Listing,
+        listing: CatalogApi,
         site: Site,
         assets: Assets,
         renderer: Renderer,
@@ -124,7 +137,7 @@ class Pages:
     async def _watch(self, request: Request) -> Response:
         entry = await self._listing.pricing(request.path_params["slug"])
         item = card_of(entry) | {"rates": rates_of(entry), "whole": _whole(entry)}
-        origin = (self._public or str(request.base_url)).rstrip("/")
+        origin = base_url(request, self._public)
         values = {"item": item, "origin": origin}
         return await self._renderer.page(request, "watch.html", "watch.js", values)
 
@@ -134,19 +147,8 @@ class Pages:
         """An answer, or a page that says in plain words why there is none."""
         try:
             return await answer(request)
-        except ItemError:
-            told = {
-                "heading": "There is nothing here",
-                "message": "It may have been taken off sale, or never was.",
-            }
-            return await self._renderer.page(request, "error.html", "", told, 404)
         except XByteError as error:
-            fault = fault_of(error)
-            told = {
-                "heading": "That did not work",
-                "message": fault.message or "Try again in a moment.",
-            }
-            return await self._renderer.page(request, "error.html", "", told, fault.status)
+            return await self._renderer.explain(request, error, _OFF_SALE)
 
     def _test_money(self) -> str | None:
         networks = self._site.document()["networks"]

@@ -13,7 +13,7 @@ _AHEAD = 2  # segments a client may ask for beyond the last one
 _TARGETS_WAITED = 3
 
 
-class Reloads:
+class BlockingReloads:
     """Holds requests back until a stream lists what they ask for; at most ``limit`` at once.
 
     ``waiting`` is how many there are now.

@@ -22,9 +22,9 @@ from xbyte_live.media.formats.playlist import (
 from xbyte_live.models import Offer, Rendition, Stream, Title
 from xbyte_live.pricing.quotes import amount_of, in_force
 from xbyte_live.web.common.ranges import accepts_gzip, names_tag
-from xbyte_live.web.common.resolver import Finder
+from xbyte_live.web.common.resolver import Resolver
 from xbyte_live.web.common.responses import not_modified
-from xbyte_live.web.playback.blocking_reload import Reloads, read_directives
+from xbyte_live.web.playback.blocking_reload import BlockingReloads, read_directives
 
 MEDIA_TYPE = "application/vnd.apple.mpegurl"
 
@@ -63,11 +63,11 @@ class Playlists:
         self,
         *,
         settings: Settings,
-        finder: Finder,
-        reloads: Reloads,
+        resolver: Resolver,
+        reloads: BlockingReloads,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._finder = finder
+        self._resolver = resolver
         self._reloads = reloads
         self._clock = clock
         self._limit = settings.cache_bytes // _PLAYLIST_SHARE
@@ -79,7 +79,7 @@ class Playlists:
 
     async def multivariant(self, request: Request) -> Response:
         """``GET /hls/{slug}/index.m3u8`` (RFC 8216bis 4.4.6)."""
-        item = await self._finder.media(request.path_params["slug"])
+        item = await self._resolver.media(request.path_params["slug"])
         if not item.renditions:
             raise ItemNotFound(_NOT_ON_AIR)
         return self._reply(request, await self._text(item, None))
@@ -90,7 +90,7 @@ class Playlists:
         With ``_HLS_msn`` the answer for a stream waits until that segment is listed (6.2.5.2).
         """
         name = request.path_params["rendition"]
-        item = await self._finder.media(request.path_params["slug"])
+        item = await self._resolver.media(request.path_params["slug"])
         wanted = read_directives(request.query_params)
         if isinstance(item, Stream) and wanted is not None:
             item = await self._reloads.wait(item, name, wanted)

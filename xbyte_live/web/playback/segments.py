@@ -1,8 +1,7 @@
-"""Adapter: the bytes of segments and objects over HTTP, free or for a payment."""
+"""Adapter: the walk of a segment or object request: resolve, quote, open, charge, respond."""
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,11 +9,19 @@ from starlette.responses import Response
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemGone, PaymentRefused, XByteError
 from xbyte_live.payments.gate import Gate, Receipt, Sale
+from xbyte_live.payments.x402.headers import payment_headers
+from xbyte_live.pricing.quotes import Quote, deposit_at, quotes_at
 from xbyte_live.web.common.metrics import Metrics
-from xbyte_live.web.common.ranges import Span, names_tag
-from xbyte_live.web.common.resolver import Finder, Found, deposit_at, quotes_at
-from xbyte_live.web.common.responses import JSON, NO_STORE, fault_of, json_reply, not_modified
-from xbyte_live.web.playback.delivery import Delivery, asked_of, pays, shown_payment, span_of
+from xbyte_live.web.common.resolver import Resolver, Resource
+from xbyte_live.web.common.responses import (
+    NO_STORE,
+    base_url,
+    fault_of,
+    json_reply,
+    not_modified,
+    payment_required,
+)
+from xbyte_live.web.playback.delivery import Delivery, RequestedBytes, requested_bytes
 
 _PUBLIC_FOREVER = "public, max-age=31536000, immutable"
 _PRIVATE_FOREVER = "private, max-age=31536000, immutable"
@@ -22,33 +29,26 @@ _PRIVATE_FOREVER = "private, max-age=31536000, immutable"
 _OFF_SALE = "this is off sale; only what was paid for it before is honoured, for a while"
 
 
-class _Terms(NamedTuple):
-    """What a request costs: ``sale`` is ``None`` when it is free."""
-
-    sale: Sale | None
-    cache_control: str
-
-
 class Playback:
-    """Answers for segments and objects; collaborators fail with ``XByteError`` only.
+    """Sells segments and objects, and gives them away where they are free.
 
-    Every request goes one way: find, price, then refuse, or open, admit and respond. Opening
-    stands before admitting (design section 5 has it after), so that bytes which cannot be read
-    are never charged for; a request without a payment is refused before either.
+    The bytes are opened before the charge (design section 5 has them after), so that bytes which
+    cannot be read are never charged for; a request without a payment is refused before either.
+    Collaborators fail with ``XByteError`` only.
     """
 
     def __init__(
         self,
         *,
         settings: Settings,
-        finder: Finder,
+        resolver: Resolver,
         delivery: Delivery,
         gate: Gate,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._finder = finder
+        self._resolver = resolver
         self._delivery = delivery
         self._gate = gate
         self._metrics = metrics
@@ -59,83 +59,82 @@ class Playback:
 
     async def segment(self, request: Request) -> Response:
         """``GET /hls/{slug}/{rendition}/{msn}.ts``."""
-        return await self._serve(request, await self._finder.segment_bytes(**request.path_params))
+        return await self._serve(request, await self._resolver.segment_bytes(**request.path_params))
 
     async def object(self, request: Request) -> Response:
         """``GET /objects/{slug}``."""
-        return await self._serve(request, await self._finder.object_bytes(**request.path_params))
+        return await self._serve(request, await self._resolver.object_bytes(**request.path_params))
 
-    async def _serve(self, request: Request, found: Found) -> Response:
-        asked = asked_of(request)
-        known = names_tag(asked.get(b"if-none-match"), found.etag)
-        span = None if known else span_of(request, asked, found)
-        terms = self._price(request, asked, found, span)
-        if known:
-            return not_modified({"etag": found.etag, "cache-control": terms.cache_control})
-        unpaid = not pays(asked) or request.method == "HEAD"
-        if found.withdrawn and (unpaid or terms.sale is None):
+    async def _serve(self, request: Request, resource: Resource) -> Response:
+        """Quote, open, charge and respond, for bytes that were resolved."""
+        requested = requested_bytes(request, resource)
+        item, size, now = resource.item, requested.size, self._clock()
+        quotes = quotes_at(item, size, self._settings, now, resource.segment)
+        is_public = size == 0 or quotes[0].price.is_free
+        cache_control = self._cache_control(resource, is_public)
+        if requested.is_held:
+            return not_modified({"etag": resource.etag, "cache-control": cache_control})
+        is_head = request.method == "HEAD"  # which never charges
+        payment = {} if is_head else payment_headers(request.scope["headers"])
+        # An older quote of nothing holds like any other (money rule 8).
+        is_free = is_public or any(quote.price.is_free for quote in quotes)
+        if resource.withdrawn and (is_free or not payment):
             raise ItemGone(_OFF_SALE)
-        if terms.sale is None:
-            body = b"" if request.method == "HEAD" else await self._delivery.open(found, span)
-            return self._delivery.respond(found, span, body, terms.cache_control)
-        if unpaid:
-            return self._refuse(terms.sale, PaymentRefused("payment_required"))
-        body = await self._delivery.open(found, span)
+        if is_free:
+            body = b"" if is_head else await self._delivery.open(resource, requested.span)
+            return self._delivery.respond(resource, requested.span, body, cache_control)
+        sale = self._sale(request, resource, requested, quotes)
+        if not payment:
+            return self._refuse(sale, PaymentRefused("payment_required"))
+        body = await self._delivery.open(resource, requested.span)
         try:
-            receipt = await self._admit(asked, terms.sale)
+            receipt = await self._charge(payment, sale)
         except PaymentRefused as refusal:
-            if found.withdrawn:
+            if resource.withdrawn:
                 raise ItemGone(_OFF_SALE) from None
-            return self._refuse(terms.sale, refusal)
+            return self._refuse(sale, refusal)
         if receipt.answer is not None:
             return json_reply(receipt.answer, {**NO_STORE, **receipt.headers})
-        more = receipt.headers
-        return self._delivery.respond(found, span, body, terms.cache_control, more, paid=True)
-
-    def _price(
-        self, request: Request, asked: dict[bytes, str], found: Found, span: Span | None
-    ) -> _Terms:
-        """What these bytes cost now; an older quote of nothing holds like any other (rule 8)."""
-        size = span.size if span else found.size
-        quotes = quotes_at(found.item, size, self._settings, self._clock(), found.segment)
-        if size == 0 or quotes[0].price.is_free:
-            return _Terms(None, _PUBLIC_FOREVER if found.lasting else self._public_while)
-        rewatch_free = found.item.rewatch == "free"
-        kept = _PRIVATE_FOREVER if rewatch_free and found.lasting else self._private_while
-        if any(quote.price.is_free for quote in quotes):
-            return _Terms(None, kept)
-        part = span if size < found.size else None  # all of them are the same bytes either way
-        sale = Sale(
-            resource=f"{found.identity}#bytes={part}" if part else found.identity,
-            url=self._base_url(request, asked) + found.path,
-            slug=found.item.slug,
-            size=size,
-            quotes=quotes,
-            description=f"{found.description}, bytes {part}" if part else found.description,
-            mime_type=found.content_type,
-            rewatch_free=rewatch_free,
-            retry_only=found.withdrawn,
-            deposit=deposit_at(found.item, quotes[0], self._settings),
+        return self._delivery.respond(
+            resource, requested.span, body, cache_control, receipt.headers, paid=True
         )
-        return _Terms(sale, kept)
+
+    def _cache_control(self, resource: Resource, is_public: bool) -> str:
+        if is_public:
+            return _PUBLIC_FOREVER if resource.lasting else self._public_while
+        stays_paid = resource.item.rewatch == "free" and resource.lasting
+        return _PRIVATE_FOREVER if stays_paid else self._private_while
+
+    def _sale(
+        self,
+        request: Request,
+        resource: Resource,
+        requested: RequestedBytes,
+        quotes: tuple[Quote, ...],
+    ) -> Sale:
+        name, about, part = resource.identity, resource.description, requested.part
+        return Sale(
+            resource=f"{name}#bytes={part}" if part else name,
+            url=base_url(request, self._settings.public_url) + resource.path,
+            slug=resource.item.slug,
+            size=requested.size,
+            quotes=quotes,
+            description=f"{about}, bytes {part}" if part else about,
+            mime_type=resource.content_type,
+            rewatch_free=resource.item.rewatch == "free",
+            retry_only=resource.withdrawn,
+            deposit=deposit_at(resource.item, quotes[0], self._settings),
+        )
 
     def _refuse(self, sale: Sale, refusal: PaymentRefused) -> Response:
-        challenge = self._gate.challenge(sale, refusal)
-        headers = {**NO_STORE, "accept-ranges": "bytes", **challenge.headers}
-        return Response(challenge.body, 402, headers, JSON)
+        return payment_required(self._gate.challenge(sale, refusal), {"accept-ranges": "bytes"})
 
-    async def _admit(self, asked: dict[bytes, str], sale: Sale) -> Receipt:
+    async def _charge(self, payment: Mapping[str, str], sale: Sale) -> Receipt:
+        """Charge a payment, and count it; raises as ``Gate.admit`` does."""
         try:
-            receipt = await self._gate.admit(shown_payment(asked), sale)
+            receipt = await self._gate.admit(payment, sale)
         except XByteError as error:
             self._metrics.charged(fault_of(error).code)
             raise
         self._metrics.charged("accepted")
         return receipt
-
-    def _base_url(self, request: Request, asked: dict[bytes, str]) -> str:
-        if self._settings.public_url:
-            return self._settings.public_url.rstrip("/")
-        if host := asked.get(b"host"):
-            return f"{request.scope['scheme']}://{host}{request.scope.get('root_path', '')}"
-        return str(request.base_url).rstrip("/")

@@ -14,7 +14,7 @@ class _Players:
     last_seen: dict[str, float] = field(default_factory=dict)
 
 
-class Crowd:
+class PlayerLimit:
     """Lets ``limit`` requests of one name in at a time, from ``limit`` addresses a window.
 
     Times are seconds of whatever clock; IPv6 addresses of one /64 count as one.

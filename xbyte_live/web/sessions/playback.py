@@ -15,15 +15,16 @@ from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.ledger.draws import Drawn, NewDraw
 from xbyte_live.payments.ledger.session import Session
 from xbyte_live.payments.sessions import Sessions
-from xbyte_live.web.api.catalog import Listing
+from xbyte_live.payments.x402.headers import payment_headers
+from xbyte_live.pricing.quotes import quotes_at
+from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.common.metrics import Metrics
-from xbyte_live.web.common.ranges import Span, names_tag
-from xbyte_live.web.common.resolver import Finder, Found, quotes_at
+from xbyte_live.web.common.resolver import Resolver, Resource
 from xbyte_live.web.common.responses import JSON, NO_STORE, not_modified, problem
-from xbyte_live.web.playback.delivery import Delivery, asked_of, pays, shown_payment, span_of
+from xbyte_live.web.playback.delivery import Delivery, RequestedBytes, requested_bytes
 from xbyte_live.web.playback.playlists import Playlists
-from xbyte_live.web.sessions.limits import Crowd
-from xbyte_live.web.sessions.sessions import NOTHING_HERE, PRIVATE, SessionDesk
+from xbyte_live.web.sessions.api import NOTHING_HERE, PRIVATE, SessionApi
+from xbyte_live.web.sessions.limits import PlayerLimit
 
 EMPTY = "session_empty"
 _CROWDED_WAIT = 5  # seconds
@@ -38,27 +39,27 @@ class SessionPlayback:
         self,
         *,
         settings: Settings,
-        finder: Finder,
+        resolver: Resolver,
         playlists: Playlists,
-        listing: Listing,
+        listing: CatalogApi,
         delivery: Delivery,
         gate: Gate,
         sessions: Sessions,
-        desk: SessionDesk,
+        api: SessionApi,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._finder = finder
+        self._resolver = resolver
         self._playlists = playlists
         self._listing = listing
         self._delivery = delivery
         self._gate = gate
         self._sessions = sessions
-        self._desk = desk
+        self._api = api
         self._metrics = metrics
         self._clock = clock
-        self._crowd = Crowd(limit=settings.session_connections)
+        self._crowd = PlayerLimit(limit=settings.session_connections)
         self._kept = f"private, max-age={settings.retry_window}"
 
     async def multivariant(self, request: Request) -> Response:
@@ -102,26 +103,28 @@ class SessionPlayback:
 
     async def _serve(self, request: Request, session: Session) -> Response:
         names = request.path_params
-        found = await self._finder.segment_bytes(session.slug, names["rendition"], names["msn"])
-        asked = asked_of(request)
-        if names_tag(asked.get(b"if-none-match"), found.etag):
-            return not_modified({"etag": found.etag, "cache-control": self._kept, **PRIVATE})
-        span = span_of(request, asked, found)
+        resource = await self._resolver.segment_bytes(
+            session.slug, names["rendition"], names["msn"]
+        )
+        requested = requested_bytes(request, resource)
+        if requested.is_held:
+            return not_modified({"etag": resource.etag, "cache-control": self._kept, **PRIVATE})
+        span = requested.span
         if request.method == "HEAD":
-            return self._delivery.respond(found, span, b"", self._kept, PRIVATE)
-        new = self._draw_for(session, found, span)
+            return self._delivery.respond(resource, span, b"", self._kept, PRIVATE)
+        new = self._draw_for(session, resource, requested)
         if min(new.amounts.values()) == 0:
-            if found.withdrawn:
+            if resource.withdrawn:
                 raise ItemGone(_OFF_SALE)
-            body = await self._delivery.open(found, span)
-            return self._delivery.respond(found, span, body, self._kept, PRIVATE)
-        body = await self._delivery.open(found, span)
+            body = await self._delivery.open(resource, span)
+            return self._delivery.respond(resource, span, body, self._kept, PRIVATE)
+        body = await self._delivery.open(resource, span)
         drawn = await self._draw(new)
         more = PRIVATE
-        if drawn.outcome == "empty" and pays(asked):
-            sale = await self._desk.more(request, session, None, None)
+        if drawn.outcome == "empty" and (payment := payment_headers(request.scope["headers"])):
+            sale = await self._api.more(request, session, None, None)
             try:
-                bought = await self._desk.admit(shown_payment(asked), sale)
+                bought = await self._api.admit(payment, sale)
             except PaymentRefused as refusal:
                 return await self._refuse(request, drawn, refusal)
             more, drawn = {**PRIVATE, **bought.headers}, await self._draw(new)
@@ -134,26 +137,25 @@ class SessionPlayback:
                 raise ItemGone(_LEAVING)
             case "empty":
                 return await self._refuse(request, drawn, PaymentRefused(EMPTY))
-        return self._delivery.respond(found, span, body, self._kept, more, paid=True)
+        return self._delivery.respond(resource, span, body, self._kept, more, paid=True)
 
-    def _draw_for(self, session: Session, found: Found, span: Span | None) -> NewDraw:
+    def _draw_for(self, session: Session, resource: Resource, requested: RequestedBytes) -> NewDraw:
         """What these bytes draw: the best of the quotes that hold, for each payee (rule 8)."""
-        size = span.size if span else found.size
+        size, part = requested.size, requested.part
         amounts: dict[str, int] = {}
         now = self._clock()
-        for quote in quotes_at(found.item, size, self._settings, now, found.segment):
+        for quote in quotes_at(resource.item, size, self._settings, now, resource.segment):
             payee, amount = quote.pay_to.lower(), quote.price.amount_for(size)
             amounts[payee] = min(amount, amounts.get(payee, amount))
-        part = span if size < found.size else None  # all of them are the same bytes either way
         return NewDraw(
             digest=session.digest,
             slug=session.slug,
-            resource=f"{found.identity}#bytes={part}" if part else found.identity,
-            whole=found.identity,
+            resource=f"{resource.identity}#bytes={part}" if part else resource.identity,
+            whole=resource.identity,
             size=size,
             amounts=amounts,
-            repeats=found.item.rewatch == "free",
-            retry_only=found.withdrawn,
+            repeats=resource.item.rewatch == "free",
+            retry_only=resource.withdrawn,
         )
 
     async def _draw(self, new: NewDraw) -> Drawn:
@@ -166,7 +168,7 @@ class SessionPlayback:
         session = drawn.session
         if session is None:
             raise AssertionError("a session is empty and not there")
-        sale = await self._desk.more(request, session, None, None)
+        sale = await self._api.more(request, session, None, None)
         challenge = self._gate.challenge(sale, refusal)
         body = json.loads(challenge.body) | {
             "message": "the session has too little left for this segment; top it up",
