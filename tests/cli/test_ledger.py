@@ -14,8 +14,7 @@ from click.testing import CliRunner, Result
 from tests.support.ledger_books import ASSET, DAYS, PAY_TO, Busy, a_busy_shop
 from xbyte_live.cli import main
 from xbyte_live.payments.ledger.periods import DAY
-from xbyte_live.payments.reports.bookkeeping import COLUMNS
-from xbyte_live.payments.reports.export import Entry, Export
+from xbyte_live.payments.reports.export import COLUMNS, Entry, Export
 from xbyte_live.storage.db.engine import Database
 
 NOBODY = "http://127.0.0.1:9"

@@ -2,10 +2,9 @@
 
 from sqlalchemy import select, text, update
 
-from xbyte_live.storage.coordination import LeaseLedger
+from xbyte_live.storage.coordination import _KEPT, LeaseLedger, Logins
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import leases
-from xbyte_live.storage.logins import _KEPT, Logins
 
 HOUR = 3600.0
 

@@ -16,8 +16,7 @@ from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.payments.audit.audit import STAGES, Auditor, Stage
 from xbyte_live.payments.audit.findings import Audit
 from xbyte_live.payments.audit.resumming import Resumming
-from xbyte_live.payments.reports.bookkeeping import Format, writing
-from xbyte_live.payments.reports.export import Entry, Export
+from xbyte_live.payments.reports.export import Entry, Export, Format, writing
 from xbyte_live.server.service import open_shelf
 
 CLEAN, DISAGREEMENTS, UNCHECKED = 0, 1, 3  # exit codes of an audit

@@ -13,8 +13,8 @@ from xbyte_live.errors import ConfigError
 from xbyte_live.live.build import pull_source
 from xbyte_live.payments.reports.earnings import Earnings
 from xbyte_live.payments.reports.export import Export
+from xbyte_live.storage.coordination import Logins
 from xbyte_live.storage.db.engine import Database
-from xbyte_live.storage.logins import Logins
 from xbyte_live.web.admin.auth import Guard
 from xbyte_live.web.admin.events import Events
 from xbyte_live.web.admin.management import Management

@@ -33,8 +33,8 @@ from xbyte_live.server.workers import Board, boards
 from xbyte_live.storage.blobs.cache import SegmentCache
 from xbyte_live.storage.blobs.disk import DiskStore
 from xbyte_live.storage.blobs.store import Store
+from xbyte_live.storage.coordination import Logins
 from xbyte_live.storage.db.engine import Database
-from xbyte_live.storage.logins import Logins
 from xbyte_live.web.app import create_app
 from xbyte_live.web.common.health import Readiness, store_check
 from xbyte_live.web.common.http_protocol import BoundedHttp

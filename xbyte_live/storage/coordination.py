@@ -1,16 +1,20 @@
-"""Adapter: who does what only one process may, and how far each chain was read.
+"""Adapter: leases, watermarks and logins: what all processes on one database agree on.
 
 Time is the database's, so that nodes whose clocks differ still agree on when a lease is over;
 on SQLite all processes share one clock anyway.
 """
 
+import secrets
 import time
 
 from sqlalchemy import Connection, delete, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from xbyte_live.storage.db.dialect import dialect_of, insert_into
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import leases, watermarks
+
+_USED, _ENDED = "login ", "logout "  # what the names of such leases begin with
+_KEPT = 3600.0  # seconds they are kept beyond their time, as clocks of nodes may differ
 
 
 class LeaseLedger:
@@ -45,11 +49,38 @@ class LeaseLedger:
         await self._database.write(lambda db: _set_watermark(db, network, block))
 
 
+class Logins:
+    """Used login codes and ended logins: leases that nobody else gets while they could be shown.
+
+    Every method raises ``DatabaseUnavailable`` when the database gives no answer.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._leases = LeaseLedger(database)
+
+    async def use(self, nonce: str, *, seconds: float) -> bool:
+        """Use up the login code of that nonce, good for so long; whether nobody has before."""
+        return await self._leases.take(_USED + nonce, secrets.token_hex(16), seconds=seconds)
+
+    async def end(self, nonce: str, *, seconds: float) -> None:
+        """End the login of that nonce, whose cookie would be good for so long."""
+        await self._leases.take(_ENDED + nonce, "studio", seconds=seconds)
+
+    async def has_ended(self, nonce: str) -> bool:
+        """Whether somebody has logged out of it."""
+        query = select(leases.c.name).where(leases.c.name == _ENDED + nonce)
+        return await self._database.read(lambda db: db.execute(query).first()) is not None
+
+    async def forget(self) -> int:
+        """Delete what is too old for anybody to show a code or a cookie of; how many it was."""
+        return sum([await self._leases.forget(name, age=_KEPT) for name in (_USED, _ENDED)])
+
+
 def _take(db: Connection, name: str, holder: str, seconds: float) -> bool:
     now = _now(db)
-    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
     db.execute(
-        dialect.insert(leases)
+        insert_into(db, leases)
         .values(name=name, holder=holder, until=now + seconds)
         .on_conflict_do_nothing(index_elements=["name"])
     )
@@ -70,15 +101,14 @@ def _forget(db: Connection, beginning: str, age: float, limit: int) -> int:
 
 
 def _set_watermark(db: Connection, network: str, block: int) -> None:
-    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
     db.execute(
-        dialect.insert(watermarks)
+        insert_into(db, watermarks)
         .values(network=network, block=block)
         .on_conflict_do_update(index_elements=["network"], set_={"block": block})
     )
 
 
 def _now(db: Connection) -> float:
-    if db.dialect.name != "postgresql":
+    if dialect_of(db) == "sqlite":
         return time.time()
     return float(db.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())

@@ -11,10 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
 
 from sqlalchemy import Connection, and_, delete, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.payments.audit.rollups import (
     FIGURES,
@@ -24,6 +22,7 @@ from xbyte_live.payments.audit.rollups import (
     known_days,
 )
 from xbyte_live.payments.ledger.rollup import BATCH, MARGIN, Key, lock_mark
+from xbyte_live.storage.db.dialect import insert_into
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import summed, sums
 
@@ -88,8 +87,7 @@ def _mend(db: Connection, one: Difference) -> int:
     real = {name: getattr(one.real, name) for name in FIGURES}
     times = {"first_at": one.real.first_at, "last_at": one.real.last_at}
     if one.summed.first_at is None:
-        dialect: Any = postgresql if db.dialect.name == "postgresql" else sqlite
-        new = dialect.insert(sums).values(**one.key._asdict(), **real, **times)
+        new = insert_into(db, sums).values(**one.key._asdict(), **real, **times)
         unless_there = new.on_conflict_do_nothing(index_elements=Key._fields)
         return len(db.execute(unless_there.returning(sums.c.id)).all())
     same = and_(

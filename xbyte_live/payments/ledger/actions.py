@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sqlalchemy import Connection, RowMapping, and_, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.payments.ledger.channel import OnChain
+from xbyte_live.storage.db.dialect import insert_into
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import actions, channels
 
@@ -302,9 +302,8 @@ def _write_refund(db: Connection, before: Action, freed: bool, chain: OnChain | 
 
 
 def _insert(db: Connection, new: NewAction, now: float, patience: float) -> Action | None:
-    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
     row = db.execute(
-        dialect.insert(actions)
+        insert_into(db, actions)
         .values(
             kind=new.kind,
             network=new.network,

@@ -7,19 +7,16 @@ transaction. Of what was charged, ``held`` belongs to open sessions and is not c
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, bindparam, case, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+import orjson
+from sqlalchemy import Connection, bindparam, case, select, text, update
 
-from xbyte_live.evm.channels import (
-    NO_SIGNATURE,
-    ChannelConfig,
-)
+from xbyte_live.evm.channels import NO_SIGNATURE, ChannelConfig
 from xbyte_live.payments.ledger.channel import Channel, Charging, NewDelivery, OnChain, channel_of
-from xbyte_live.payments.ledger.charge_sql import write_charged, write_delivered
 from xbyte_live.runtime.batching import Batched
+from xbyte_live.storage.db.dialect import DIALECTS, Dialect, dialect_of, insert_into, json_rows
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import channels, deliveries
 
@@ -155,9 +152,9 @@ def charge_all(
             for channel_id, channel in found.items()
             if channel is not before[channel_id]
         ]
-        if write_charged(db, changed, now) != len(changed):
+        if _run(db, _CHARGE, changed, now) != len(changed):
             raise AssertionError("a channel changed under the transaction that holds it")
-        write_delivered(db, fresh, now)
+        _run(db, _DELIVER, fresh, now)
     return [outcomes[index] for index in range(len(news))]
 
 
@@ -201,6 +198,22 @@ def _is_leaving(channel: Channel, now: float) -> bool:
     return requested > 0 and now > requested + channel.config.withdraw_delay / 2
 
 
+_CHARGED = {
+    "channel": "bigint",
+    "was": "bigint",
+    "charged": "bigint",
+    "signed": "bigint",
+    "signature": "text",
+}
+_DELIVERED = {
+    "channel": "bigint",
+    "epoch": "integer",
+    "cumulative": "bigint",
+    "amount": "bigint",
+    "slug": "text",
+    "resource": "text",
+    "size": "bigint",
+}
 _SAME = ("channel", "cumulative", "amount", "resource", "size")
 
 
@@ -266,9 +279,8 @@ def _sync(
         "signature": NO_SIGNATURE,
         "created_at": now,
     }
-    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
     db.execute(
-        dialect.insert(channels)
+        insert_into(db, channels)
         .values({**values, **mirrored})
         .on_conflict_do_update(
             index_elements=["channel_id"],
@@ -297,3 +309,29 @@ def _sync(
     if channel is None:
         raise AssertionError("a channel that was just written is not to be found")
     return channel
+
+
+# Rows of a batch go as one JSON value: a statement that is run row by row hands the interpreter
+# over to the event loop at every row, and waits to get it back.
+_CHARGE, _DELIVER = (
+    {dialect: text(sql.format(json_rows(dialect, types))) for dialect in DIALECTS}
+    for sql, types in (
+        (
+            "UPDATE channels SET charged = v.charged, signed = v.signed, signature = v.signature,"
+            " charged_at = :now FROM {} WHERE channels.id = v.channel AND channels.charged = v.was",
+            _CHARGED,
+        ),
+        (
+            "INSERT INTO deliveries"
+            " (channel, epoch, cumulative, amount, slug, resource, size, created_at)"
+            " SELECT channel, epoch, cumulative, amount, slug, resource, size, :now FROM {}",
+            _DELIVERED,
+        ),
+    )
+)
+
+
+def _run(db: Connection, statements: Mapping[Dialect, Any], rows: Sequence[Any], now: float) -> int:
+    """Write all rows in one statement; how many there were to write."""
+    values = {"rows": orjson.dumps(rows).decode(), "now": now}
+    return db.execute(statements[dialect_of(db)], values).rowcount

@@ -30,7 +30,7 @@ from xbyte_live.runtime.aio import backoff
 from xbyte_live.runtime.helping import a_process
 from xbyte_live.runtime.sealing import seal
 from xbyte_live.storage.db.connect import parse_url, writer_engine
-from xbyte_live.storage.db.transactions import Outcome, Transactions
+from xbyte_live.storage.db.writer import Outcome, Transactions
 
 PATIENCE = 90.0  # seconds a batch may take; a database is waited for less long
 

@@ -22,7 +22,6 @@ from sqlalchemy import (
     union,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.payments.ledger.charge import (
     DEBTS,
@@ -34,6 +33,7 @@ from xbyte_live.payments.ledger.charge import (
     Totals,
     is_debt,
 )
+from xbyte_live.storage.db.dialect import insert_into, lock_name
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import channels, charges, deliveries, draws, secrets, sessions
 
@@ -234,8 +234,8 @@ def _reserve(
     now: float,
 ) -> Reservation:
     identity = _identity(new.network, new.asset, new.payer, new.nonce)
-    if exposure is not None and db.dialect.name == "postgresql":  # one payer on several nodes
-        db.execute(select(func.pg_advisory_xact_lock(func.hashtext(new.payer))))
+    if exposure is not None:  # one payer on several nodes
+        lock_name(db, new.payer)
     if refuse_debtors and (owed := _debt(db, new.payer)):
         return Reservation(_find(db, identity), owed=owed)
     optimistic = exposure is not None and _fits(db, new, exposure)
@@ -358,8 +358,7 @@ def _secret(db: Connection, name: str) -> bytes:
 
 def _insert_new(db: Connection, table: Table, values: dict[str, Any]) -> RowMapping | None:
     """Insert a row unless its key is taken; the row if this call inserted it."""
-    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(values).on_conflict_do_nothing().returning(table)
+    statement = insert_into(db, table).values(values).on_conflict_do_nothing().returning(table)
     return db.execute(statement).mappings().first()
 
 

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, not_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.payments.ledger.charge import DEBTS
 from xbyte_live.payments.ledger.periods import DAY
 from xbyte_live.payments.ledger.rollup import lock_mark
 from xbyte_live.payments.x402.order import NAMES
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS
+from xbyte_live.storage.db.dialect import insert_into
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import (
     channels,
@@ -266,8 +266,7 @@ def _archive(db: Connection, table: Any, amounts: Counter[int]) -> None:
 def _earn(db: Connection, days: dict[_Day, _Sum]) -> None:
     if not days:
         return
-    dialect: Any = postgresql if db.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(earnings)
+    statement = insert_into(db, earnings)
     new, e = statement.excluded, earnings.c
     db.execute(
         statement.on_conflict_do_update(

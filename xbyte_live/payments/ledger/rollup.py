@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, case, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.payments.ledger.periods import DAY, SLOT, Summed
 from xbyte_live.payments.ledger.sales_sql import (
@@ -32,6 +31,7 @@ from xbyte_live.payments.ledger.sales_sql import (
     part_of,
     returned,
 )
+from xbyte_live.storage.db.dialect import insert_into
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import purchases, sessions, summed, sums
 
@@ -115,8 +115,7 @@ def read_mark(db: Connection) -> Summed:
 
 def lock_mark(db: Connection) -> Summed:
     """The same, held until the transaction ends."""
-    dialect: Any = postgresql if db.dialect.name == "postgresql" else sqlite
-    first = dialect.insert(summed).values(id=1, until=0.0, detailed=0)
+    first = insert_into(db, summed).values(id=1, until=0.0, detailed=0)
     db.execute(first.on_conflict_do_nothing())
     row = db.execute(select(summed.c.until, summed.c.detailed).with_for_update()).one()
     return Summed(float(row.until), int(row.detailed))
@@ -215,8 +214,7 @@ _ADDED = ("deliveries", "plays", "bytes", "amount", "income")
 def _write(db: Connection, found: dict[Key, _Sum]) -> None:
     if not found:
         return
-    dialect: Any = postgresql if db.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(sums)
+    statement = insert_into(db, sums)
     new, old = statement.excluded, sums.c
     earlier, later = new.first_at < old.first_at, new.last_at > old.last_at
     db.execute(

@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from xbyte_live.payments.ledger.channel import Channel, Charging, NewDelivery
 from xbyte_live.payments.ledger.channels import charge_all
@@ -32,6 +31,7 @@ from xbyte_live.payments.x402.order import (
     digest_of,
     token_of,
 )
+from xbyte_live.storage.db.dialect import insert_into
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import actions, channels, charges, credits, purchases, sessions
 
@@ -225,10 +225,9 @@ def _paid(
 def _bought(
     db: Connection, secret: bytes, charge: Charge, order: Order, origin: str, now: float
 ) -> Session:
-    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
     digest = digest_of(token_of(secret, origin))
     made = db.execute(
-        dialect.insert(sessions)
+        insert_into(db, sessions)
         .values(
             digest=digest,
             slug=order.slug,
@@ -338,10 +337,9 @@ def _give_back(
             )
         )
     elif amount:
-        dialect = postgresql if db.dialect.name == "postgresql" else sqlite
         owner = ("network", "asset", "payer", "pay_to")
         db.execute(
-            dialect.insert(credits)
+            insert_into(db, credits)
             .values({name: getattr(session, name) for name in owner} | {"amount": amount})
             .on_conflict_do_update(index_elements=owner, set_={"amount": credits.c.amount + amount})
         )

@@ -1,16 +1,21 @@
-"""Adapter: what was earned, row by row, for bookkeeping; streamed from one snapshot.
+"""Adapter: every sale as an entry of the books, streamed from one snapshot into CSV or JSON.
 
 ``income`` is what a row adds to revenue, so that their sum over any time is exact: what is drawn
 from a session was income when the session was bought, and what a session gives back is taken off.
 """
 
+import csv
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
 
+import orjson
 from sqlalchemy import Connection, Select, and_, func, literal, select
 
 from xbyte_live.errors import DatabaseUnavailable
+from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.payments.ledger.periods import DAY
 from xbyte_live.payments.ledger.retention import DRAWS
 from xbyte_live.payments.x402.order import NAMES
@@ -27,7 +32,12 @@ from xbyte_live.storage.db.tables import (
 )
 
 PAGE = 1000
+COLUMNS = (
+    "kind", "time", "item", "resource", "bytes", "amount", "dollars", "income", "scheme",
+    "network", "asset", "payer", "payee", "reference", "count",
+)  # fmt: skip
 
+Format = Literal["csv", "json"]
 Kind = Literal["delivery", "purchase", "draw", "return", "credit", "day"]
 
 
@@ -206,3 +216,46 @@ def _of_credit(row: Any) -> Entry:
         "credit", row.at, row.slug, "", 0, row.amount, row.amount, DRAWS,
         row.network, row.asset, row.payer, row.pay_to, row.channel_id,
     )  # fmt: skip
+
+
+# Files
+
+
+@contextmanager
+def writing(form: Format, file: TextIO) -> Iterator[Callable[[Entry], None]]:
+    """What takes entries and writes them: CSV with a header, or one JSON list."""
+    if form == "csv":
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+
+        def tabulate(entry: Entry) -> None:
+            table.writerow(_row(entry).values())
+
+        yield tabulate
+        return
+    before = "[\n"
+
+    def take(entry: Entry) -> None:
+        nonlocal before
+        file.write(before + orjson.dumps(_row(entry)).decode())
+        before = ",\n"
+
+    yield take
+    file.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    """An entry under the names of ``COLUMNS``; amounts also as dollars."""
+    at = datetime.fromtimestamp(entry.at, UTC)
+    values = {
+        "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "dollars": format_decimal(entry.amount, PRICE_DECIMALS),
+    }
+    return {
+        name: values[name] if name in values else _safe(getattr(entry, name)) for name in COLUMNS
+    }
+
+
+def _safe(value: Any) -> Any:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from xbyte_live.errors import BadRequest
 from xbyte_live.runtime.rate_limit import Attempts, network_of
-from xbyte_live.storage.logins import Logins
+from xbyte_live.storage.coordination import Logins
 from xbyte_live.web.admin.passes import COOKIE_LASTS, Pass, Passes
 from xbyte_live.web.common.bodies import read_fields
 from xbyte_live.web.common.responses import NO_STORE, json_reply, problem

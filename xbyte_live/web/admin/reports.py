@@ -17,9 +17,8 @@ from xbyte_live.errors import BadRequest, ItemNotFound, Overloaded
 from xbyte_live.models import Item, Object, Stream, Title, check_slug
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.payments.reports.balances import Settled
-from xbyte_live.payments.reports.bookkeeping import Format, writing
 from xbyte_live.payments.reports.earnings import Earned, Earnings, Moment, Payer, Period
-from xbyte_live.payments.reports.export import Export
+from xbyte_live.payments.reports.export import Export, Format, writing
 from xbyte_live.web.admin.auth import Guard
 from xbyte_live.web.admin.periods import DAY, read_period, read_step, read_whole
 from xbyte_live.web.common.responses import JSON, NO_STORE, json_reply
