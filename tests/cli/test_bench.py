@@ -16,9 +16,9 @@ from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Recipe, h264
 from tests.support.server import Server, a_server
 from xbyte_live.catalog.importer import Importer, SaleTerms
-from xbyte_live.client.load_test import Tally, figures_of, percentile
+from xbyte_live.client.load_figures import Tally, figures_of, percentile
+from xbyte_live.client.load_test import SparingStore, salt_of
 from xbyte_live.client.payer.channel import Channel
-from xbyte_live.client.sparing import SparingStore, salt_of
 from xbyte_live.evm.channels import ChannelConfig
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price

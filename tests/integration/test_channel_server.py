@@ -21,7 +21,7 @@ from xbyte_live.client.payer.chain import channel_reader
 from xbyte_live.client.payer.channel import Channel
 from xbyte_live.client.payer.channel_store import ChannelStore
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.survey import Wanted
+from xbyte_live.client.playlists import Wanted
 
 ROOT = Path(__file__).parents[2]
 FUNDS = 100_000_000
@@ -87,7 +87,7 @@ from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.channel_store import ChannelStore
 from xbyte_live.client.download.download import Options, download
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.survey import Wanted
+from xbyte_live.client.playlists import Wanted
 url, out, key, store = sys.argv[1:]
 payer = Payer(Account.from_key(key), Budget(10**7))
 options = Options(wanted=Wanted(piece_size=20_000))

@@ -11,7 +11,7 @@ import uvicorn
 
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.proxy.app import Proxy, ProxyOptions, open_proxy
-from xbyte_live.client.proxy.loopback import listen_on_loopback
+from xbyte_live.client.proxy.http import listen_on_loopback
 
 
 @dataclass(slots=True)

@@ -8,14 +8,13 @@ from rich.progress import Progress, TaskID
 
 from xbyte_live.cli.output import print_json, print_table, progress_bar, size, warn
 from xbyte_live.cli.wallet_files import account, open_channels
-from xbyte_live.client.load import Load, LoadOptions
-from xbyte_live.client.load_test import Figures
+from xbyte_live.client.load_figures import Figures
+from xbyte_live.client.load_test import Load, LoadOptions
 from xbyte_live.client.payer.budget import Budget, dollars
 from xbyte_live.client.payer.chain import channel_reader
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import KNOWN_ASSETS
-from xbyte_live.client.sparing import EagerPayer
-from xbyte_live.client.survey import Wanted
+from xbyte_live.client.playlists import Wanted
 from xbyte_live.config import Settings
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
 
@@ -42,9 +41,14 @@ async def measure(
 
     def new_payer(salt: str) -> Payer:
         share = limit.total // viewers
-        payer = EagerPayer(key, limit, assets=assets, deposit_cap=share, salt=salt)
-        payer.share = share if rate == "max" else 0
-        return payer
+        return Payer(
+            key,
+            limit,
+            assets=assets,
+            deposit_cap=share,
+            least_deposit=share if rate == "max" else 0,
+            salt=salt,
+        )
 
     options = LoadOptions(
         viewers=viewers,

@@ -19,10 +19,10 @@ from xbyte_live.cli.wallet_files import open_channels, open_payer
 from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader
 from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.playlists import Wanted
 from xbyte_live.client.proxy.app import Proxy, ProxyOptions, open_proxy
-from xbyte_live.client.proxy.loopback import listen_on_loopback
+from xbyte_live.client.proxy.http import listen_on_loopback
 from xbyte_live.client.proxy.spend_meter import Spent
-from xbyte_live.client.survey import Wanted
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError
 from xbyte_live.runtime.processes import without_settings

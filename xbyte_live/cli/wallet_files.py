@@ -31,8 +31,8 @@ from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.signing import SignedPayment
 from xbyte_live.client.payer.terms import KNOWN_ASSETS, Receipt
 from xbyte_live.client.payer.withdrawals import Closing
-from xbyte_live.client.playlists import suggested_name
-from xbyte_live.client.survey import Wanted
+from xbyte_live.client.pieces import suggested_name
+from xbyte_live.client.playlists import Wanted
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, XByteError
 from xbyte_live.money import PRICE_DECIMALS, Asset, Price, format_decimal, parse_decimal

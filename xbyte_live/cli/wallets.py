@@ -15,10 +15,10 @@ from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader
 from xbyte_live.client.payer.channel import Channel
 from xbyte_live.client.payer.channel_lock import Turns
-from xbyte_live.client.payer.payer import Payer, item_of
-from xbyte_live.client.payer.terms import plain
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.payer.terms import item_of, plain
 from xbyte_live.client.payer.withdrawals import Closing
-from xbyte_live.client.survey import Offered, Surveyor, Wanted
+from xbyte_live.client.playlists import Offered, PlaylistReader, Wanted
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, DeliveryFailed, PaymentRefused
 from xbyte_live.evm.channels import REFUND_NOTHING
@@ -127,7 +127,7 @@ async def withdraw(settings: Settings, channel_id: str, *, finalize: bool, as_js
 class _Tools:
     payer: Payer
     closing: Closing
-    surveyor: Surveyor
+    surveyor: PlaylistReader
 
     async def survey(self, url: str) -> Offered:
         return await self.surveyor.survey(url, Wanted())
@@ -152,7 +152,7 @@ async def _at_hand(settings: Settings) -> AsyncIterator[_Tools]:
     reader = channel_reader(settings.rpc_by_network)
     turns = Turns(payer, open_channels(payer.address), reader)
     async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
-        yield _Tools(payer, Closing(payer, turns, client), Surveyor(client))
+        yield _Tools(payer, Closing(payer, turns, client), PlaylistReader(client))
 
 
 def _to_refund(payer: Payer, target: str | None) -> list[tuple[str, Channel | None]]:

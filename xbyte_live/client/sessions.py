@@ -7,8 +7,7 @@ import httpx
 
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import QUOTED
-from xbyte_live.client.payer.payer import Quoted
-from xbyte_live.client.payer.terms import plain
+from xbyte_live.client.payer.terms import Quoted, plain
 from xbyte_live.errors import DeliveryFailed, TermsRefused
 from xbyte_live.runtime.json import MAX_DOCUMENT, read_json
 

@@ -19,8 +19,8 @@ from xbyte_live.client.download.progress import Plan
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.playlists import Piece, object_pieces, playlist_of_page, suggested_name
-from xbyte_live.client.survey import Wanted
+from xbyte_live.client.pieces import Piece, object_pieces, playlist_of_page, suggested_name
+from xbyte_live.client.playlists import Wanted
 from xbyte_live.errors import (
     BudgetExceeded,
     ConfigError,

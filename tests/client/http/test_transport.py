@@ -19,7 +19,8 @@ from xbyte_live.client.http.journal import MemoryJournal
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import PAYMENT, QUOTED, RECEIPT, PayingTransport, is_loopback
 from xbyte_live.client.payer.budget import Budget
-from xbyte_live.client.payer.payer import Payer, Quoted, item_of, resource_of
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.payer.terms import Quoted, item_of, resource_of
 from xbyte_live.errors import (
     BudgetExceeded,
     DeliveryFailed,

@@ -35,13 +35,13 @@ from x402.mechanisms.evm.signers import EthAccountSigner
 from tests.support.paid_site import ASSET, KEY, NETWORK, PAYEE, encoded
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import QUOTED, PayingTransport
-from xbyte_live.client.payer import contract_calls
+from xbyte_live.client.payer import chain
 from xbyte_live.client.payer.budget import Budget, TooSoon
 from xbyte_live.client.payer.channel import Channel, OnChain, Open, deposit_for
 from xbyte_live.client.payer.channel_lock import MemoryStore, Store
 from xbyte_live.client.payer.channel_store import ChannelStore
-from xbyte_live.client.payer.payer import Payer, Quoted
-from xbyte_live.client.payer.terms import KNOWN_ASSETS, read_challenge
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.payer.terms import KNOWN_ASSETS, Quoted, read_challenge
 from xbyte_live.client.payer.vouchers import VoucherSigner, sign_deposit
 from xbyte_live.errors import (
     BudgetExceeded,
@@ -398,16 +398,16 @@ def test_calls_are_as_the_contracts_abi_has_them() -> None:
     order = Deposit(7, 1, 2, "0x" + "0a" * 32, "0x" + "0b" * 65)
     data = build_erc3009_collector_data("1", "2", order.salt, order.signature)
     pairs = [
-        (contract_calls.initiate_withdraw(channel.config, 9), "initiateWithdraw", theirs, 9),
-        (contract_calls.finalize_withdraw(channel.config), "finalizeWithdraw", theirs),
-        (contract_calls.channels(channel.channel_id), "channels", channel.channel_id),
+        (chain.initiate_withdraw_call(channel.config, 9), "initiateWithdraw", theirs, 9),
+        (chain.finalize_withdraw_call(channel.config), "finalizeWithdraw", theirs),
+        (chain.channels_call(channel.channel_id), "channels", channel.channel_id),
         (
-            contract_calls.pending_withdrawals(channel.channel_id),
+            chain.pending_withdrawals_call(channel.channel_id),
             "pendingWithdrawals",
             channel.channel_id,
         ),
         (
-            contract_calls.deposit(channel.config, order),
+            chain.deposit_call(channel.config, order),
             "deposit",
             theirs,
             7,

@@ -26,7 +26,8 @@ from xbyte_live.client.payer.chain import channel_reader, read_channel
 from xbyte_live.client.payer.channel import Channel, OnChain
 from xbyte_live.client.payer.channel_lock import Turns
 from xbyte_live.client.payer.channel_store import ChannelStore
-from xbyte_live.client.payer.payer import Payer, Quoted, item_of
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.payer.terms import Quoted, item_of
 from xbyte_live.client.payer.withdrawals import Closing
 from xbyte_live.devnet.chain import Devnet
 from xbyte_live.errors import (

@@ -14,16 +14,19 @@ from x402.schemas.v1 import PaymentPayloadV1
 
 from tests.support.paid_site import ASSET, KEY, NETWORK, PAYEE, encoded, signer_of
 from xbyte_live.client.payer.budget import Budget
-from xbyte_live.client.payer.payer import Payer, Quoted, item_of, resource_of
+from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.signing import SignedPayment, still_offered
 from xbyte_live.client.payer.terms import (
     KNOWN_ASSETS,
     MAX_ACCEPTS,
+    Quoted,
     Terms,
+    item_of,
     plain,
     read_challenge,
     read_pricing,
     read_receipt,
+    resource_of,
 )
 from xbyte_live.errors import BudgetExceeded, TermsRefused
 from xbyte_live.money import MAX_AMOUNT, MIB, Asset, Price

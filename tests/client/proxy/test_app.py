@@ -27,11 +27,11 @@ from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.pieces import Scope, scope_of
 from xbyte_live.client.proxy.app import ProxyOptions
-from xbyte_live.client.proxy.http import is_range, span_of
-from xbyte_live.client.proxy.loopback import listen_on_loopback
+from xbyte_live.client.proxy.http import is_range, listen_on_loopback, span_of
 from xbyte_live.client.proxy.prefetch import Bought
-from xbyte_live.client.proxy.rewrite import Scope, rewrite, scope_of, wanted_variants
+from xbyte_live.client.proxy.rewrite import rewrite, wanted_variants
 from xbyte_live.client.proxy.spend_meter import Meter
 from xbyte_live.errors import ConfigError, DeliveryFailed, MediaError
 from xbyte_live.media.formats.playlist import read_media_playlist

@@ -1,22 +1,128 @@
 """Adapter: puts the pieces of what a URL offers into one file, within the payer's limits."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
-from xbyte_live.client.download.fetch import Fetcher, Gone
+import httpx
+
 from xbyte_live.client.download.partial_file import PartialFile
 from xbyte_live.client.download.progress import Plan, Progress
-from xbyte_live.client.http.journal import FileJournal, Layout
+from xbyte_live.client.http.journal import FileJournal, Layout, PieceRecord
+from xbyte_live.client.http.transport import PAYMENT, QUOTED, RECEIPT
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.playlists import Piece, cost_of, size_of
-from xbyte_live.client.survey import Offered, Surveyor
+from xbyte_live.client.payer.signing import SignedPayment
+from xbyte_live.client.payer.terms import Receipt
+from xbyte_live.client.pieces import Piece, cost_of, size_of
+from xbyte_live.client.playlists import Missing, Offered, PlaylistReader
 from xbyte_live.errors import BudgetExceeded, ConfigError, DeliveryFailed
 
+_TRIES = 4  # of what is not paid for; the transport sees to what is
+_FIRST_WAIT = 0.25  # seconds
 _LOST_PLAYLIST = 5  # reloads of a live playlist that may fail in a row
 
 Ending = Literal["complete", "budget", "time"]
+
+
+class Fetcher:
+    """Fetches pieces of one item over a paying ``client``, and records them once they are whole."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        journal: FileJournal,
+        file: PartialFile,
+        progress: Progress,
+        *,
+        item: str,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.receipts: list[Receipt] = []
+        self._client = client
+        self._journal = journal
+        self._file = file
+        self._progress = progress
+        self._item = item
+        self._sleep = sleep
+        self._etag = next((p.etag for p in journal.pieces.values() if p.etag), None)
+
+    async def fetch(self, piece: Piece, offset: int) -> PieceRecord:
+        """Buy a piece and put it at ``offset``; raises as the paying transport, and ``Missing``."""
+        for tried in range(1, _TRIES + 1):
+            try:
+                record = await self._fetch(piece, offset)
+            except httpx.TransportError:
+                if tried == _TRIES:
+                    raise DeliveryFailed("the server does not answer, or breaks off") from None
+                await self._sleep(_FIRST_WAIT * 2 ** (tried - 1))
+            else:
+                self._journal.record(record)
+                return record
+        raise AssertionError("unreachable")
+
+    async def _fetch(self, piece: Piece, offset: int) -> PieceRecord:
+        async with self._client.stream(
+            "GET",
+            piece.url,
+            headers=self._headers(piece),
+            extensions={QUOTED: piece.quoted(self._item)},
+        ) as response:
+            self._check(piece, response)
+            payment = response.extensions.get(PAYMENT)
+            if payment is not None:
+                self._note(payment, response.extensions.get(RECEIPT))
+            size, sha256 = await self._store(response, offset)
+        return PieceRecord(
+            resource=piece.resource,
+            offset=offset,
+            size=size,
+            sha256=sha256,
+            amount=payment.amount if payment else 0,
+            etag=self._etag if piece.byte_range else None,
+        )
+
+    async def _store(self, response: httpx.Response, offset: int) -> tuple[int, str]:
+        size, digest = 0, hashlib.sha256()
+        try:
+            async for chunk in response.aiter_raw():
+                self._file.write(chunk, offset + size)
+                digest.update(chunk)
+                size += len(chunk)
+                self._progress.received(len(chunk))
+        except httpx.TransportError:
+            self._progress.received(-size)
+            raise
+        return size, digest.hexdigest()
+
+    def _headers(self, piece: Piece) -> dict[str, str]:
+        if piece.byte_range is None:
+            return {}
+        if self._etag is None or self._etag.startswith("W/"):
+            return {"range": piece.byte_range}
+        return {"range": piece.byte_range, "if-range": self._etag}
+
+    def _note(self, payment: SignedPayment, receipt: Receipt | None) -> None:
+        if receipt is not None:
+            self.receipts.append(receipt)
+        self._progress.paid(payment, receipt)
+
+    def _check(self, piece: Piece, response: httpx.Response) -> None:
+        """Refuse what is not the piece that was asked for, or not of the same object."""
+        if response.status_code in (404, 410):
+            raise Missing(response.status_code)
+        if response.status_code != (206 if piece.byte_range else 200):
+            raise DeliveryFailed(f"the server answered {response.status_code} for a piece")
+        if piece.byte_range is None:
+            return
+        wanted = piece.byte_range.replace("=", " ") + "/"
+        if not response.headers.get("content-range", "").startswith(wanted):
+            raise DeliveryFailed("the server handed over another range than was asked for")
+        etag = response.headers.get("etag")
+        if self._etag is not None and etag != self._etag:
+            raise DeliveryFailed("the file has changed on the server while it was being bought")
+        self._etag = etag
 
 
 class Assembly:
@@ -44,14 +150,14 @@ class Assembly:
         self._sleep = sleep
 
     async def run(
-        self, offered: Offered, surveyor: Surveyor, parallel: int, time_limit: float | None
+        self, offered: Offered, reader: PlaylistReader, parallel: int, time_limit: float | None
     ) -> Ending:
-        """Do what is left to do; ``surveyor`` reloads the playlist, if it is a live one."""
+        """Do what is left to do; ``reader`` reloads the playlist, if it is a live one."""
         await self._take_over()
         if self._state.layout == "placed":
             await self._fill(offered, parallel)
             return "complete"
-        return await self._follow(offered, surveyor, time_limit)
+        return await self._follow(offered, reader, time_limit)
 
     async def _take_over(self) -> None:
         """Go on from an earlier run: count what it signed, and keep what of its file is whole."""
@@ -86,7 +192,7 @@ class Assembly:
         await self._fetch_all(missing, places, parallel)
 
     async def _follow(
-        self, offered: Offered, surveyor: Surveyor, time_limit: float | None
+        self, offered: Offered, reader: PlaylistReader, time_limit: float | None
     ) -> Ending:
         """Buy pieces one after the other in the order they are listed, while more come.
 
@@ -109,7 +215,7 @@ class Assembly:
                 await self._sleep(min(wait, max(0.0, deadline - self._clock())))
                 if self._clock() >= deadline:
                     return "time"
-                offered = await self._reloaded(offered, surveyor)
+                offered = await self._reloaded(offered, reader)
         except BudgetExceeded:
             if not live or not self._state.pieces:
                 raise
@@ -140,7 +246,7 @@ class Assembly:
         self._seen.add(piece.resource)
         try:
             record = await self._fetcher.fetch(piece, self.end)
-        except Gone:
+        except Missing:
             if not live:
                 raise
         else:
@@ -162,10 +268,10 @@ class Assembly:
         self._announce(offered.pieces, fresh, live=live)
         return fresh
 
-    async def _reloaded(self, offered: Offered, surveyor: Surveyor) -> Offered:
+    async def _reloaded(self, offered: Offered, reader: PlaylistReader) -> Offered:
         for tried in range(1, _LOST_PLAYLIST + 1):
             try:
-                return await surveyor.reload(offered.source)
+                return await reader.reload(offered.source)
             except DeliveryFailed:
                 if tried == _LOST_PLAYLIST:
                     raise

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from xbyte_live.client.download.assembly import Assembly, Ending, layout_of
-from xbyte_live.client.download.fetch import Fetcher
+from xbyte_live.client.download.assembly import Assembly, Ending, Fetcher, layout_of
 from xbyte_live.client.download.partial_file import PartialFile
 from xbyte_live.client.download.progress import Progress, Silence
 from xbyte_live.client.http.journal import FileJournal
@@ -19,7 +18,7 @@ from xbyte_live.client.http.transport import PayingTransport
 from xbyte_live.client.payer.channel_lock import ReadChannel, Store
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import Receipt
-from xbyte_live.client.survey import Offered, Surveyor, Wanted
+from xbyte_live.client.playlists import Offered, PlaylistReader, Wanted
 from xbyte_live.errors import ConfigError
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # a server may wait for the chain before it answers
@@ -82,8 +81,8 @@ async def download(
     options = options or Options()
     began = clock()
     async with inner or httpx.AsyncHTTPTransport() as inner:
-        surveyor = Surveyor(httpx.AsyncClient(transport=inner, timeout=_TIMEOUT), sleep=sleep)
-        offered = _with_price(payer, await surveyor.survey(url, options.wanted))
+        reader = PlaylistReader(httpx.AsyncClient(transport=inner, timeout=_TIMEOUT), sleep=sleep)
+        offered = _with_price(payer, await reader.survey(url, options.wanted))
         with _files(out, offered) as (file, state):
             paying = PayingTransport(
                 payer,
@@ -100,7 +99,7 @@ async def download(
             told = progress or Silence()
             fetcher = Fetcher(client, state, file, told, item=offered.item, sleep=sleep)
             assembly = Assembly(payer, state, file, fetcher, told, clock=clock, sleep=sleep)
-            ending = await assembly.run(offered, surveyor, options.parallel, options.time_limit)
+            ending = await assembly.run(offered, reader, options.parallel, options.time_limit)
             file.finish(assembly.end)
             state.remove()
             return Result(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -11,9 +11,9 @@ from xbyte_live.client.http.journal import Journal
 from xbyte_live.client.payer.budget import TooSoon, dollars
 from xbyte_live.client.payer.channel_exchange import Exchange
 from xbyte_live.client.payer.channel_lock import Turns
-from xbyte_live.client.payer.payer import Payer, Quoted, resource_of
+from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.signing import SignedPayment, still_offered
-from xbyte_live.client.payer.terms import Requirement, Terms, read_challenge
+from xbyte_live.client.payer.terms import Quoted, Requirement, Terms, read_challenge, resource_of
 from xbyte_live.errors import DeliveryFailed, PaymentPending, PaymentRefused, TermsRefused
 from xbyte_live.evm.channels import BUSY
 from xbyte_live.runtime.json import MAX_DOCUMENT
@@ -23,6 +23,7 @@ DELIVERED = (200, 201, 206)
 
 _UNDECIDED = frozenset({425, 429, 500, 502, 503, 504})  # says nothing about the payment
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_IDENTITY = ("content-length", "content-range", "etag")
 _HOPELESS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 
 
@@ -268,6 +269,50 @@ class Purchase:
         return False
 
 
+class PaidBody(httpx.AsyncByteStream):
+    """A paid body: where it breaks off, the same payment fetches it again and it goes on there.
+
+    Raises ``DeliveryFailed`` when other bytes come than were quoted or than came before.
+    """
+
+    def __init__(self, purchase: Purchase, response: httpx.Response) -> None:
+        self._purchase = purchase
+        self._response = response
+        self._identity = _identity(response)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        while True:
+            try:
+                async for chunk in _after(self._response, received):
+                    received += len(chunk)
+                    self._check(received)
+                    yield chunk
+                break
+            except httpx.TransportError:
+                if self._purchase.payment is None:
+                    raise
+            await self._resume()
+        self._check(received, whole=True)
+        self._purchase.end(delivered=True)
+
+    async def aclose(self) -> None:
+        """Stop; a payment whose bytes did not all arrive stays open."""
+        self._purchase.end(delivered=False)
+        await self._response.aclose()
+
+    async def _resume(self) -> None:
+        await self._response.aclose()
+        self._response = await self._purchase.resume()
+        if _identity(self._response) != self._identity:
+            raise DeliveryFailed("the server hands over something else than before it broke off")
+
+    def _check(self, received: int, *, whole: bool = False) -> None:
+        size = self._purchase.quoted.size
+        if size is not None and (received > size or (whole and received < size)):
+            raise DeliveryFailed(f"the server handed over {received} bytes of the {size} quoted")
+
+
 async def _terms_of(response: httpx.Response) -> Terms:
     assert isinstance(response.stream, httpx.AsyncByteStream)
     body = b""
@@ -318,3 +363,15 @@ def _undecided(
 def _retry_after(response: httpx.Response) -> int | None:
     value = response.headers.get("retry-after", "")
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 7 else None
+
+
+async def _after(response: httpx.Response, skip: int) -> AsyncIterator[bytes]:
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    async for chunk in response.stream:
+        if skip < len(chunk):
+            yield chunk[skip:] if skip else chunk
+        skip = max(0, skip - len(chunk))
+
+
+def _identity(response: httpx.Response) -> tuple[object, ...]:
+    return (response.status_code, *map(response.headers.get, _IDENTITY))

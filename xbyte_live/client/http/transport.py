@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from xbyte_live.client.http.body import Body
 from xbyte_live.client.http.journal import Journal, MemoryJournal
-from xbyte_live.client.http.purchase import DELIVERED, Means, Patience, Purchase
+from xbyte_live.client.http.purchase import DELIVERED, Means, PaidBody, Patience, Purchase
 from xbyte_live.client.payer.channel_lock import ReadChannel, Store, Turns
-from xbyte_live.client.payer.payer import Payer, Quoted, item_of
-from xbyte_live.client.payer.terms import read_receipt
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.payer.terms import Quoted, item_of, read_receipt
 from xbyte_live.errors import DeliveryFailed
 
 QUOTED = "xbyte_quoted"  # request extension: a Quoted
@@ -117,7 +116,7 @@ async def _handed_over(purchase: Purchase, response: httpx.Response) -> httpx.Re
     return httpx.Response(
         response.status_code,
         headers=response.headers,
-        stream=Body(purchase, response),
+        stream=PaidBody(purchase, response),
         extensions={
             **response.extensions,
             PAYMENT: purchase.payment,

@@ -15,11 +15,12 @@ MAX_ITEMS = 256  # items of which it is remembered what they will cost
 
 
 class Holdings:
-    """``known`` are all channels of one account by their id; whoever presents payments keeps them.
+    """The channels of one account, in ``known`` by their id; whoever presents payments keeps them.
 
     No more than ``cap`` atomic units lie unspent in one, no more than the rest of the budget in
-    all that were paid through, and deposits never come to more than the budget. Deposits are
-    valid ``validity`` seconds at most. ``nonces`` gives that many random bytes.
+    all that were paid through, and deposits never come to more than the budget. A deposit has
+    ``least`` atomic units or more where these limits allow, and is valid ``validity`` seconds at
+    most. ``nonces`` gives that many random bytes.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Holdings:
         budget: Budget,
         *,
         cap: int,
+        least: int,
         salt: str,
         validity: int,
         nonces: Callable[[int], bytes],
@@ -37,6 +39,7 @@ class Holdings:
         self._account = account
         self._budget = budget
         self._cap = cap
+        self._least = least
         self._salt = salt
         self._validity = validity
         self._nonces = nonces
@@ -89,7 +92,7 @@ class Holdings:
         return deposit_for(
             channel,
             amount,
-            target=terms.least_deposit or amount * DEPOSIT_SEGMENTS,
+            target=max(terms.least_deposit, self._least) or amount * DEPOSIT_SEGMENTS,
             most=min(
                 self._cap - channel.balance + signed,
                 left - others - channel.balance + signed,

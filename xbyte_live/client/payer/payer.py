@@ -1,16 +1,14 @@
 """Pure: what is signed and what is not; a wallet's key behind the limits its owner set."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from dataclasses import replace
 
 from xbyte_live.client.payer.budget import Budget, dollars
 from xbyte_live.client.payer.channel import Channel
 from xbyte_live.client.payer.channels import Holdings
 from xbyte_live.client.payer.signing import SignedPayment, Signer, sign
-from xbyte_live.client.payer.terms import KNOWN_ASSETS, Requirement, Terms, read_requirement
+from xbyte_live.client.payer.terms import KNOWN_ASSETS, Quoted, Requirement, Terms, read_requirement
 from xbyte_live.client.payer.vouchers import SALT
 from xbyte_live.errors import BudgetExceeded, TermsRefused
 from xbyte_live.money import Asset
@@ -19,28 +17,6 @@ MAX_VALIDITY = 600  # seconds an authorization is signed for at most, whatever a
 MAX_ITEMS = 256  # items whose terms are remembered
 DEPOSIT_CAP = 1_000_000  # atomic units that may lie unspent in one channel
 SCHEMES = ("batch-settlement", "exact")
-
-
-@dataclass(frozen=True, slots=True)
-class Quoted:
-    """What is known of one delivery before it is asked for; money in atomic units.
-
-    ``item`` names what it belongs to (``item_of``), ``size`` its bytes. ``amount`` is what the
-    playlist said it costs: it may be paid ahead, and nothing above it is ever signed; 0 is
-    free. ``at_most`` is such a ceiling where the exact amount is not known. Where a part of
-    what is paid may come back later, ``home`` is the URL where its payee can be asked for it.
-    """
-
-    item: str
-    size: int | None = None
-    amount: int | None = None
-    at_most: int | None = None
-    home: str = ""
-
-    @property
-    def ceiling(self) -> int | None:
-        """The most that may be signed for it, or ``None`` if nothing was said."""
-        return self.amount if self.amount is not None else self.at_most
 
 
 class Payer:
@@ -52,7 +28,8 @@ class Payer:
     gives that many random bytes.
 
     A channel (``batch-settlement``) is opened by the first payment that may go through it, and
-    topped up before it is empty, by as much as its server finds worth its gas, but never so that
+    topped up before it is empty, by as much as its server finds worth its gas and by
+    ``least_deposit`` at least, but never so that
     more than ``deposit_cap`` lies unspent in it, more than the rest of the budget in all channels
     paid through, or that deposits come to more than the budget. Money in a channel is locked, not
     spent: the server gives it back when asked, and at the latest the contract does.
@@ -68,12 +45,19 @@ class Payer:
         pin_payee: bool = True,
         schemes: tuple[str, ...] = SCHEMES,
         deposit_cap: int = DEPOSIT_CAP,
+        least_deposit: int = 0,
         salt: str = SALT,
         nonces: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.budget = budget
         self.holdings = Holdings(
-            account, budget, cap=deposit_cap, salt=salt, validity=max_validity, nonces=nonces
+            account,
+            budget,
+            cap=deposit_cap,
+            least=least_deposit,
+            salt=salt,
+            validity=max_validity,
+            nonces=nonces,
         )
         self._account = account
         self._assets = tuple(assets)
@@ -250,18 +234,3 @@ class Payer:
             if quoted.home and 0 < deposit < least:  # no other payment follows that could be more
                 raise BudgetExceeded("the server wants a larger deposit than the limits allow")
         self.budget.check_pace(cost, now)
-
-
-def item_of(url: str) -> str:
-    """The item a URL belongs to: its origin and path up to the slug, or its whole path."""
-    parts = urlsplit(url)
-    steps = parts.path.split("/")
-    if "hls" in steps[:-1]:
-        steps = steps[: steps.index("hls") + 2]
-    return f"{parts.scheme}://{parts.netloc}{'/'.join(steps)}"
-
-
-def resource_of(url: str, byte_range: str | None = None, content: bytes = b"") -> str:
-    """The name of what a request wants: its URL, with its ``Range`` header or body if any."""
-    told = byte_range or (content and hashlib.sha256(content).hexdigest())
-    return f"{url}#{told}" if told else url

@@ -2,10 +2,12 @@
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from xbyte_live.errors import TermsRefused
 from xbyte_live.evm.channels import LEAST_DELAY, LONGEST_DELAY
@@ -91,6 +93,28 @@ class Receipt:
     payer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Quoted:
+    """What is known of one delivery before it is asked for; money in atomic units.
+
+    ``item`` names what it belongs to (``item_of``), ``size`` its bytes. ``amount`` is what the
+    playlist said it costs: it may be paid ahead, and nothing above it is ever signed; 0 is
+    free. ``at_most`` is such a ceiling where the exact amount is not known. Where a part of
+    what is paid may come back later, ``home`` is the URL where its payee can be asked for it.
+    """
+
+    item: str
+    size: int | None = None
+    amount: int | None = None
+    at_most: int | None = None
+    home: str = ""
+
+    @property
+    def ceiling(self) -> int | None:
+        """The most that may be signed for it, or ``None`` if nothing was said."""
+        return self.amount if self.amount is not None else self.at_most
+
+
 def read_challenge(header: str | None, body: bytes) -> Terms:
     """The terms of a 402: its ``PAYMENT-REQUIRED`` header (v2), or else its JSON body (v1).
 
@@ -159,6 +183,21 @@ def read_receipt(headers: Mapping[str, str]) -> Receipt | None:
         network=plain(document.get("network")),
         payer=plain(document.get("payer")),
     )
+
+
+def item_of(url: str) -> str:
+    """The item a URL belongs to: its origin and path up to the slug, or its whole path."""
+    parts = urlsplit(url)
+    steps = parts.path.split("/")
+    if "hls" in steps[:-1]:
+        steps = steps[: steps.index("hls") + 2]
+    return f"{parts.scheme}://{parts.netloc}{'/'.join(steps)}"
+
+
+def resource_of(url: str, byte_range: str | None = None, content: bytes = b"") -> str:
+    """The name of what a request wants: its URL, with its ``Range`` header or body if any."""
+    told = byte_range or (content and hashlib.sha256(content).hexdigest())
+    return f"{url}#{told}" if told else url
 
 
 def read_header(value: str, name: str) -> dict[str, Any]:

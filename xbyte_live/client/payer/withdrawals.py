@@ -8,14 +8,20 @@ from urllib.parse import urlsplit
 import httpx
 from eth_account.signers.local import LocalAccount
 
-from xbyte_live.client.payer import contract_calls
+from xbyte_live.client.payer.chain import (
+    Sent,
+    chain_time,
+    deposit_call,
+    finalize_withdraw_call,
+    initiate_withdraw_call,
+    send_call,
+)
 from xbyte_live.client.payer.channel import Channel, distrusted, refunded, synced
 from xbyte_live.client.payer.channel_lock import Turn, Turns
 from xbyte_live.client.payer.channel_recovery import Refusal, after
 from xbyte_live.client.payer.channel_reports import Refund, read_correction, read_refund
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import Requirement, Terms, read_challenge
-from xbyte_live.client.payer.transactions import Sent, chain_time, send_call
 from xbyte_live.client.payer.vouchers import sign_refund
 from xbyte_live.errors import (
     ChainUnavailable,
@@ -26,7 +32,7 @@ from xbyte_live.errors import (
     PaymentRefused,
     TermsRefused,
 )
-from xbyte_live.evm.channels import AMOUNT_MISMATCH, BELOW_CLAIMED, BUSY
+from xbyte_live.evm.channels import AMOUNT_MISMATCH, BELOW_CLAIMED, BUSY, CONTRACT
 from xbyte_live.runtime.json import MAX_DOCUMENT
 
 _TRIES = 4
@@ -101,7 +107,7 @@ class Closing:
             amount = found.balance - (found.claimed if channel.fault else channel.charged)
             if amount <= 0:
                 raise ConfigError("there is nothing left in the channel to withdraw")
-            data = contract_calls.initiate_withdraw(channel.config, amount)
+            data = initiate_withdraw_call(channel.config, amount)
             sent = await self._send(account, rpc_url, channel, data)
             finalize_at = sent.at + channel.config.withdraw_delay
             await turn.keep(replace(channel, withdrawn_at=finalize_at), sync=True)
@@ -127,7 +133,7 @@ class Closing:
                 raise ConfigError(
                     f"the withdrawal can be finished in {channel.withdrawn_at - now} seconds"
                 )
-            data = contract_calls.finalize_withdraw(channel.config)
+            data = finalize_withdraw_call(channel.config)
             sent = await self._send(account, rpc_url, channel, data)
             found = await turn.on_chain()
             if found is not None:
@@ -147,7 +153,7 @@ class Closing:
         try:
             order = self._payer.holdings.order_deposit(requirement, turn.channel, amount, now)
             await turn.keep(replace(turn.channel, deposit=order), sync=True)
-            data = contract_calls.deposit(turn.channel.config, order)
+            data = deposit_call(turn.channel.config, order)
             sent = await self._send(account, rpc_url, turn.channel, data)
             await turn.look(now)
             return turn.channel, sent.transaction
@@ -249,9 +255,7 @@ class Closing:
         return httpx.Response(response.status_code, headers=kept, content=body)
 
     async def _send(self, account: LocalAccount, rpc_url: str, channel: Channel, data: str) -> Sent:
-        return await send_call(
-            account, rpc_url, channel.network, contract_calls.ADDRESS, data, sleep=self._sleep
-        )
+        return await send_call(account, rpc_url, channel.network, CONTRACT, data, sleep=self._sleep)
 
 
 def _origin(url: str) -> str:

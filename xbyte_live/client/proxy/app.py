@@ -19,7 +19,10 @@ import httpx
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import PayingTransport
 from xbyte_live.client.payer.channel_lock import ReadChannel, Store
-from xbyte_live.client.payer.payer import Payer, item_of
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.payer.terms import item_of
+from xbyte_live.client.pieces import Scope
+from xbyte_live.client.playlists import Missing, PlaylistReader, Wanted
 from xbyte_live.client.proxy.http import (
     Answer,
     Message,
@@ -31,11 +34,9 @@ from xbyte_live.client.proxy.http import (
     say,
     span_of,
 )
-from xbyte_live.client.proxy.prefetch import AHEAD, ROOM, Ahead, Missing
-from xbyte_live.client.proxy.rewrite import Resource, Rewritten, Scope, rewrite, wanted_variants
+from xbyte_live.client.proxy.prefetch import AHEAD, ROOM, Ahead
+from xbyte_live.client.proxy.rewrite import Resource, Rewritten, rewrite, wanted_variants
 from xbyte_live.client.proxy.spend_meter import Meter, Spent
-from xbyte_live.client.survey import Wanted
-from xbyte_live.client.upstream import Upstream
 from xbyte_live.errors import (
     BudgetExceeded,
     ChannelDistrusted,
@@ -82,7 +83,7 @@ class Proxy:
         entry: str,
         scope: Scope,
         payer: Payer,
-        upstream: Upstream,
+        reader: PlaylistReader,
         ahead: Ahead,
         meter: Meter,
         watch: Watch,
@@ -95,7 +96,7 @@ class Proxy:
         self._prefix = f"/{self._secret}/"
         self._scope = scope
         self._payer = payer
-        self._upstream = upstream
+        self._reader = reader
         self._ahead = ahead
         self._meter = meter
         self._watch = watch
@@ -155,7 +156,7 @@ class Proxy:
 
     async def _playlist(self, resource: Resource, query: str) -> Answer:
         asked = {k: v for k, v in parse_qsl(query) if k in _DIRECTIVES and v.isdecimal()}
-        base, text = await self._upstream.playlist(resource.url, self._scope, asked)
+        base, text = await self._reader.playlist(resource.url, self._scope, asked)
         variants = None
         if is_multivariant(text):
             wanted, best = self._options.wanted, self._options.best
@@ -230,9 +231,9 @@ async def open_proxy(
     """
     options = options or ProxyOptions()
     async with inner or httpx.AsyncHTTPTransport() as inner:
-        upstream = Upstream(httpx.AsyncClient(transport=inner, timeout=_TIMEOUT), sleep=sleep)
-        entry, scope = await upstream.find(url)
-        terms = await upstream.terms(entry)
+        reader = PlaylistReader(httpx.AsyncClient(transport=inner, timeout=_TIMEOUT), sleep=sleep)
+        entry, scope = await reader.find(url)
+        terms = await reader.terms(entry)
         if terms is not None:
             payer.learn(item_of(entry), terms)
         paying = PayingTransport(
@@ -257,7 +258,7 @@ async def open_proxy(
         )
         try:
             yield Proxy(
-                entry, scope, payer, upstream, ahead, meter, watch, options,
+                entry, scope, payer, reader, ahead, meter, watch, options,
                 authorities=authorities, clock=clock,
             )  # fmt: skip
         finally:

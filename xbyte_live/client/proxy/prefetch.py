@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 import httpx
 
 from xbyte_live.client.http.transport import PAYMENT, QUOTED
-from xbyte_live.client.payer.payer import Quoted
-from xbyte_live.client.payer.terms import plain
+from xbyte_live.client.payer.terms import Quoted, plain
+from xbyte_live.client.playlists import Missing
 from xbyte_live.client.proxy.rewrite import Resource
 from xbyte_live.client.proxy.spend_meter import Meter
 from xbyte_live.errors import DeliveryFailed, XByteError
@@ -22,14 +22,6 @@ MOST = 64 * MIB  # bytes one thing may have
 _CHUNK = 256 * 1024
 _TRIES = 4  # of what is not paid for; the transport sees to what is
 _FIRST_WAIT = 0.25  # seconds
-
-
-class Missing(DeliveryFailed):
-    """The server does not have it (any more); ``status`` is 404 or 410."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the server answered {status}: it does not have this (any more)")
-        self.status = status
 
 
 class Bought:

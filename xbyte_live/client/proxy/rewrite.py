@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from xbyte_live.client.payer.payer import item_of
-from xbyte_live.client.playlists import choose_variant
+from xbyte_live.client.pieces import Scope, choose_variant
 from xbyte_live.errors import MediaError
 from xbyte_live.media.formats.playlist import (
     MAX_LINE,
@@ -57,23 +56,6 @@ _NEEDED = frozenset({"#EXT-X-BYTERANGE", "#EXT-X-SKIP", "#EXT-X-DEFINE", "#EXT-X
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """The one item a proxy is for: everything under ``path`` at ``origin``."""
-
-    origin: str
-    path: str
-
-    def __contains__(self, url: object) -> bool:
-        parts = urlsplit(str(url))
-        steps = unquote(parts.path).replace("\\", "/").split("/")
-        return (
-            f"{parts.scheme}://{parts.netloc}" == self.origin
-            and parts.path.startswith(self.path)
-            and not {".", ".."} & set(steps)
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Resource:
     """What a local name stands for: ``size`` bytes for ``amount`` atomic units, where listed."""
 
@@ -93,15 +75,6 @@ class Rewritten:
     listed: dict[str, Resource] = field(default_factory=dict)
     ended: bool = False
     multivariant: bool = False
-
-
-def scope_of(url: str) -> Scope:
-    """Where all that belongs to the item of a playlist lies."""
-    parts = urlsplit(url)
-    path = urlsplit(item_of(url)).path + "/"
-    if not parts.path.startswith(path):
-        path = parts.path.rpartition("/")[0] + "/"
-    return Scope(f"{parts.scheme}://{parts.netloc}", path)
 
 
 def local_name(url: str, kind: Kind) -> str:
