@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import coincurve
 import httpx
 import uvicorn
 
 from xbyte_live.evm.channels import ChannelConfig, channel_id_of, voucher_digest
+from xbyte_live.evm.eip712 import SigningKey
 
 NETWORK, CHAIN_ID = "eip155:84532", 84532
 TOKEN = "0x036CbD53842c5426634e7929541eC2318f3dCF7e"
@@ -66,12 +66,12 @@ def authorizer() -> str:
     return str(Account.from_key(AUTHORIZER_KEY).address)
 
 
-def configs(count: int) -> tuple[coincurve.PrivateKey, list[ChannelConfig]]:
+def configs(count: int) -> tuple[SigningKey, list[ChannelConfig]]:
     """One payer's key and so many of its channels."""
     from eth_account import Account
 
     account = Account.create()
-    return coincurve.PrivateKey(bytes(account.key)), [
+    return SigningKey(bytes(account.key)), [
         ChannelConfig(
             payer=account.address.lower(),
             payer_authorizer=account.address.lower(),
@@ -86,7 +86,7 @@ def configs(count: int) -> tuple[coincurve.PrivateKey, list[ChannelConfig]]:
 
 
 def sign_rounds(
-    key: coincurve.PrivateKey, channels: list[ChannelConfig], offer: dict[str, Any], rounds: int
+    key: SigningKey, channels: list[ChannelConfig], offer: dict[str, Any], rounds: int
 ) -> Iterator[str]:
     """Payment headers: one voucher of each channel a round, each on top of the one before."""
     amount = int(offer["amount"])
@@ -94,7 +94,7 @@ def sign_rounds(
         for config in channels:
             channel_id = channel_id_of(config, CHAIN_ID)
             digest = voucher_digest(channel_id, number * amount, CHAIN_ID)
-            signed = key.sign_recoverable(digest, hasher=None)
+            signature = key.sign(digest)
             document = {
                 "x402Version": 2,
                 "accepted": offer,
@@ -104,7 +104,7 @@ def sign_rounds(
                     "voucher": {
                         "channelId": channel_id,
                         "maxClaimableAmount": str(number * amount),
-                        "signature": "0x" + (signed[:64] + bytes([signed[64] + 27])).hex(),
+                        "signature": "0x" + signature.hex(),
                     },
                 },
             }
@@ -330,9 +330,7 @@ def offer_of(url: str) -> dict[str, Any]:
     return dict(next(offer for offer in accepts if offer["scheme"] == "batch-settlement"))
 
 
-def signed(
-    folder: Path, key: coincurve.PrivateKey, ids: list[ChannelConfig], url: str, rounds: int
-) -> Path:
+def signed(folder: Path, key: SigningKey, ids: list[ChannelConfig], url: str, rounds: int) -> Path:
     """A file of so many rounds of payments for a URL, one header a line."""
     path = folder / f"payments-{time.monotonic_ns()}"
     with path.open("w") as file:

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 
 from tests.support.facilitator_double import refusing_url
 from tests.support.rtmp import RecordingPublishers, serving
-from xbyte_live.devnet import glyphs, publisher
+from xbyte_live.devnet import publisher, samples
 from xbyte_live.errors import PublishRefused
 
 KEY = "a-very-secret-key"
@@ -227,9 +227,9 @@ async def test_it_ends_when_our_server_refuses_the_key() -> None:
 
 def test_digits_can_be_told_apart() -> None:
     frame = VideoFrame(640, 360, "yuv420p")
-    glyphs.burn(frame, "01:23:45.6", left=76, top=48, dot=8)
+    samples.burn(frame, "01:23:45.6", left=76, top=48, dot=8)
     assert clock_of(frame) == "01:23:45.6"
-    glyphs.burn(frame, "17:58:49.0", left=76, top=48, dot=8)
+    samples.burn(frame, "17:58:49.0", left=76, top=48, dot=8)
     assert clock_of(frame) == "17:58:49.0"
 
 
@@ -257,7 +257,7 @@ def clock_of(frame: VideoFrame) -> str:
 def shape_of(text: str) -> list[bool]:
     """The dots of one glyph, as they are drawn."""
     frame = VideoFrame(64, 64, "gray")
-    glyphs.burn(frame, text, left=0, top=0, dot=1)
+    samples.burn(frame, text, left=0, top=0, dot=1)
     pixels, wide = bytes(frame.planes[0]), frame.planes[0].line_size
     return [pixels[(1 + row) * wide + 1 + x] > 128 for row in range(8) for x in range(5)]
 

@@ -27,8 +27,8 @@ from tests.support.channel_till import DELAY, FLOOR, WINDOW, ChannelTill, a_chan
 from tests.support.paying import PAYEE, a_payer, a_sale
 from xbyte_live.devnet.chain import Devnet
 from xbyte_live.evm.authorizations import ChainReader
-from xbyte_live.evm.authorizer import Authorizer
 from xbyte_live.evm.channel_contract import ChannelChain
+from xbyte_live.evm.keys import Authorizer
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.gate import Sale

@@ -15,7 +15,6 @@ from xbyte_live.devnet.accounts import BATCH_SETTLEMENT_ADDRESS
 from xbyte_live.devnet.artifacts import load_artifact
 from xbyte_live.devnet.chain import Chain
 from xbyte_live.evm.authorizations import ChainReader
-from xbyte_live.evm.authorizer import Authorizer
 from xbyte_live.evm.channel_contract import ChannelChain
 from xbyte_live.evm.channels import (
     COLLECTOR,
@@ -27,6 +26,7 @@ from xbyte_live.evm.channels import (
     deposit_nonce,
     voucher_digest,
 )
+from xbyte_live.evm.keys import Authorizer
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.money import Asset
 from xbyte_live.payments.facilitators.local import LocalFacilitator

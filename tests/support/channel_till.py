@@ -13,8 +13,8 @@ from tests.support.channel_model import ModelChain
 from tests.support.channel_parties import Payer, a_key
 from tests.support.paying import PAYEE, Clock, a_payer, v2_header
 from xbyte_live.errors import PaymentRefused
-from xbyte_live.evm.authorizer import Authorizer
 from xbyte_live.evm.channels import Voucher
+from xbyte_live.evm.keys import Authorizer
 from xbyte_live.payments.batch_settlement import ChannelPolicy, Channels
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.facilitators.local import LocalFacilitator

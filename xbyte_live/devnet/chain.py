@@ -19,9 +19,8 @@ from xbyte_live.devnet.accounts import (
     USDC_ADDRESS,
     devnet_usdc,
 )
-from xbyte_live.devnet.anvil import find_anvil
+from xbyte_live.devnet.anvil import AnvilProcess, find_anvil
 from xbyte_live.devnet.artifacts import load_artifact
-from xbyte_live.devnet.process import AnvilProcess
 from xbyte_live.errors import DevnetError
 from xbyte_live.money import Asset
 

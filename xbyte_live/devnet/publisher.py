@@ -22,7 +22,7 @@ from av.filter import Graph
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from xbyte_live.devnet.glyphs import burn
+from xbyte_live.devnet.samples import burn
 from xbyte_live.errors import DevnetError
 
 URL_VARIABLE = "XBYTE_PUBLISH_URL"  # the URL holds the stream key, which argv would show

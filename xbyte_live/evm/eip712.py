@@ -1,9 +1,9 @@
-"""Pure: EIP-712 domain separators and digests, and who signed one (SEC 1 4.1.6)."""
+"""Pure: EIP-712 domain separators and digests, signing one, and who signed one (SEC 1 4.1.6)."""
 
 from functools import lru_cache
 
-import coincurve
 import sha3
+from btclib_libsecp256k1 import keys, recovery
 
 from xbyte_live.money import Asset
 
@@ -51,6 +51,22 @@ def typed_digest(separator: bytes, struct_hash: bytes) -> bytes:
     return keccak(b"\x19\x01" + separator + struct_hash)
 
 
+class SigningKey:
+    """A private key of secp256k1; ``address`` is that of its account, in lower case.
+
+    Raises ``ValueError`` for 32 bytes that are no key; an error holds none of them.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self.address = _address_of(keys.pubkey_from_prvkey(secret, compressed=False))
+
+    def sign(self, digest: bytes) -> bytes:
+        """The signature r ‖ s ‖ v of a digest, v being 27 or 28; the same each time (RFC 6979)."""
+        signature, recovery_id = recovery.sign(digest, self._secret)
+        return signature + bytes([recovery_id + 27])
+
+
 def recover(digest: bytes, signature: bytes) -> str | None:
     """The lower-case address that signed ``digest``, or ``None`` if no key can have.
 
@@ -58,13 +74,15 @@ def recover(digest: bytes, signature: bytes) -> str | None:
     """
     if len(signature) != 65:
         return None
-    recovery = signature[64] - 27 if signature[64] >= 27 else signature[64]
-    if recovery not in (0, 1) or int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
+    recovery_id = signature[64] - 27 if signature[64] >= 27 else signature[64]
+    if recovery_id not in (0, 1) or int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
         return None
     try:
-        key = coincurve.PublicKey.from_signature_and_message(
-            signature[:64] + bytes([recovery]), digest, hasher=None
-        )
-    except Exception:
+        return _address_of(recovery.recover(digest, signature[:64], recovery_id, compressed=False))
+    except ValueError:
         return None
-    return "0x" + keccak(key.format(compressed=False)[1:])[-20:].hex()
+
+
+def _address_of(public_key: bytes) -> str:
+    """The address of an uncompressed public key of 65 bytes."""
+    return "0x" + keccak(public_key[1:])[-20:].hex()

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, FacilitatorError
 from xbyte_live.evm.authorizations import ChainReader
-from xbyte_live.evm.authorizer import Authorizer, earlier_authorizers, own_authorizer
 from xbyte_live.evm.channel_contract import ChannelChain
-from xbyte_live.evm.keys import gas_key
+from xbyte_live.evm.keys import Authorizer, earlier_authorizers, gas_key, own_authorizer
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.money import Asset, parse_decimal
 from xbyte_live.payments.batch_settlement import ChannelPolicy, Channels

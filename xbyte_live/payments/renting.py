@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from xbyte_live.config import Settings
 from xbyte_live.evm.authorizations import ChainReader
-from xbyte_live.evm.payee import own_payee
+from xbyte_live.evm.keys import own_payee
 from xbyte_live.money import Asset
 from xbyte_live.payments.facilitators.remote import Facilitator
 from xbyte_live.payments.gate import Gate

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 
-import coincurve
 import pytest
 from eth_account import Account
 from sqlalchemy import select
@@ -18,6 +17,7 @@ from tests.support.paying import Clock
 from tests.support.server import is_there
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.evm.channels import channel_id_of, voucher_digest
+from xbyte_live.evm.eip712 import SigningKey
 from xbyte_live.payments.ledger import charge_worker as cashiers
 from xbyte_live.payments.ledger.channel import Charging, NewDelivery
 from xbyte_live.payments.ledger.channels import ChannelLedger
@@ -65,8 +65,7 @@ def signed(ceiling: int, number: int = 1) -> NewDelivery:
     """A voucher that is still to be checked, and good."""
     channel_id = channel_id_of(a_config(number), CHAIN_ID)
     digest = voucher_digest(channel_id, ceiling, CHAIN_ID)
-    signature = coincurve.PrivateKey(bytes(KEY.key)).sign_recoverable(digest, hasher=None)
-    text = "0x" + (signature[:64] + bytes([signature[64] + 27])).hex()
+    text = "0x" + SigningKey(bytes(KEY.key)).sign(digest).hex()
     return a_voucher(number, ceiling, signature=text, signed_by=SIGNER)
 
 

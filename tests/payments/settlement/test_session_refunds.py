@@ -12,7 +12,7 @@ from tests.support.channel_parties import a_key
 from tests.support.sessions import ASSET, NETWORK, a_draw, an_order, open_books
 from xbyte_live.errors import FacilitatorUnavailable
 from xbyte_live.evm.authorizations import ChainReader
-from xbyte_live.evm.payee import Payee
+from xbyte_live.evm.keys import Payee
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Facilitator, Outcome, SignedPayment, Unknown

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xbyte_live.client.payer.terms import Requirement, Terms
+from xbyte_live.evm.eip712 import SigningKey
+from xbyte_live.evm.eip3009 import Authorization, transfer_digest
 
 PAYMENT_HEADERS = {1: "X-PAYMENT", 2: "PAYMENT-SIGNATURE"}
 
@@ -123,7 +125,21 @@ def still_offered(terms: Terms, payment: SignedPayment) -> bool:
 
 
 def _signature(account: Signer, requirement: Requirement, authorization: dict[str, str]) -> str:
+    """Where the account shows its key in microseconds, else as the account does it."""
     asset = requirement.asset
+    key = getattr(account, "key", None)
+    if key is not None:
+        order = Authorization(
+            payer=authorization["from"],
+            to=authorization["to"],
+            value=int(authorization["value"]),
+            valid_after=int(authorization["validAfter"]),
+            valid_before=int(authorization["validBefore"]),
+            nonce=authorization["nonce"],
+            signature=b"",
+        )
+        digest = transfer_digest(order, asset)
+        return "0x" + SigningKey(bytes(key)).sign(digest).hex()
     numbers = ("value", "validAfter", "validBefore")
     signed = account.sign_typed_data(
         {

@@ -5,8 +5,6 @@ Source: x402 ``scheme_batch_settlement_evm``, "Client: Payment Construction".
 
 from typing import Any
 
-import coincurve
-
 from xbyte_live.client.payer.channel import Channel, Open, presented
 from xbyte_live.client.payer.signing import PAYMENT_HEADERS, SignedPayment, Signer, payment_header
 from xbyte_live.client.payer.terms import Requirement, Terms
@@ -21,6 +19,7 @@ from xbyte_live.evm.channels import (
     deposit_nonce,
     voucher_digest,
 )
+from xbyte_live.evm.eip712 import SigningKey
 from xbyte_live.money import Asset
 
 # Ours alone, so that another program with this key has channels of its own; the same for good,
@@ -51,7 +50,7 @@ class VoucherSigner:
     def __init__(self, account: Signer) -> None:
         key = getattr(account, "key", None)
         self._account = account
-        self._key = None if key is None else coincurve.PrivateKey(bytes(key))
+        self._key = None if key is None else SigningKey(bytes(key))
 
     def voucher(self, channel: Channel, ceiling: int) -> Voucher:
         """A voucher up to ``ceiling``; the same one each time."""
@@ -60,8 +59,7 @@ class VoucherSigner:
             signature = bytes(self._typed(channel.channel_id, ceiling, chain_id).signature)
         else:
             digest = voucher_digest(channel.channel_id, ceiling, chain_id)
-            compact = self._key.sign_recoverable(digest, hasher=None)
-            signature = compact[:64] + bytes([compact[64] + 27])
+            signature = self._key.sign(digest)
         return Voucher(channel.channel_id, ceiling, "0x" + signature.hex())
 
     def _typed(self, channel_id: str, ceiling: int, chain_id: int) -> Any:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xbyte_live.errors import ChainUnavailable, FacilitatorUnavailable, PaymentRefused
-from xbyte_live.evm.authorizer import Authorizer
 from xbyte_live.evm.channels import (
     BUSY,
     REFUND_NOTHING,
@@ -23,6 +22,7 @@ from xbyte_live.evm.channels import (
     claim_digest,
     deposit_nonce,
 )
+from xbyte_live.evm.keys import Authorizer
 from xbyte_live.money import Asset
 from xbyte_live.payments.facilitators.remote import Facilitator
 from xbyte_live.payments.ledger.actions import Action, ActionLedger, Kind, NewAction

@@ -16,7 +16,7 @@ from eth_utils.address import to_checksum_address
 
 from xbyte_live.errors import ChainUnavailable, FacilitatorError, XByteError
 from xbyte_live.evm.authorizations import Fate, Transfer
-from xbyte_live.evm.payee import Payee
+from xbyte_live.evm.keys import Payee
 from xbyte_live.money import Asset
 from xbyte_live.payments.facilitators.remote import (
     Facilitator,
