@@ -1,24 +1,24 @@
-export { KNOWN_ASSETS } from './assets';
-export { PaymentError, type Asked, type PaymentErrorCode } from './errors';
+export { KNOWN_ASSETS } from './x402/assets';
+export { PaymentError, type Asked, type PaymentErrorCode } from './x402/errors';
 export {
   InjectedWallet,
   injectedWallets,
   type Eip1193Provider,
   type InjectedOptions,
-} from './injected';
-export { BurnerWallet } from './burner';
-export { fetchPaid } from './fetch-paid';
+} from './wallets/injected';
+export { BurnerWallet } from './wallets/burner';
+export { fetchPaid } from './payer/fetch_paid';
 export {
   capLevels,
   XByteLoader,
   xbyteLoader,
   type LevelSource,
   type LoaderOptions,
-} from './loader';
+} from './hls/loader';
 export { MIB, amountFor, costPerMinute, formatAmount, parseAmount, type Rate } from './money';
-export { Payer, type CloseOptions, type PayerOptions } from './payer';
-export { loadPricing, type Pricing } from './pricing';
-export { IndexedDbStore, MemoryStore, type ChannelStore } from './store';
+export { Payer, type CloseOptions, type PayerOptions } from './payer/payer';
+export { loadPricing, type Pricing } from './payer/pricing';
+export { IndexedDbStore, MemoryStore, type ChannelStore } from './channel/store';
 export type {
   Ahead,
   Asset,
@@ -36,4 +36,4 @@ export type {
   TypedData,
   Waiting,
   Wallet,
-} from './types';
+} from './x402/types';

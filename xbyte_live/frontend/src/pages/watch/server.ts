@@ -1,5 +1,5 @@
 import { parseAmount } from '../../lib/money';
-import type { Hex, Terms } from '../../lib/types';
+import type { Hex, Terms } from '../../lib/x402/types';
 
 /** What this server is paid with on one network. */
 export interface Network {
