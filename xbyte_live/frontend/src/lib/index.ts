@@ -19,21 +19,7 @@ export { MIB, amountFor, costPerMinute, formatAmount, parseAmount, type Rate } f
 export { Payer, type CloseOptions, type PayerOptions } from './payer/payer';
 export { loadPricing, type Pricing } from './payer/pricing';
 export { IndexedDbStore, MemoryStore, type ChannelStore } from './channel/store';
-export type {
-  Ahead,
-  Asset,
-  Budget,
-  Chain,
-  ChannelConfig,
-  ChannelView,
-  Hex,
-  PaidRequest,
-  PaidResponse,
-  PayerEvents,
-  Receipt,
-  Refund,
-  Terms,
-  TypedData,
-  Waiting,
-  Wallet,
-} from './x402/types';
+export type { ChannelView, Receipt, Refund } from './channel/types';
+export type { Ahead, Budget, PaidRequest, PaidResponse, PayerEvents, Waiting } from './payer/types';
+export type { Chain, Wallet } from './wallets/wallet';
+export type { Asset, ChannelConfig, Hex, ChannelOffer as Terms, TypedData } from './x402/types';

@@ -1,10 +1,12 @@
 import { generatePrivateKey } from 'viem/accounts';
 import { BurnerWallet } from '../../src/lib/wallets/burner';
 import { PaymentError } from '../../src/lib/x402/errors';
-import { Key } from '../../src/lib/wallets/keys';
+import { SigningKey } from '../../src/lib/wallets/keys';
 import { Payer, type PayerOptions } from '../../src/lib/payer/payer';
 import { MemoryStore } from '../../src/lib/channel/store';
-import type { Hex, PayerEvents, TypedData, Wallet } from '../../src/lib/x402/types';
+import type { PayerEvents } from '../../src/lib/payer/types';
+import type { Wallet } from '../../src/lib/wallets/wallet';
+import type { Hex, TypedData } from '../../src/lib/x402/types';
 import { CHAIN, Shop } from './shop';
 
 /** A wallet that asks, and what it was asked. */
@@ -62,7 +64,7 @@ export class AskingWallet implements Wallet {
 }
 
 export function burner(): BurnerWallet {
-  return new BurnerWallet(new Key(generatePrivateKey()));
+  return new BurnerWallet(new SigningKey(generatePrivateKey()));
 }
 
 const QUICK = { firstWait: 1, longestWait: 5, pending: 2000, firstByte: 500, grace: 50, tries: 4 };

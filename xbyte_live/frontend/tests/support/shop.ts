@@ -9,7 +9,7 @@ import {
 } from '../../src/lib/x402/codes';
 import { amountFor } from '../../src/lib/money';
 import { channelIdOf, depositData, hashOf, voucherDigest } from '../../src/lib/x402/typed_data';
-import type { ChannelConfig, Hex, Terms } from '../../src/lib/x402/types';
+import type { ChannelConfig, Hex, ChannelOffer } from '../../src/lib/x402/types';
 import { decodeHeader, encodeHeader } from '../../src/lib/x402/wire';
 
 export const CHAIN = 84532;
@@ -121,7 +121,7 @@ export class Shop {
     const channel = /^\/channels\/(0x[0-9a-f]{64})$/.exec(url.pathname)?.[1] as Hex | undefined;
     if (channel && this.accounts.has(channel)) {
       if (payload?.type !== 'refund') return this.#ask(1n, 'payment_required');
-      const answer = await this.#take(path, 1n, payment?.accepted as Terms, payload);
+      const answer = await this.#take(path, 1n, payment?.accepted as ChannelOffer, payload);
       return typeof answer === 'string' ? this.#ask(1n, answer, payload) : answer.response;
     }
     if (this.closed) return new Response(null, { status: 410 });
@@ -139,7 +139,7 @@ export class Shop {
     if (fault === '503') return this.#pending();
     if (fault === 'busy') return this.#ask(amount, BUSY);
     if (fault.startsWith('refuse:')) return this.#ask(amount, fault.slice(7));
-    const answer = await this.#take(path, amount, payment.accepted as Terms, payload);
+    const answer = await this.#take(path, amount, payment.accepted as ChannelOffer, payload);
     if (fault === 'charge+drop') throw new TypeError('network');
     if (fault === 'charge+hang') return hang(init.signal);
     if (fault === 'charge+503') return this.#pending();
@@ -148,7 +148,7 @@ export class Shop {
     return this.#bytes(file, range, answer.header(fault, path), fault);
   };
 
-  terms(amount: bigint): Terms {
+  terms(amount: bigint): ChannelOffer {
     return {
       scheme: 'batch-settlement',
       network: NETWORK,
@@ -166,7 +166,7 @@ export class Shop {
     };
   }
 
-  async #take(path: string, amount: bigint, accepted: Terms, payload: Payload) {
+  async #take(path: string, amount: bigint, accepted: ChannelOffer, payload: Payload) {
     const { channelConfig: config, voucher } = payload;
     const id = voucher.channelId;
     const ceiling = BigInt(voucher.maxClaimableAmount);

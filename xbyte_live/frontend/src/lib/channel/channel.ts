@@ -1,7 +1,8 @@
 import { PaymentError } from '../x402/errors';
 import { least, most } from '../money';
-import type { Report, Taken } from '../x402/wire';
-import type { ChannelConfig, ChannelView, Hex } from '../x402/types';
+import type { ChannelReport, Charge } from '../x402/wire';
+import type { ChannelView } from './types';
+import type { ChannelConfig, Hex } from '../x402/types';
 
 const MOST_REMEMBERED = 32;
 const MOST_WRONG = 2; // deliveries in a row that are not what was paid for
@@ -90,7 +91,7 @@ export function newChannel(channelId: Hex, network: string, config: ChannelConfi
  * How much a voucher for `amount` more counts against budgets: how much more than before the server
  * may claim once it has it, or all of it where the server began anew.
  */
-export function atStake({ charged, signed, counted = signed }: Channel, amount: bigint): bigint {
+export function stakeOf({ charged, signed, counted = signed }: Channel, amount: bigint): bigint {
   return most(0n, charged + amount - counted);
 }
 
@@ -127,7 +128,7 @@ export function withoutDeposit(channel: Channel): Channel {
 }
 
 /** Deposit orders that a server may still take, besides what is in the balance. */
-export function atLarge({ loose = [], deposit }: Channel, now: number): DepositOrder[] {
+export function outstandingDeposits({ loose = [], deposit }: Channel, now: number): DepositOrder[] {
   return valid(deposit ? [...loose, deposit] : loose, now);
 }
 
@@ -192,7 +193,7 @@ export function presented(
  * Throws `PaymentError` (`overcharged`) when that is not what was signed for (x402
  * `scheme_batch_settlement_evm`, Client Verification Rules).
  */
-export function confirmed(channel: Channel, identity: string, taken: Taken): Channel {
+export function confirmed(channel: Channel, identity: string, taken: Charge): Channel {
   const voucher = channel.open.find((open) => open.identity === identity);
   if (!voucher) return channel;
   const base = voucher.ceiling - voucher.amount;
@@ -298,12 +299,12 @@ export function refunded(channel: Channel, amount: bigint): Channel {
 
 /** The most that can have gone back, at a Unix time in seconds. */
 export function returnable(channel: Channel, now: number): bigint {
-  const orders = atLarge(channel, now).reduce((sum, { amount }) => sum + amount, 0n);
+  const orders = outstandingDeposits(channel, now).reduce((sum, { amount }) => sum + amount, 0n);
   return refundable(channel) + (channel.returned ?? 0n) + orders;
 }
 
 /** The channel whose balance is said to be `onChain`: what did not go back lies in it still. */
-export function settledWith(channel: Channel, onChain: bigint): Channel {
+export function reconciled(channel: Channel, onChain: bigint): Channel {
   const { balance, returned = 0n } = channel;
   const there = most(balance, least(onChain, balance + returned));
   return { ...channel, balance: there, returned: 0n };
@@ -369,7 +370,7 @@ function valid(orders: readonly DepositOrder[], now: number): DepositOrder[] {
   return orders.filter(({ validBefore }) => now < validBefore);
 }
 
-function check(report: Report, channel: Channel, charged: bigint): void {
+function check(report: ChannelReport, channel: Channel, charged: bigint): void {
   if (report.channelId !== channel.channelId) {
     throw overcharged('was paid through another channel');
   }

@@ -1,6 +1,6 @@
-import type { Account } from '../wallets/account';
+import type { WalletAccount } from '../wallets/account';
 import {
-  atLarge,
+  outstandingDeposits,
   depositNeed,
   isDepositing,
   refundable,
@@ -13,9 +13,11 @@ import { walletError } from '../wallets/injected';
 import { least, most } from '../money';
 import { LimitReached, type Spending } from '../payer/budget';
 import type { ChannelStore } from './store';
-import type { Turn } from './lock';
+import type { ChannelLock } from './lock';
 import { chainIdOf, depositData, depositNonce } from '../x402/typed_data';
-import type { Hex, PayerEvents, Terms, Wallet } from '../x402/types';
+import type { PayerEvents } from '../payer/types';
+import type { Wallet } from '../wallets/wallet';
+import type { Hex, ChannelOffer } from '../x402/types';
 
 const DEPOSIT_PIECES = 10n; // what a deposit lasts for where the server does not say what it wants
 const LONGEST_VALIDITY = 3600; // seconds
@@ -37,7 +39,7 @@ export interface Teller {
 }
 
 /** A channel, and the deposit that leaves with its next voucher if one does. */
-export interface Due {
+export interface DepositDue {
   channel: Channel;
   deposit?: DepositOrder | undefined;
 }
@@ -68,7 +70,7 @@ interface AtLarge {
 export class Deposits {
   readonly #store: ChannelStore;
   readonly #spending: Spending;
-  readonly #account: Account;
+  readonly #account: WalletAccount;
   readonly #teller: Teller;
   readonly #now: () => number;
   readonly #noticed = new Set<Hex>();
@@ -77,7 +79,7 @@ export class Deposits {
   constructor(
     store: ChannelStore,
     spending: Spending,
-    account: Account,
+    account: WalletAccount,
     teller: Teller,
     now: () => number,
   ) {
@@ -94,12 +96,12 @@ export class Deposits {
    * Throws `LimitReached`, and `PaymentError` where the wallet does not do its part.
    */
   async due(
-    turn: Turn,
+    turn: ChannelLock,
     before: Channel,
-    terms: Terms,
+    terms: ChannelOffer,
     wallet: Wallet,
     signal?: AbortSignal,
-  ): Promise<Due> {
+  ): Promise<DepositDue> {
     const amount = BigInt(terms.amount);
     const target = targetOf(terms);
     const channel = await this.#withoutUsed(before, amount);
@@ -129,7 +131,7 @@ export class Deposits {
   }
 
   /** The server wants larger deposits than that one; false if that was known, or it is large. */
-  raiseFloor(channelId: Hex, order: DepositOrder, terms: Terms): boolean {
+  raiseFloor(channelId: Hex, order: DepositOrder, terms: ChannelOffer): boolean {
     if (this.#floors.has(channelId) || order.amount >= targetOf(terms)) return false;
     this.#floors.add(channelId);
     return true;
@@ -137,12 +139,12 @@ export class Deposits {
 
   /** Have a deposit signed and keep it; or, where it only runs low, tell of that. */
   async #ordered(
-    turn: Turn,
+    turn: ChannelLock,
     channel: Channel,
-    terms: Terms,
+    terms: ChannelOffer,
     wallet: Wallet,
     { missing, target, wanted, asks }: Want,
-  ): Promise<Due> {
+  ): Promise<DepositDue> {
     const large = await this.#atLarge(channel);
     const suggested = this.#suggested(channel, missing, target, large);
     const need = { missing, suggested, network: terms.network, asset: terms.asset };
@@ -181,7 +183,7 @@ export class Deposits {
     );
     const large: AtLarge = { here: 0n, all: 0n, until: undefined };
     for (const one of [channel, ...others]) {
-      for (const order of atLarge(one, seconds)) {
+      for (const order of outstandingDeposits(one, seconds)) {
         if (await this.#isUsed(one, order)) continue;
         large.all += order.amount;
         if (one === channel) large.here += order.amount;
@@ -250,7 +252,7 @@ export class Deposits {
   async #order(
     wallet: Wallet,
     channel: Channel,
-    terms: Terms,
+    terms: ChannelOffer,
     { size, missing }: { size: bigint; missing: bigint },
   ): Promise<DepositOrder> {
     const chainId = chainIdOf(terms.network);
@@ -283,7 +285,7 @@ export class Deposits {
     return { ...order, signature };
   }
 
-  async #held(wallet: Wallet, terms: Terms): Promise<bigint | undefined> {
+  async #held(wallet: Wallet, terms: ChannelOffer): Promise<bigint | undefined> {
     try {
       return await wallet.balance(terms.asset, this.#teller.rpcUrl(terms.network));
     } catch {
@@ -312,7 +314,7 @@ export function depositWire(order: DepositOrder): object {
 }
 
 /** What a deposit for such deliveries should be. */
-function targetOf({ amount, extra }: Terms): bigint {
+function targetOf({ amount, extra }: ChannelOffer): bigint {
   return most(BigInt(extra.minDeposit ?? 0), BigInt(amount) * DEPOSIT_PIECES);
 }
 

@@ -2,7 +2,7 @@ import type { Channel } from './channel';
 import type { ChannelStore, KeptPayment } from './store';
 
 /** The right to sign for one channel, until it is released; no other tab has it meanwhile. */
-export class Turn {
+export class ChannelLock {
   channel: Channel;
   readonly #store: ChannelStore;
   #free: (() => void) | undefined;
@@ -14,10 +14,10 @@ export class Turn {
   }
 
   /** Wait until no other voucher of the channel is being presented, and read how it stands. */
-  static async take(store: ChannelStore, fresh: Channel, signal?: AbortSignal): Promise<Turn> {
+  static async take(store: ChannelStore, fresh: Channel, signal?: AbortSignal): Promise<ChannelLock> {
     const free = await store.lock(`channel:${fresh.channelId}`, signal);
     try {
-      return new Turn(store, (await store.channel(fresh.channelId)) ?? fresh, free);
+      return new ChannelLock(store, (await store.channel(fresh.channelId)) ?? fresh, free);
     } catch (error) {
       free();
       throw error;

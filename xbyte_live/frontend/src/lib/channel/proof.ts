@@ -1,27 +1,33 @@
 import { recoverAddress } from 'viem/utils';
 import type { Channel } from './channel';
 import { AMOUNT_MISMATCH, BELOW_CLAIMED, CHANNEL_NOT_FOUND } from '../x402/codes';
-import type { OnChain } from '../wallets/rpc';
+import type { ChannelOnChain } from '../wallets/rpc';
 import { chainIdOf, voucherDigest } from '../x402/typed_data';
 import type { Hex } from '../x402/types';
-import { readCorrection, readState, type Challenge, type Correction, type Report } from '../x402/wire';
+import {
+  readCorrection,
+  readState,
+  type Challenge,
+  type Correction,
+  type ChannelReport,
+} from '../x402/wire';
 
 /** What a 402 says of a channel, and what there is to show for it. */
-export interface Evidence {
+export interface ChannelProof {
   code: string;
   correction: Correction | undefined;
   /** The correction's voucher was signed by the channel's own key. */
   proven: boolean;
-  report: Report | undefined;
-  found: OnChain | undefined;
+  report: ChannelReport | undefined;
+  found: ChannelOnChain | undefined;
 }
 
 /** What a 402 says of a channel; where it shows no proof of that, the chain is asked as well. */
-export async function evidenceOf(
+export async function proofOf(
   challenge: Challenge,
   channel: Channel,
-  ask: (channel: Channel) => Promise<OnChain | undefined>,
-): Promise<Evidence> {
+  ask: (channel: Channel) => Promise<ChannelOnChain | undefined>,
+): Promise<ChannelProof> {
   const { channelId, config, network } = channel;
   const code = challenge.error;
   const correction = readCorrection(challenge, channelId);

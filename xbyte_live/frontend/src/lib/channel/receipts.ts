@@ -1,9 +1,9 @@
 import type { Channel, OpenVoucher } from './channel';
-import type { Receipt } from '../x402/types';
-import type { Taken } from '../x402/wire';
+import type { Receipt } from './types';
+import type { Charge } from '../x402/wire';
 
 /** What a voucher was charged for; `channel` as it stands since, `at` in ms since 1970. */
-export function receiptOf(channel: Channel, voucher: OpenVoucher, taken: Taken, at: number): Receipt {
+export function receiptOf(channel: Channel, voucher: OpenVoucher, taken: Charge, at: number): Receipt {
   return {
     url: voucher.url,
     ...(voucher.range !== undefined && { range: voucher.range }),

@@ -1,14 +1,15 @@
 import {
   begunAnew,
+  type Channel,
   countedFrom,
   doubted,
   drained,
   gone,
   landed,
+  type OpenVoucher,
   overcharged,
   refused,
 } from './channel';
-import type { Channel, OpenVoucher } from './channel';
 import {
   AMOUNT_MISMATCH,
   BELOW_CLAIMED,
@@ -18,7 +19,7 @@ import {
   EXCEEDS_BALANCE,
 } from '../x402/codes';
 import { most } from '../money';
-import type { Evidence } from './proof';
+import type { ChannelProof } from './proof';
 import type { Correction } from '../x402/wire';
 
 const UNTAKEN = new Set([DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED]); // a deposit has not come in
@@ -30,13 +31,13 @@ const UNTAKEN = new Set([DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED]); // a deposit 
 export type Verdict = 'charged' | 'again' | 'refused';
 
 /** A 402 to a voucher; `presentedBefore` when it was handed over before without a decision. */
-export interface Refusal extends Evidence {
+export interface VoucherRefusal extends ChannelProof {
   identity: string;
   presentedBefore: boolean;
 }
 
 /** The channel after a refusal, and the voucher of unknown outcome that it shows as charged. */
-export interface Outcome {
+export interface Recovery {
   channel: Channel;
   verdict: Verdict;
   charged?: OpenVoucher | undefined;
@@ -47,7 +48,7 @@ export interface Outcome {
  *
  * Throws `PaymentError` (`overcharged`) when the server claims what it cannot have earned.
  */
-export function after(channel: Channel, refusal: Refusal): Outcome {
+export function recover(channel: Channel, refusal: VoucherRefusal): Recovery {
   const { code, identity, correction } = refusal;
   const left = refused(channel, identity);
   if (code === AMOUNT_MISMATCH || code === BELOW_CLAIMED) {
@@ -69,7 +70,7 @@ export function after(channel: Channel, refusal: Refusal): Outcome {
  * What a server without a proof knows that it charged, where that is less than it did. It is safe
  * to go on from there: no more can be claimed than was signed.
  */
-function knownStill(channel: Channel, { identity, report, found }: Refusal): bigint | undefined {
+function knownStill(channel: Channel, { identity, report, found }: VoucherRefusal): bigint | undefined {
   const voucher = channel.open.find((open) => open.identity === identity);
   // To a deposit in a channel that it does not know it says nothing of the channel.
   const said = report ? report.charged : voucher?.deposit ? (found?.claimed ?? 0n) : undefined;
@@ -78,23 +79,23 @@ function knownStill(channel: Channel, { identity, report, found }: Refusal): big
 }
 
 /** The server knows no such channel: it is begun anew, unless the chain knows it. */
-function notFound(channel: Channel, { identity, found }: Refusal): Outcome {
+function notFound(channel: Channel, { identity, found }: VoucherRefusal): Recovery {
   const left = refused(channel, identity);
   if (found && found.balance > 0n) {
     const { balance, deposit } = left;
     const came = deposit && found.balance >= balance + deposit.amount;
-    const after = came ? landed(left, deposit.amount) : left;
+    const next = came ? landed(left, deposit.amount) : left;
     const verdict = found.balance === balance ? 'refused' : 'again';
-    return { channel: { ...after, balance: found.balance, known: true, unsure: false }, verdict };
+    return { channel: { ...next, balance: found.balance, known: true, unsure: false }, verdict };
   }
   const { returned = 0n } = channel;
   const empty = drained(left);
-  const after = channel.charged > 0n ? { ...begunAnew(empty, 0n), balance: 0n } : empty;
-  return { channel: found ? { ...after, returned } : after, verdict: 'again' };
+  const next = channel.charged > 0n ? { ...begunAnew(empty, 0n), balance: 0n } : empty;
+  return { channel: found ? { ...next, returned } : next, verdict: 'again' };
 }
 
 /** Adopt what the server has charged, once its proof is found to be our own signature. */
-function corrected(channel: Channel, refusal: Refusal, said: Correction): Outcome {
+function corrected(channel: Channel, refusal: VoucherRefusal, said: Correction): Recovery {
   const charged = said.report.charged;
   if (!refusal.proven) throw overcharged('proves its charges with a voucher that was not signed');
   if (charged > said.signed) {
@@ -111,15 +112,15 @@ function corrected(channel: Channel, refusal: Refusal, said: Correction): Outcom
   const taken = maybe.filter((open) => open !== voucher || mine);
   const brought = channel.deposit?.amount ?? 0n;
   const hasIt = channel.known && said.report.balance >= channel.balance + brought;
-  const after = hasIt || taken.some((open) => open.deposit) ? landed(channel, brought) : channel;
+  const next = hasIt || taken.some((open) => open.deposit) ? landed(channel, brought) : channel;
   const trusted = channel.known && !channel.unsure;
   return {
     channel: {
-      ...after,
+      ...next,
       charged,
       signed: most(channel.signed, said.signed),
       counted: charged < channel.charged ? countedFrom(channel, charged) : undefined,
-      balance: trusted ? after.balance : said.report.balance,
+      balance: trusted ? next.balance : said.report.balance,
       known: true,
       unsure: false,
       open: [],
@@ -142,7 +143,7 @@ function chargedUpTo(charged: bigint): (open: OpenVoucher) => boolean {
 function explained(
   channel: Channel,
   voucher: OpenVoucher | undefined,
-  refusal: Refusal,
+  refusal: VoucherRefusal,
   charged: bigint,
 ): boolean {
   if (!channel.known || charged <= most(channel.charged, channel.forgot ?? 0n)) return true;

@@ -1,4 +1,4 @@
-import { emptied, refundable, refunded, returnable, settledWith, type Channel } from './channel';
+import { emptied, refundable, refunded, returnable, reconciled, type Channel } from './channel';
 import {
   AMOUNT_MISMATCH,
   BELOW_CLAIMED,
@@ -8,25 +8,26 @@ import {
 } from '../x402/codes';
 import { PaymentError } from '../x402/errors';
 import { discard, unreachable } from '../http';
-import { evidenceOf } from './proof';
+import { proofOf } from './proof';
 import type { Means } from '../payer/purchase';
 import { receiptOf } from './receipts';
-import { after } from './recovery';
-import { Turn } from './lock';
-import type { Hex, Refund, Terms } from '../x402/types';
+import { recover } from './recovery';
+import { ChannelLock } from './lock';
+import type { Refund } from './types';
+import type { Hex, ChannelOffer } from '../x402/types';
 import { readChallenge, readRefund, retryAfter, type Challenge } from '../x402/wire';
 
 const TRIES = 6;
 
 /** Which channels to refund: those of a payer or, without one, all; or those that are named. */
-export interface Which {
+export interface RefundFilter {
   payer?: Hex | undefined;
   named?: readonly Hex[] | undefined;
   url?: string | undefined;
 }
 
 /** Gets money back out of channels, by their servers. */
-export class Closing {
+export class Refunds {
   readonly #means: Means;
 
   constructor(means: Means) {
@@ -34,7 +35,7 @@ export class Closing {
   }
 
   /** Refund what can be had back; throws `PaymentError` when that fails for all there is. */
-  async refundAll({ payer, named, url }: Which): Promise<Refund[]> {
+  async refundAll({ payer, named, url }: RefundFilter): Promise<Refund[]> {
     const { store } = this.#means;
     const channels = (await store.channels()).filter(
       (channel) =>
@@ -44,7 +45,7 @@ export class Closing {
     const refunds: Refund[] = [];
     const failures: unknown[] = [];
     for (const channel of channels) {
-      const turn = await Turn.take(store, channel);
+      const turn = await ChannelLock.take(store, channel);
       try {
         await this.#look(turn);
         const { returned = 0n } = turn.channel;
@@ -63,13 +64,13 @@ export class Closing {
   }
 
   /** What its server said went back is looked for on the chain, where a node is known. */
-  async #look(turn: Turn): Promise<void> {
+  async #look(turn: ChannelLock): Promise<void> {
     if (!turn.channel.returned) return;
     const found = await this.#means.till.onChain(turn.channel);
-    if (found) await turn.keep(settledWith(turn.channel, found.balance), undefined, true);
+    if (found) await turn.keep(reconciled(turn.channel, found.balance), undefined, true);
   }
 
-  async #refund(turn: Turn, urls: readonly string[]): Promise<Refund | undefined> {
+  async #refund(turn: ChannelLock, urls: readonly string[]): Promise<Refund | undefined> {
     let silent = false;
     for (const url of urls) {
       const response = await this.#send(url, {});
@@ -85,9 +86,9 @@ export class Closing {
   }
 
   async #ask(
-    turn: Turn,
+    turn: ChannelLock,
     url: string,
-    terms: Terms,
+    terms: ChannelOffer,
     { resource, extensions }: Challenge,
   ): Promise<Refund | undefined> {
     const context = { ...(resource && { resource }), ...(extensions && { extensions }) };
@@ -103,10 +104,10 @@ export class Closing {
           const what = `the server says that it gave back ${refund.amount}, which was not there`;
           throw new PaymentError('refused', what);
         }
-        const after = refunded(turn.channel, refund.amount);
-        await turn.keep(after, undefined, true);
-        const found = await this.#means.till.onChain(after);
-        if (found && found.balance <= after.balance) await turn.keep({ ...after, returned: 0n });
+        const next = refunded(turn.channel, refund.amount);
+        await turn.keep(next, undefined, true);
+        const found = await this.#means.till.onChain(next);
+        if (found && found.balance <= next.balance) await turn.keep({ ...next, returned: 0n });
         return { channelId: turn.channel.channelId, ...refund };
       }
       const wait = await this.#judge(turn, response);
@@ -126,7 +127,7 @@ export class Closing {
   }
 
   /** How long to wait (ms) before the next try: 0 once the channel was mended. */
-  async #judge(turn: Turn, response: Response | undefined): Promise<number | 'nothing'> {
+  async #judge(turn: ChannelLock, response: Response | undefined): Promise<number | 'nothing'> {
     if (!response) return 1000;
     await discard(response);
     if (response.status !== 402) {
@@ -155,10 +156,10 @@ export class Closing {
     return 0;
   }
 
-  async #mend(turn: Turn, challenge: Challenge): Promise<void> {
+  async #mend(turn: ChannelLock, challenge: Challenge): Promise<void> {
     const { till } = this.#means;
-    const evidence = await evidenceOf(challenge, turn.channel, async (of) => till.onChain(of));
-    const outcome = after(turn.channel, { ...evidence, identity: '', presentedBefore: false });
+    const evidence = await proofOf(challenge, turn.channel, async (of) => till.onChain(of));
+    const outcome = recover(turn.channel, { ...evidence, identity: '', presentedBefore: false });
     if (outcome.verdict === 'refused') {
       throw new PaymentError('refused', `the server does not refund (${challenge.error})`);
     }
@@ -183,7 +184,7 @@ function isOf({ config }: Channel, payer: Hex | undefined): boolean {
   return payer === undefined || config.payer === payer.toLowerCase();
 }
 
-function pays(terms: Terms, { config, network }: Channel): boolean {
+function pays(terms: ChannelOffer, { config, network }: Channel): boolean {
   return (
     terms.network === network &&
     terms.asset.toLowerCase() === config.token &&

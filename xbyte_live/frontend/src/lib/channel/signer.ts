@@ -1,7 +1,7 @@
-import type { Account } from '../wallets/account';
+import type { WalletAccount } from '../wallets/account';
 import { assetOf } from '../x402/assets';
 import {
-  atStake,
+  stakeOf,
   faultOf,
   newChannel,
   presented,
@@ -11,13 +11,14 @@ import {
 } from './channel';
 import { Deposits, depositWire, type Teller } from './deposits';
 import { PaymentError } from '../x402/errors';
-import { type Key, loadKey } from '../wallets/keys';
+import { type SigningKey, loadSigningKey } from '../wallets/keys';
 import { LimitReached, type Limit, type Spending } from '../payer/budget';
-import { askChannel, type OnChain } from '../wallets/rpc';
+import { readChannel, type ChannelOnChain } from '../wallets/rpc';
 import type { ChannelStore, KeptPayment } from './store';
-import type { Turn } from './lock';
+import type { ChannelLock } from './lock';
 import { chainIdOf, channelIdOf, voucherDigest } from '../x402/typed_data';
-import type { Asset, ChannelConfig, Hex, Terms, Wallet } from '../x402/types';
+import type { Wallet } from '../wallets/wallet';
+import type { Asset, ChannelConfig, Hex, ChannelOffer } from '../x402/types';
 import { encodeHeader } from '../x402/wire';
 
 // The same for good: with the session key it makes channels of this browser alone.
@@ -28,7 +29,7 @@ const SALT: Hex = `0x${'xbyte-hls'
   .padEnd(64, '0')}`;
 
 /** What a delivery is, whatever it is paid with. */
-export interface Wanted {
+export interface DeliveryRequest {
   resource: string;
   url: string;
   range?: string;
@@ -36,26 +37,26 @@ export interface Wanted {
 }
 
 /** What a 402 adds to the payment that answers it. */
-export interface Context {
+export interface PaymentContext {
   resource?: object;
   extensions?: object;
 }
 
 /** Signs vouchers, with a deposit where one is due. */
-export class Till {
+export class ChannelSigner {
   readonly deposits: Deposits;
   readonly #store: ChannelStore;
   readonly #spending: Spending;
   readonly #assets: readonly Asset[];
   readonly #teller: Teller;
   readonly #now: () => number;
-  readonly #keys = new Map<Hex, Promise<Key>>();
-  readonly #account: Account;
+  readonly #keys = new Map<Hex, Promise<SigningKey>>();
+  readonly #account: WalletAccount;
 
   constructor(
     store: ChannelStore,
     spending: Spending,
-    account: Account,
+    account: WalletAccount,
     assets: readonly Asset[],
     teller: Teller,
     now: () => number,
@@ -70,7 +71,7 @@ export class Till {
   }
 
   /** The best of these offers and the channel that pays it, as it is before a turn is taken. */
-  async choose(offers: readonly Terms[]): Promise<{ terms: Terms; channel: Channel }> {
+  async choose(offers: readonly ChannelOffer[]): Promise<{ terms: ChannelOffer; channel: Channel }> {
     const wallet = this.#wallet();
     const payer = await this.#account.of(wallet);
     const key = await this.#key(payer);
@@ -91,8 +92,8 @@ export class Till {
   }
 
   /** What keeps a payment from being signed, if its channel is as it was last seen. */
-  limit(terms: Terms, channel: Channel): Limit | undefined {
-    return this.#spending.check(atStake(channel, BigInt(terms.amount)), this.#now());
+  limit(terms: ChannelOffer, channel: Channel): Limit | undefined {
+    return this.#spending.check(stakeOf(channel, BigInt(terms.amount)), this.#now());
   }
 
   /**
@@ -100,10 +101,10 @@ export class Till {
    * kept. Throws `LimitReached`, and `PaymentError` where the wallet does not do its part.
    */
   async sign(
-    turn: Turn,
-    terms: Terms,
-    wanted: Wanted,
-    context: Context,
+    turn: ChannelLock,
+    terms: ChannelOffer,
+    wanted: DeliveryRequest,
+    context: PaymentContext,
     signal?: AbortSignal,
   ): Promise<KeptPayment> {
     const before = withoutExpired(turn.channel, Math.floor(this.#now() / 1000));
@@ -115,7 +116,7 @@ export class Till {
     signal?.throwIfAborted();
     this.#require(terms, channel); // the wallet may have taken its time
     // At once: a purchase through another channel shall find that this one has taken its part.
-    const giveBack = this.#spending.take(atStake(channel, BigInt(terms.amount)), this.#now());
+    const giveBack = this.#spending.take(stakeOf(channel, BigInt(terms.amount)), this.#now());
     try {
       const payment = await this.#payment(channel, terms, wanted, context, deposit);
       const { identity, ceiling, amount } = payment;
@@ -138,13 +139,13 @@ export class Till {
   }
 
   /** How a channel stands on the chain, where a node is known and says so. */
-  async onChain({ network, channelId }: Channel): Promise<OnChain | undefined> {
+  async onChain({ network, channelId }: Channel): Promise<ChannelOnChain | undefined> {
     const rpcUrl = this.#teller.rpcUrl(network);
-    return rpcUrl ? askChannel(rpcUrl, channelId) : undefined;
+    return rpcUrl ? readChannel(rpcUrl, channelId) : undefined;
   }
 
   /** The header of a refund of all that was not charged. */
-  async refund(channel: Channel, terms: Terms, context: Context): Promise<string> {
+  async refund(channel: Channel, terms: ChannelOffer, context: PaymentContext): Promise<string> {
     const key = await this.#key(channel.config.payer);
     const digest = voucherDigest(channel.channelId, channel.charged, chainIdOf(channel.network));
     return encodeHeader({
@@ -165,9 +166,9 @@ export class Till {
 
   async #payment(
     channel: Channel,
-    terms: Terms,
-    { resource }: Wanted,
-    context: Context,
+    terms: ChannelOffer,
+    { resource }: DeliveryRequest,
+    context: PaymentContext,
     deposit: DepositOrder | undefined,
   ): Promise<KeptPayment> {
     const amount = BigInt(terms.amount);
@@ -203,7 +204,7 @@ export class Till {
     };
   }
 
-  #require(terms: Terms, channel: Channel): void {
+  #require(terms: ChannelOffer, channel: Channel): void {
     if (!assetOf(terms, this.#assets)) {
       throw new PaymentError('no-way-to-pay', 'the server wants a token not allowed here');
     }
@@ -217,10 +218,10 @@ export class Till {
     return wallet;
   }
 
-  async #key(payer: Hex): Promise<Key> {
+  async #key(payer: Hex): Promise<SigningKey> {
     let key = this.#keys.get(payer);
     if (!key) {
-      key = loadKey(this.#store, `session:${payer}`);
+      key = loadSigningKey(this.#store, `session:${payer}`);
       this.#keys.set(payer, key);
       key.catch(() => this.#keys.delete(payer));
     }
@@ -228,7 +229,7 @@ export class Till {
   }
 }
 
-function channelFor(terms: Terms, payer: Hex, session: Hex): Channel {
+function channelFor(terms: ChannelOffer, payer: Hex, session: Hex): Channel {
   const lower = (address: Hex): Hex => address.toLowerCase() as Hex;
   const config: ChannelConfig = {
     payer,

@@ -1,6 +1,6 @@
 import type { Channel } from './channel';
 import { PaymentError } from '../x402/errors';
-import type { Hex, Terms } from '../x402/types';
+import type { Hex, ChannelOffer } from '../x402/types';
 
 /** A payment that may be presented again for the same bytes. */
 export interface KeptPayment {
@@ -10,7 +10,7 @@ export interface KeptPayment {
   identity: string;
   /** The value of its `PAYMENT-SIGNATURE` header. */
   header: string;
-  terms: Terms;
+  terms: ChannelOffer;
   amount: bigint;
   ceiling: bigint;
   deposit: bigint;

@@ -11,7 +11,7 @@ import { PaymentError } from '../x402/errors';
 import { joined } from '../http';
 import { costPerMinute, type Rate } from '../money';
 import type { Payer } from '../payer/payer';
-import type { Ahead, PaidRequest } from '../x402/types';
+import type { Ahead, PaidRequest } from '../payer/types';
 
 const TAG = 'EXT-X-XBYTE-SEGMENT';
 const PARSED = 'hlsManifestParsed' as unknown as Events.MANIFEST_PARSED; // the library brings no hls.js

@@ -1,4 +1,4 @@
-import type { Budget } from '../x402/types';
+import type { Budget } from './types';
 
 const MINUTE = 60_000; // milliseconds
 

@@ -1,5 +1,5 @@
 import type { Payer } from './payer';
-import type { PaidRequest, PaidResponse } from '../x402/types';
+import type { PaidRequest, PaidResponse } from './types';
 
 /** Fetch bytes that are sold over x402, paying for them through `payer`. */
 export async function fetchPaid(

@@ -3,7 +3,7 @@ import { bytesOf, MOST_BYTES } from './price_limit';
 import { PaymentError } from '../x402/errors';
 import { discard, lengthOf, tooLarge } from '../http';
 import { unlessAborted } from '../channel/store';
-import type { PaidRequest } from '../x402/types';
+import type { PaidRequest } from './types';
 import { retryAfter } from '../x402/wire';
 
 const UNDECIDED = new Set([425, 429, 500, 502, 503, 504]); // says nothing about the payment
@@ -37,19 +37,19 @@ export const PATIENCE: Patience = {
 };
 
 /** What pays for a request, or opens it: none, a payment or a receipt. */
-export interface Key {
+export interface Credentials {
   payment?: string | undefined;
   receipt?: string | undefined;
 }
 
 /** An answer that decides; `repeated` where there were others before it that did not. */
-export interface Answer {
+export interface FinalResponse {
   response: Response;
   repeated: boolean;
 }
 
 /** One request to a server, sent again while its answers decide nothing; whatever pays for it. */
-export class Exchange {
+export class RetryingRequest {
   readonly #fetch: typeof fetch;
   readonly #patience: Patience;
   readonly #url: string;
@@ -67,7 +67,7 @@ export class Exchange {
   }
 
   /** Send it until an answer decides; throws `PaymentError` where none does in time. */
-  async ask(key: Key): Promise<Answer> {
+  async ask(key: Credentials): Promise<FinalResponse> {
     const headers = new Headers();
     if (key.payment !== undefined) headers.set('payment-signature', key.payment);
     else if (key.receipt !== undefined) headers.set('xbyte-receipt', key.receipt);

@@ -3,7 +3,7 @@ import { priceRaised } from './price_limit';
 import { PaymentError } from '../x402/errors';
 import { least } from '../money';
 import { loadPricing } from './pricing';
-import type { Asset, Terms } from '../x402/types';
+import type { Asset, ChannelOffer } from '../x402/types';
 import type { Challenge } from '../x402/wire';
 
 const MOST_ITEMS = 256;
@@ -11,7 +11,7 @@ const OF_ONE_ANSWER = ['channelState', 'voucherState'];
 
 /** What each item's server takes, learned from its price list or its last 402. */
 export class Offers {
-  readonly #known = new Map<string, readonly Terms[]>();
+  readonly #known = new Map<string, readonly ChannelOffer[]>();
   readonly #asked = new Map<string, Promise<void>>();
   readonly #fetch: typeof fetch;
   readonly #assets: readonly Asset[];
@@ -40,7 +40,7 @@ export class Offers {
     await asking;
   }
 
-  learn(item: string, offers: readonly Terms[]): void {
+  learn(item: string, offers: readonly ChannelOffer[]): void {
     const usable = offers.filter((offer) => assetOf(offer, this.#assets));
     if (usable.length === 0) return;
     this.#known.delete(item);
@@ -52,7 +52,7 @@ export class Offers {
   }
 
   /** The ways to pay `amount` for an item; none where nothing is known of it. */
-  of(item: string, amount: bigint): readonly Terms[] {
+  of(item: string, amount: bigint): readonly ChannelOffer[] {
     return (this.#known.get(item) ?? []).map((terms) => ({ ...terms, amount: amount.toString() }));
   }
 
@@ -65,7 +65,7 @@ export class Offers {
     challenge: Challenge,
     ceiling: bigint | undefined,
     bytes?: number,
-  ): readonly Terms[] {
+  ): readonly ChannelOffer[] {
     const usable = challenge.offers.filter((offer) => assetOf(offer, this.#assets));
     if (usable.length === 0) {
       const why = challenge.offers.length > 0 ? 'it takes no token allowed here' : challenge.unfit;
@@ -81,7 +81,7 @@ export class Offers {
 }
 
 /** Whether a 402 offers exactly these terms, so that signing anew is no help. */
-export function stillOffered(challenge: Challenge, terms: Terms): boolean {
+export function stillOffered(challenge: Challenge, terms: ChannelOffer): boolean {
   const wanted = canonical(withoutState(terms));
   return challenge.offers.some((offer) => canonical(withoutState(offer)) === wanted);
 }
@@ -95,9 +95,9 @@ export function itemOf(url: string): string {
 }
 
 /** An offer without what a corrective 402 adds to it. */
-function withoutState(terms: Terms): Terms {
+function withoutState(terms: ChannelOffer): ChannelOffer {
   const extra = Object.entries(terms.extra).filter(([name]) => !OF_ONE_ANSWER.includes(name));
-  return { ...terms, extra: Object.fromEntries(extra) as Terms['extra'] };
+  return { ...terms, extra: Object.fromEntries(extra) as ChannelOffer['extra'] };
 }
 
 function canonical(value: unknown): string {

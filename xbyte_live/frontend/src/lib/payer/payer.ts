@@ -1,29 +1,20 @@
-import { Account } from '../wallets/account';
+import { WalletAccount } from '../wallets/account';
 import { KNOWN_ASSETS } from '../x402/assets';
 import { forgiven, viewOf } from '../channel/channel';
-import { Closing } from '../channel/refund';
+import { Refunds } from '../channel/refund';
 import type { Teller } from '../channel/deposits';
 import { PaymentError, type PaymentErrorCode } from '../x402/errors';
 import { PATIENCE, type Patience } from './http_retry';
 import { Offers } from './offers';
-import { Paused, Purchase, type Delivery, type Means } from './purchase';
+import { Paused, Purchase, type PaidDelivery, type Means } from './purchase';
 import { LimitReached, Spending, type Limit } from './budget';
 import { IndexedDbStore, unlessAborted, type ChannelStore } from '../channel/store';
-import { Till } from '../channel/signer';
-import { Turn } from '../channel/lock';
-import type {
-  Asset,
-  Budget,
-  ChannelView,
-  Hex,
-  PaidRequest,
-  PaidResponse,
-  PayerEvents,
-  Receipt,
-  Refund,
-  Waiting,
-  Wallet,
-} from '../x402/types';
+import { ChannelSigner } from '../channel/signer';
+import { ChannelLock } from '../channel/lock';
+import type { ChannelView, Receipt, Refund } from '../channel/types';
+import type { Budget, PaidRequest, PaidResponse, PayerEvents, Waiting } from './types';
+import type { Wallet } from '../wallets/wallet';
+import type { Asset, Hex } from '../x402/types';
 
 const MOST_RECEIPTS = 20_000;
 const FOR_THE_OWNER: ReadonlySet<PaymentErrorCode> = new Set([
@@ -82,8 +73,8 @@ interface Pause {
  */
 export class Payer extends EventTarget {
   readonly #spending: Spending;
-  readonly #account = new Account();
-  readonly #till: Till;
+  readonly #account = new WalletAccount();
+  readonly #till: ChannelSigner;
   readonly #means: Means;
   readonly #store: ChannelStore;
   readonly #deposit: (suggested: bigint) => bigint;
@@ -117,7 +108,7 @@ export class Payer extends EventTarget {
       failed: (error) => this.#report(error),
       rpcUrl: (network) => options.rpcUrls?.[network],
     };
-    this.#till = new Till(this.#store, this.#spending, this.#account, assets, teller, now);
+    this.#till = new ChannelSigner(this.#store, this.#spending, this.#account, assets, teller, now);
     this.#means = {
       store: this.#store,
       till: this.#till,
@@ -218,7 +209,7 @@ export class Payer extends EventTarget {
     const named = channelId === undefined ? channelIds : [...(channelIds ?? []), channelId];
     try {
       const payer = named || !this.#wallet ? undefined : await this.#account.of(this.#wallet);
-      return await new Closing(this.#means).refundAll({ payer, named, url });
+      return await new Refunds(this.#means).refundAll({ payer, named, url });
     } catch (error) {
       this.#report(error);
       throw error;
@@ -230,7 +221,7 @@ export class Payer extends EventTarget {
     for (const channel of await this.#store.channels()) {
       if (channelId !== undefined && channel.channelId !== channelId) continue;
       if (forgiven(channel) === channel) continue;
-      const turn = await Turn.take(this.#store, channel);
+      const turn = await ChannelLock.take(this.#store, channel);
       try {
         await turn.keep(forgiven(turn.channel), undefined, true);
       } finally {
@@ -257,7 +248,7 @@ export class Payer extends EventTarget {
     super.addEventListener(type, listener as EventListener, options);
   }
 
-  async #run(url: string, request: PaidRequest): Promise<Delivery> {
+  async #run(url: string, request: PaidRequest): Promise<PaidDelivery> {
     for (;;) {
       try {
         return await new Purchase(this.#means, url, request).run();

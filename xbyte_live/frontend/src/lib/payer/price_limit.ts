@@ -1,6 +1,6 @@
 import { PaymentError, type Asked } from '../x402/errors';
 import { amountFor, least } from '../money';
-import type { PaidRequest } from '../x402/types';
+import type { PaidRequest } from './types';
 
 /** Bytes of one answer: it is held in memory. */
 export const MOST_BYTES = 2 ** 30;

@@ -1,6 +1,6 @@
 import { PaymentError } from '../x402/errors';
 import { parseAmount } from '../money';
-import type { Terms } from '../x402/types';
+import type { ChannelOffer } from '../x402/types';
 import { readPricing } from '../x402/wire';
 
 /** A `pricing.json`. */
@@ -15,7 +15,7 @@ export interface Pricing {
   /** Seconds at the beginning that cost nothing. */
   previewSeconds: number;
   /** Ways to pay by channel; each delivery has an amount of its own. */
-  offers: readonly Terms[];
+  offers: readonly ChannelOffer[];
 }
 
 const PATIENCE = 15_000; // milliseconds

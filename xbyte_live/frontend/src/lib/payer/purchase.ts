@@ -15,24 +15,20 @@ import {
 import { BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED } from '../x402/codes';
 import { EXPIRY_MARGIN } from '../channel/deposits';
 import { PaymentError } from '../x402/errors';
-import { Exchange, type Patience } from './http_retry';
+import { RetryingRequest, type Patience } from './http_retry';
 import { itemOf, stillOffered, type Offers } from './offers';
 import { receiptOf } from '../channel/receipts';
-import { after } from '../channel/recovery';
+import { recover } from '../channel/recovery';
 import { unlessAborted, type ChannelStore, type KeptPayment } from '../channel/store';
 import { LimitReached } from './budget';
-import type { Context, Till } from '../channel/signer';
-import { Turn } from '../channel/lock';
+import type { PaymentContext, ChannelSigner } from '../channel/signer';
+import { ChannelLock } from '../channel/lock';
 import { badDelivery, discard, httpError, lengthOf, lost, tooLarge, unreachable, wrongClock } from '../http';
-import { evidenceOf } from '../channel/proof';
-import type { PaidRequest, PaidResponse, Receipt, Terms } from '../x402/types';
-import {
-  readChallenge,
-  readTaken,
-  readToken,
-  type Challenge,
-  type Taken,
-} from '../x402/wire';
+import { proofOf } from '../channel/proof';
+import type { Receipt } from '../channel/types';
+import type { PaidRequest, PaidResponse } from './types';
+import type { ChannelOffer } from '../x402/types';
+import { readChallenge, readCharge, readReceipt, type Challenge, type Charge } from '../x402/wire';
 
 export const RETRY_WINDOW = 120_000; // milliseconds a server re-serves for the same payment
 const MOST_ANSWERS = 4; // vouchers that are signed for one delivery, none of them charged
@@ -40,7 +36,7 @@ const MOST_ANSWERS = 4; // vouchers that are signed for one delivery, none of th
 /** What purchases are made with. */
 export interface Means {
   store: ChannelStore;
-  till: Till;
+  till: ChannelSigner;
   offers: Offers;
   fetch: typeof fetch;
   now: () => number;
@@ -61,7 +57,7 @@ export interface Means {
 export class Paused extends Error {}
 
 /** A delivery; `forget` says that its caller has it. */
-export interface Delivery {
+export interface PaidDelivery {
   paid: PaidResponse;
   forget: () => Promise<void>;
 }
@@ -72,10 +68,10 @@ export class Purchase {
   readonly #url: string;
   readonly #request: PaidRequest;
   readonly #resource: string;
-  readonly #exchange: Exchange;
-  #turn: Turn | undefined;
+  readonly #exchange: RetryingRequest;
+  #turn: ChannelLock | undefined;
   #payment: KeptPayment | undefined;
-  #context: Context = {};
+  #context: PaymentContext = {};
   #inherited = false;
   #ambiguous = false; // the payment was presented, and not decided on
   #answers = 0;
@@ -86,7 +82,7 @@ export class Purchase {
     this.#means = means;
     this.#url = url;
     this.#request = request;
-    this.#exchange = new Exchange(means.fetch, means.patience, url, request);
+    this.#exchange = new RetryingRequest(means.fetch, means.patience, url, request);
     this.#resource = request.range ? `${url}#${request.range}` : url;
   }
 
@@ -94,7 +90,7 @@ export class Purchase {
    * Buy it. Where the caller aborts a request that was paid for, what became of the payment is
    * still learned, so that it pays for the same bytes the next time.
    */
-  async run(): Promise<Delivery> {
+  async run(): Promise<PaidDelivery> {
     const { signal } = this.#request;
     const free = await this.#alone(signal);
     const stop = (): void => this.#exchange.leave(this.#payment !== undefined);
@@ -109,7 +105,7 @@ export class Purchase {
     }
   }
 
-  async #buy(): Promise<Delivery> {
+  async #buy(): Promise<PaidDelivery> {
     const { ahead } = this.#request;
     if ((bytesOf(this.#request) ?? 0) > MOST_BYTES) throw tooLarge();
     const reopened = await this.#reopen();
@@ -162,7 +158,7 @@ export class Purchase {
       await store.dropPayment(kept);
       return;
     }
-    this.#turn = await Turn.take(store, channel, this.#request.signal);
+    this.#turn = await ChannelLock.take(store, channel, this.#request.signal);
     const fault = faultOf(this.#turn.channel);
     if (fault?.code === 'misdelivered') throw fault; // what was paid for is there once it is forgiven
     if (this.#turn.channel.gone.includes(kept.identity) || fault) {
@@ -192,7 +188,7 @@ export class Purchase {
   }
 
   /** Sign in the channel's turn; throws what keeps it from being signed. */
-  async #sign(offers: readonly Terms[]): Promise<void> {
+  async #sign(offers: readonly ChannelOffer[]): Promise<void> {
     const { till, store } = this.#means;
     const { signal, range } = this.#request;
     signal?.throwIfAborted();
@@ -202,7 +198,7 @@ export class Purchase {
     if (limit) throw new LimitReached(limit);
     if (this.#turn?.channel.channelId !== channel.channelId) {
       this.#endTurn();
-      this.#turn = await Turn.take(store, channel, signal);
+      this.#turn = await ChannelLock.take(store, channel, signal);
     }
     if (this.#means.paused()) throw new Paused();
     const bytes = this.#request.ahead?.bytes ?? 0;
@@ -248,12 +244,12 @@ export class Purchase {
       return;
     }
     const { till } = this.#means;
-    const evidence = await evidenceOf(challenge, turn.channel, async (of) => till.onChain(of));
+    const evidence = await proofOf(challenge, turn.channel, async (of) => till.onChain(of));
     const presentedBefore = this.#inherited || this.#ambiguous;
     const { identity } = payment;
     const order = payment.deposit ? turn.channel.deposit : undefined;
     const outcome = await this.#caught(turn, (channel) =>
-      after(channel, { ...evidence, identity, presentedBefore }),
+      recover(channel, { ...evidence, identity, presentedBefore }),
     );
     await turn.keep(outcome.channel);
     if (outcome.charged) this.#count(turn, outcome.charged, { charged: outcome.charged.amount });
@@ -282,7 +278,7 @@ export class Purchase {
 
   /** Whether a deposit was refused for a reason that another one would not have. */
   async #mended(
-    turn: Turn,
+    turn: ChannelLock,
     payment: KeptPayment,
     order: DepositOrder,
     challenge: Challenge,
@@ -311,7 +307,7 @@ export class Purchase {
       return;
     }
     const turn = await this.#ownTurn(payment);
-    const taken = readTaken(response.headers);
+    const taken = readCharge(response.headers);
     const open = turn.channel.open.find((voucher) => voucher.identity === payment.identity);
     if (open && taken) {
       const channel = await this.#caught(turn, (before) =>
@@ -327,9 +323,9 @@ export class Purchase {
     await this.#fail(response);
   }
 
-  async #delivered(response: Response, bytes: ArrayBuffer): Promise<Delivery> {
+  async #delivered(response: Response, bytes: ArrayBuffer): Promise<PaidDelivery> {
     const { store } = this.#means;
-    const token = readToken(response.headers);
+    const token = readReceipt(response.headers);
     if (token !== undefined) await store.keepToken(this.#resource, token);
     const payment = this.#payment;
     const forget = async (): Promise<void> => {
@@ -375,7 +371,7 @@ export class Purchase {
   }
 
   /** Count a charge, once. */
-  #count(turn: Turn, open: OpenVoucher, taken: Taken): void {
+  #count(turn: ChannelLock, open: OpenVoucher, taken: Charge): void {
     const receipt = receiptOf(turn.channel, open, taken, this.#means.now());
     if (open.identity === this.#payment?.identity) this.#receipt = receipt;
     this.#means.charged(receipt, open.deposit);
@@ -406,17 +402,17 @@ export class Purchase {
     await this.#means.store.dropPayment(payment);
   }
 
-  async #ownTurn(payment: KeptPayment): Promise<Turn> {
+  async #ownTurn(payment: KeptPayment): Promise<ChannelLock> {
     const { store } = this.#means;
     if (this.#turn) return this.#turn;
     const channel = await store.channel(payment.channelId);
     if (!channel) throw new PaymentError('storage', 'the channel is not kept any more');
-    this.#turn = await Turn.take(store, channel);
+    this.#turn = await ChannelLock.take(store, channel);
     return this.#turn;
   }
 
   /** Learn from a server; one that is caught at claiming too much is never paid again. */
-  async #caught<T>(turn: Turn, learn: (channel: Channel) => T): Promise<T> {
+  async #caught<T>(turn: ChannelLock, learn: (channel: Channel) => T): Promise<T> {
     try {
       return learn(turn.channel);
     } catch (error) {

@@ -1,5 +1,6 @@
 import { PaymentError } from '../x402/errors';
-import type { Hex, Wallet } from '../x402/types';
+import type { Wallet } from './wallet';
+import type { Hex } from '../x402/types';
 
 /**
  * Which account of a wallet pays.
@@ -7,7 +8,7 @@ import type { Hex, Wallet } from '../x402/types';
  * It is asked for once: a session key signs the vouchers, so a wallet may be locked meanwhile.
  * Another account would have channels and deposits of its own, so its owner is asked first.
  */
-export class Account {
+export class WalletAccount {
   #wallet: Wallet | undefined;
   #address: Hex | undefined;
   #changed = false;

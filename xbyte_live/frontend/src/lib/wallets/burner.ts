@@ -1,24 +1,25 @@
 import { PaymentError } from '../x402/errors';
-import { type Key, loadKey } from './keys';
-import { askNode, balanceCall, usedCall } from './rpc';
+import { type SigningKey, loadSigningKey } from './keys';
+import { callNode, balanceCall, usedCall } from './rpc';
 import { type ChannelStore, IndexedDbStore } from '../channel/store';
 import { hashOf } from '../x402/typed_data';
-import type { Hex, TypedData, Wallet } from '../x402/types';
+import type { Wallet } from './wallet';
+import type { Hex, TypedData } from '../x402/types';
 
 /** A wallet of this browser alone, for test money: it signs whatever it is asked, silently. */
 export class BurnerWallet implements Wallet {
   readonly kind = 'burner';
   readonly name = 'Burner wallet';
-  readonly #key: Key;
+  readonly #key: SigningKey;
   #chainId = 0;
 
-  constructor(key: Key) {
+  constructor(key: SigningKey) {
     this.#key = key;
   }
 
   /** The burner of this browser, made if there is none. */
   static async load(store: ChannelStore = new IndexedDbStore()): Promise<BurnerWallet> {
-    return new BurnerWallet(await loadKey(store, 'burner'));
+    return new BurnerWallet(await loadSigningKey(store, 'burner'));
   }
 
   async address(): Promise<Hex> {
@@ -41,11 +42,11 @@ export class BurnerWallet implements Wallet {
 
   async balance(asset: Hex, rpcUrl?: string): Promise<bigint> {
     if (!rpcUrl) throw new PaymentError('wallet-failed', 'a burner wallet knows no node to ask');
-    return askNode(rpcUrl, balanceCall(asset, this.#key.address));
+    return callNode(rpcUrl, balanceCall(asset, this.#key.address));
   }
 
   async isUsed(asset: Hex, authorizer: Hex, nonce: Hex, rpcUrl?: string): Promise<boolean> {
-    return rpcUrl ? (await askNode(rpcUrl, usedCall(asset, authorizer, nonce))) > 0n : false;
+    return rpcUrl ? (await callNode(rpcUrl, usedCall(asset, authorizer, nonce))) > 0n : false;
   }
 
   /** Ask a faucet for test money: `POST` of `{"address": "0x…"}`. */

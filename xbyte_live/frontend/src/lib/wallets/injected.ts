@@ -1,6 +1,7 @@
 import { PaymentError } from '../x402/errors';
-import { balanceCall, readNumber, usedCall, type Call } from './rpc';
-import type { Chain, Hex, TypedData, Wallet } from '../x402/types';
+import { balanceCall, readNumber, usedCall, type ContractCall } from './rpc';
+import type { Chain, Wallet } from './wallet';
+import type { Hex, TypedData } from '../x402/types';
 
 const ANNOUNCED_WITHIN = 120; // milliseconds
 const REJECTED = 4001;
@@ -141,7 +142,7 @@ export class InjectedWallet implements Wallet {
     return (await this.#call(usedCall(asset, authorizer, nonce))) > 0n;
   }
 
-  async #call(call: Call): Promise<bigint> {
+  async #call(call: ContractCall): Promise<bigint> {
     return readNumber(await this.#ask('eth_call', [call, 'latest']));
   }
 

@@ -5,7 +5,7 @@ import type { ChannelStore, SealedKey } from '../channel/store';
 import type { Hex } from '../x402/types';
 
 /** A private key that signs silently. */
-export class Key {
+export class SigningKey {
   readonly address: Hex;
   readonly #secret: Hex;
 
@@ -26,7 +26,7 @@ export class Key {
  * It lies encrypted with an AES-GCM key that no script can read out: secp256k1 keys cannot be
  * such keys themselves. Throws `PaymentError` (`storage`) where the page may keep nothing.
  */
-export async function loadKey(store: ChannelStore, name: string): Promise<Key> {
+export async function loadSigningKey(store: ChannelStore, name: string): Promise<SigningKey> {
   if (!(globalThis as { crypto?: Partial<Crypto> }).crypto?.subtle) {
     throw new PaymentError('storage', 'a page needs https (or localhost) to keep a key');
   }
@@ -55,10 +55,10 @@ async function make(store: ChannelStore, name: string): Promise<SealedKey> {
   return key;
 }
 
-async function open(key: SealedKey): Promise<Key> {
+async function open(key: SealedKey): Promise<SigningKey> {
   try {
     const plain = await crypto.subtle.decrypt({ name: 'AES-GCM', iv: key.iv }, key.wrap, key.sealed);
-    return new Key(bytesToHex(new Uint8Array(plain)));
+    return new SigningKey(bytesToHex(new Uint8Array(plain)));
   } catch {
     throw new PaymentError('storage', `the key of ${key.address} cannot be read any more`);
   }

@@ -8,25 +8,25 @@ const CHANNELS = '0x7a7ebd7b'; // x402 `scheme_batch_settlement_evm`
 const PATIENCE = 5_000; // milliseconds a node may take
 
 /** What the contract says of a channel, in atomic units; one that was never opened is all zeros. */
-export interface OnChain {
+export interface ChannelOnChain {
   /** All that deposits brought in, less what went back. */
   balance: bigint;
   claimed: bigint;
 }
 
 /** What a node is asked for (`eth_call`). */
-export interface Call {
+export interface ContractCall {
   to: Hex;
   data: Hex;
 }
 
 /** The call that reads what an address holds of a token. */
-export function balanceCall(asset: Hex, owner: Hex): Call {
+export function balanceCall(asset: Hex, owner: Hex): ContractCall {
   return { to: asset, data: `${BALANCE_OF}${word(owner)}` };
 }
 
 /** The call that reads whether an authorization is used or cancelled. */
-export function usedCall(asset: Hex, authorizer: Hex, nonce: Hex): Call {
+export function usedCall(asset: Hex, authorizer: Hex, nonce: Hex): ContractCall {
   return { to: asset, data: `${AUTHORIZATION_STATE}${word(authorizer)}${word(nonce)}` };
 }
 
@@ -39,12 +39,12 @@ export function readNumber(result: unknown): bigint {
 }
 
 /** The number that a node gives for a call. */
-export async function askNode(rpcUrl: string, call: Call): Promise<bigint> {
+export async function callNode(rpcUrl: string, call: ContractCall): Promise<bigint> {
   return readNumber(await ask(rpcUrl, call));
 }
 
 /** How a channel stands on the chain, or `undefined` where the node does not say. */
-export async function askChannel(rpcUrl: string, channelId: Hex): Promise<OnChain | undefined> {
+export async function readChannel(rpcUrl: string, channelId: Hex): Promise<ChannelOnChain | undefined> {
   const call = { to: CONTRACT, data: `${CHANNELS}${word(channelId)}` } as const;
   const result = await ask(rpcUrl, call).catch(() => undefined);
   const words = typeof result === 'string' && /^0x([0-9a-f]{64})([0-9a-f]{64})$/i.exec(result);
@@ -52,7 +52,7 @@ export async function askChannel(rpcUrl: string, channelId: Hex): Promise<OnChai
   return { balance: BigInt(`0x${words[1]}`), claimed: BigInt(`0x${words[2]}`) };
 }
 
-async function ask(rpcUrl: string, call: Call): Promise<unknown> {
+async function ask(rpcUrl: string, call: ContractCall): Promise<unknown> {
   const response = await fetch(rpcUrl, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },

@@ -1,4 +1,4 @@
-import type { Asset, Terms } from './types';
+import type { Asset, ChannelOffer } from './types';
 
 const usdc = (network: string, address: Asset['address'], name = 'USD Coin'): Asset => ({
   network,
@@ -18,7 +18,7 @@ export const KNOWN_ASSETS: readonly Asset[] = [
 ];
 
 /** The asset an offer asks for under its right EIP-712 domain, if it is one of `assets`. */
-export function assetOf(terms: Terms, assets: readonly Asset[]): Asset | undefined {
+export function assetOf(terms: ChannelOffer, assets: readonly Asset[]): Asset | undefined {
   return assets.find(
     (asset) =>
       asset.network === terms.network &&

@@ -33,7 +33,7 @@ export interface Asked {
 }
 
 /** What an error is about, where that is one thing. */
-export interface About {
+export interface ErrorSubject {
   /** What is dearer than was agreed to. */
   asked?: Asked;
   /** The channel that nothing more is paid through. */
@@ -51,7 +51,7 @@ export class PaymentError extends Error {
     message: string,
     readonly retryable = false,
     readonly status = 0,
-    about: About = {},
+    about: ErrorSubject = {},
   ) {
     super(message);
     this.asked = about.asked;

@@ -1,6 +1,6 @@
 import { PaymentError } from './errors';
 import { chainIdOf } from './typed_data';
-import type { Hex, Terms } from './types';
+import type { Hex, ChannelOffer } from './types';
 
 const MAX_HEADER = 65_536;
 const MAX_OFFERS = 32;
@@ -12,7 +12,7 @@ const WORD = /^0x[0-9a-fA-F]{64}$/;
 const SIGNATURE = /^0x[0-9a-fA-F]{130}$/;
 
 /** `channelState`: how a channel stands by its server. */
-export interface Report {
+export interface ChannelReport {
   channelId: Hex;
   balance: bigint;
   claimed: bigint;
@@ -20,15 +20,15 @@ export interface Report {
 }
 
 /** What was charged for a delivery, and how the channel stands since. */
-export interface Taken {
+export interface Charge {
   charged: bigint;
-  report?: Report;
+  report?: ChannelReport;
   transaction?: Hex;
 }
 
 /** A corrective 402: what the server has charged, and the voucher it proves that with. */
 export interface Correction {
-  report: Report & { charged: bigint };
+  report: ChannelReport & { charged: bigint };
   signed: bigint;
   signature: Hex;
 }
@@ -36,7 +36,7 @@ export interface Correction {
 /** What a 402 says. `offers` are the ways to pay that can be believed, as the server wrote them. */
 export interface Challenge {
   error: string;
-  offers: readonly Terms[];
+  offers: readonly ChannelOffer[];
   /** Why others cannot. */
   unfit: string;
   accepts: readonly unknown[];
@@ -77,7 +77,7 @@ export function readChallenge(headers: Headers): Challenge {
 }
 
 /** The offers of a `pricing.json`, whose amounts are each delivery's own. */
-export function readPricing(document: unknown): readonly Terms[] {
+export function readPricing(document: unknown): readonly ChannelOffer[] {
   if (!isObject(document) || !Array.isArray(document.accepts)) return [];
   const accepts: unknown[] = document.accepts;
   return challengeOf(
@@ -87,7 +87,7 @@ export function readPricing(document: unknown): readonly Terms[] {
 }
 
 /** What `PAYMENT-RESPONSE` says of a charge to a channel, or `undefined` if it does not. */
-export function readTaken(headers: Headers): Taken | undefined {
+export function readCharge(headers: Headers): Charge | undefined {
   const document = settled(headers);
   const extra = document?.extra;
   const charged = isObject(extra) ? number(extra.chargedAmount) : undefined;
@@ -112,7 +112,7 @@ export function readRefund(headers: Headers): { amount: bigint; transaction: Hex
 }
 
 /** The receipt that opens the same bytes again, where the item may be watched again free. */
-export function readToken(headers: Headers): string | undefined {
+export function readReceipt(headers: Headers): string | undefined {
   const extensions = settled(headers)?.extensions;
   const own = isObject(extensions) ? extensions['xbyte-receipt'] : undefined;
   const token = isObject(own) ? own.receipt : undefined;
@@ -135,7 +135,7 @@ export function readCorrection(challenge: Challenge, channelId: Hex): Correction
 }
 
 /** What a 402 says of that channel, with a proof or without, or `undefined` if it does not. */
-export function readState(challenge: Challenge, channelId: Hex): Report | undefined {
+export function readState(challenge: Challenge, channelId: Hex): ChannelReport | undefined {
   for (const offer of challenge.accepts) {
     const extra = isObject(offer) ? offer.extra : undefined;
     const report = isObject(extra) ? readReport(extra.channelState) : undefined;
@@ -151,11 +151,11 @@ export function retryAfter(headers: Headers): number | undefined {
 }
 
 function challengeOf(document: Record<string, unknown>, accepts: unknown[]): Challenge {
-  const offers: Terms[] = [];
+  const offers: ChannelOffer[] = [];
   let unfit = 'it offers no payment by channel';
   for (const offer of accepts.slice(0, MAX_OFFERS)) {
     const why = faultOf(offer);
-    if (why === undefined) offers.push(offer as Terms);
+    if (why === undefined) offers.push(offer as ChannelOffer);
     else if (isObject(offer) && offer.scheme === 'batch-settlement') unfit = why;
   }
   const { error, resource, extensions } = document;
@@ -204,7 +204,7 @@ function settled(headers: Headers): Record<string, unknown> | undefined {
   return document?.success === true ? document : undefined;
 }
 
-function readReport(value: unknown): Report | undefined {
+function readReport(value: unknown): ChannelReport | undefined {
   if (!isObject(value) || !matches(value.channelId, WORD)) return undefined;
   const balance = number(value.balance);
   const claimed = number(value.totalClaimed);

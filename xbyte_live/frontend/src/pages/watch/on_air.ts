@@ -1,5 +1,5 @@
 import { byId, say } from '../dom';
-import type { Goods } from './goods';
+import type { Item } from './goods';
 import type { Notice } from './messages/notice';
 import type { Server } from './server';
 
@@ -9,7 +9,7 @@ const LOOK_EVERY = 4_000; // milliseconds
 export class OnAir {
   constructor(
     private readonly server: Server,
-    private readonly goods: Goods,
+    private readonly goods: Item,
     private readonly notice: Notice,
     private readonly startButton: HTMLButtonElement,
   ) {}

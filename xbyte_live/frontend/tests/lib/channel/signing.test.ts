@@ -1,6 +1,6 @@
 import { generatePrivateKey } from 'viem/accounts';
 import { expect, it } from 'vitest';
-import { Key } from '../../../src/lib/wallets/keys';
+import { SigningKey } from '../../../src/lib/wallets/keys';
 import { voucherDigest } from '../../../src/lib/x402/typed_data';
 import type { Hex } from '../../../src/lib/x402/types';
 
@@ -9,7 +9,7 @@ const ROUNDS = 300;
 const BUDGET = 3; // milliseconds, the median
 
 it.skipIf(!process.env.XBYTE_BENCH)('signs a voucher within its budget', async () => {
-  const key = new Key(generatePrivateKey());
+  const key = new SigningKey(generatePrivateKey());
   const times: number[] = [];
   for (let n = 0; n < ROUNDS + 50; n += 1) {
     const start = performance.now();

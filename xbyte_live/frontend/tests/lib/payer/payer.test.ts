@@ -4,7 +4,8 @@ import { PaymentError } from '../../../src/lib/x402/errors';
 import { Payer } from '../../../src/lib/payer/payer';
 import { IndexedDbStore } from '../../../src/lib/channel/store';
 import { channelIdOf } from '../../../src/lib/x402/typed_data';
-import type { Budget, Hex } from '../../../src/lib/x402/types';
+import type { Budget } from '../../../src/lib/payer/types';
+import type { Hex } from '../../../src/lib/x402/types';
 import { AskingWallet, setUp, until, type Setup } from '../../support/payers';
 import { CHAIN, PAYEE, Shop } from '../../support/shop';
 

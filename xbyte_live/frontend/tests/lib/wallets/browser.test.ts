@@ -3,10 +3,11 @@ import { recoverTypedDataAddress } from 'viem/utils';
 import { BurnerWallet } from '../../../src/lib/wallets/burner';
 import { newChannel } from '../../../src/lib/channel/channel';
 import { InjectedWallet, injectedWallets, type Eip1193Provider } from '../../../src/lib/wallets/injected';
-import { loadKey } from '../../../src/lib/wallets/keys';
+import { loadSigningKey } from '../../../src/lib/wallets/keys';
 import { IndexedDbStore, MemoryStore, type ChannelStore } from '../../../src/lib/channel/store';
 import { depositData } from '../../../src/lib/x402/typed_data';
-import type { Chain, Hex } from '../../../src/lib/x402/types';
+import type { Chain } from '../../../src/lib/wallets/wallet';
+import type { Hex } from '../../../src/lib/x402/types';
 import { ASSET, CHAIN, NETWORK, Shop } from '../../support/shop';
 
 const ID: Hex = `0x${'11'.repeat(32)}`;
@@ -76,13 +77,13 @@ describe.each(stores)('a store in %s', (_, make) => {
 
   it('keeps a key that nobody can read, one for all tabs', async () => {
     const store = make();
-    const [one, other] = await Promise.all([loadKey(store, 'k'), loadKey(store, 'k')]);
+    const [one, other] = await Promise.all([loadSigningKey(store, 'k'), loadSigningKey(store, 'k')]);
     expect(one.address).toBe(other.address);
     const kept = await store.key('k');
     if (!kept) throw new Error('there is no key');
     expect(kept.wrap.extractable).toBe(false);
     await expect(crypto.subtle.exportKey('raw', kept.wrap)).rejects.toThrow();
-    expect((await loadKey(store, 'other')).address).not.toBe(one.address);
+    expect((await loadSigningKey(store, 'other')).address).not.toBe(one.address);
   });
 });
 

@@ -3,10 +3,16 @@ import { generatePrivateKey, privateKeyToAccount } from 'viem/accounts';
 import { describe, expect, it } from 'vitest';
 import { amountFor, costPerMinute, formatAmount, parseAmount } from '../../../src/lib/money';
 import { itemOf } from '../../../src/lib/payer/offers';
-import { Key } from '../../../src/lib/wallets/keys';
+import { SigningKey } from '../../../src/lib/wallets/keys';
 import { channelIdOf, chainIdOf, voucherDigest } from '../../../src/lib/x402/typed_data';
 import type { ChannelConfig } from '../../../src/lib/x402/types';
-import { decodeHeader, encodeHeader, readChallenge, readPricing, readTaken } from '../../../src/lib/x402/wire';
+import {
+  decodeHeader,
+  encodeHeader,
+  readChallenge,
+  readPricing,
+  readCharge,
+} from '../../../src/lib/x402/wire';
 import { ASSET, NETWORK, PAYEE, Shop } from '../../support/shop';
 
 const CONFIG: ChannelConfig = {
@@ -29,7 +35,7 @@ describe('what the official client signs is what we sign', () => {
     const channelId = channelIdOf(CONFIG, 84532);
     const account = privateKeyToAccount(secret);
     const theirs = await signVoucher(account, channelId, '123456789', NETWORK);
-    const ours = await new Key(secret).sign(voucherDigest(channelId, 123_456_789n, 84532));
+    const ours = await new SigningKey(secret).sign(voucherDigest(channelId, 123_456_789n, 84532));
     expect(ours).toBe(theirs.signature);
   });
 });
@@ -99,10 +105,10 @@ describe('headers', () => {
     const header = (document: unknown): Headers =>
       new Headers({ 'payment-response': encodeHeader(document) });
     const extra = { chargedAmount: '5', channelState: { channelId: 'x', balance: '1' } };
-    expect(readTaken(header({ success: true, extra }))).toEqual({ charged: 5n });
-    expect(readTaken(header({ success: false, extra }))).toBeUndefined();
-    expect(readTaken(header({ success: true, extra: { chargedAmount: '-5' } }))).toBeUndefined();
-    expect(readTaken(new Headers())).toBeUndefined();
+    expect(readCharge(header({ success: true, extra }))).toEqual({ charged: 5n });
+    expect(readCharge(header({ success: false, extra }))).toBeUndefined();
+    expect(readCharge(header({ success: true, extra: { chargedAmount: '-5' } }))).toBeUndefined();
+    expect(readCharge(new Headers())).toBeUndefined();
   });
 });
 

@@ -2,9 +2,9 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 import type { PaymentErrorCode } from '../../../src/lib/x402/errors';
 import { Notice } from '../../../src/pages/watch/messages/notice';
-import { Trouble } from '../../../src/pages/watch/messages/trouble';
+import { Troubleshooter } from '../../../src/pages/watch/messages/trouble';
 
-type Parts = ConstructorParameters<typeof Trouble>;
+type Parts = ConstructorParameters<typeof Troubleshooter>;
 
 /** As much of a page as a notice needs. */
 class Stage {
@@ -32,8 +32,8 @@ let notice: Notice;
 let ailment: string | undefined;
 let halted: number;
 
-/** Trouble on a page that pays. */
-function troubled(): Trouble {
+/** Troubleshooter on a page that pays. */
+function troubled(): Troubleshooter {
   const parts = {
     server: { ailment: async () => Promise.resolve(ailment) },
     offer: { isFile: false },
@@ -45,7 +45,7 @@ function troubled(): Trouble {
   };
   const { server, offer, payer, goods, purse, limits, agreement } = parts;
   const all = [server, offer, payer, goods, purse, limits, agreement, notice];
-  return new Trouble(...(all as unknown as Parts));
+  return new Troubleshooter(...(all as unknown as Parts));
 }
 
 const payers = (code: PaymentErrorCode, retryable = true) => ({ code, message: '', retryable });

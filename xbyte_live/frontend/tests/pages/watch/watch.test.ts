@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { amountFor, parseAmount } from '../../../src/lib/money';
-import type { PaidRequest, PaidResponse } from '../../../src/lib/x402/types';
+import type { PaidRequest, PaidResponse } from '../../../src/lib/payer/types';
 import { stepAfter, stepAt, stepsWith, usualCap } from '../../../src/pages/watch/payment/cap_sliders';
 import { Download, PIECE, Replaced } from '../../../src/pages/watch/payment/download';
 import { perMbOf } from '../../../src/pages/watch/payment/offer';

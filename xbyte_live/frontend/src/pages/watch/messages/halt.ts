@@ -1,7 +1,7 @@
 import { byId, say } from '../../dom';
 
 /** What lies over the picture where it does not go on by itself, with the way on. */
-export class Halt {
+export class Overlay {
   readonly #box = byId('halt');
 
   show(text: string, action: string): void {

@@ -1,6 +1,6 @@
 import { PaymentError } from '../../../lib/x402/errors';
 import { byId, made, say } from '../../dom';
-import { told } from './told';
+import { messageFor } from './told';
 
 /** A way out of trouble. */
 export interface WayOut {
@@ -25,7 +25,7 @@ export class Notice {
   }
 
   show(code: string, ways: WayOut[] = [], message = ''): void {
-    const { title, text } = told(code, message);
+    const { title, text } = messageFor(code, message);
     this.#code = code;
     this.#isPayers = false;
     this.#box.dataset.code = code;

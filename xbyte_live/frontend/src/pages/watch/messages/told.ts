@@ -1,10 +1,10 @@
 /** What went wrong in plain words. */
-export interface Told {
+export interface Message {
   title: string;
   text: string;
 }
 
-const TOLD: Record<string, Told> = {
+const TOLD: Record<string, Message> = {
   'no-wallet': {
     title: 'There is no wallet to pay with.',
     text: 'Install one in this browser, such as MetaMask or Rabby, then choose it here.',
@@ -145,7 +145,7 @@ const TOLD: Record<string, Told> = {
 };
 
 /** What to say of a code; of an unknown one, what came with it. */
-export function told(code: string, message = ''): Told {
+export function messageFor(code: string, message = ''): Message {
   const known = TOLD[here(code)];
   if (!known) return { title: 'That did not work.', text: message };
   return code === 'unknown-network' && message ? { ...known, text: message } : known;

@@ -1,31 +1,31 @@
 import type { PaymentErrorCode } from '../../../lib/x402/errors';
 import type { Payer } from '../../../lib/payer/payer';
-import type { PayerEvents } from '../../../lib/x402/types';
+import type { PayerEvents } from '../../../lib/payer/types';
 import { byId } from '../../dom';
-import type { Agreement } from '../payment/consent';
-import type { Failure } from '../player/failure';
-import type { Goods } from '../goods';
-import type { Limits } from '../payment/spend_limits';
+import type { Consent } from '../payment/consent';
+import type { PlaybackFailure } from '../player/failure';
+import type { Item } from '../goods';
+import type { SpendLimits } from '../payment/spend_limits';
 import type { Notice, WayOut } from './notice';
-import type { Asking, Offer } from '../payment/offer';
-import type { Purse } from '../payment/wallet_panel';
+import type { Asking, Listing } from '../payment/offer';
+import type { WalletPanel } from '../payment/wallet_panel';
 import type { Server } from '../server';
 import { byHand, fill, isUnknown } from '../payment/wallets';
 
 const PATIENCE = 5_000; // milliseconds without anything to play until one asks why
 
 /** What is said where something goes wrong, and what can be done about it. */
-export class Trouble {
+export class Troubleshooter {
   #drySince = Infinity; // milliseconds
 
   constructor(
     private readonly server: Server,
-    private readonly offer: Offer,
+    private readonly offer: Listing,
     private readonly payer: Payer,
-    private readonly goods: Goods,
-    private readonly purse: Purse,
-    private readonly limits: Limits,
-    private readonly agreement: Agreement,
+    private readonly goods: Item,
+    private readonly purse: WalletPanel,
+    private readonly limits: SpendLimits,
+    private readonly agreement: Consent,
     private readonly notice: Notice,
   ) {}
 
@@ -51,7 +51,7 @@ export class Trouble {
   }
 
   /** The player has told of it: where it is what the payer told of, that one knows better. */
-  ofPlayer(code: Failure): void {
+  ofPlayer(code: PlaybackFailure): void {
     byId('spinner').hidden = true;
     if (this.notice.isPayers) return;
     const lasts = code === 'unplayable' || code === 'unsupported';

@@ -1,31 +1,31 @@
 import { formatAmount } from '../../../lib/money';
-import type { Wallet } from '../../../lib/x402/types';
-import type { Goods } from '../goods';
-import type { Halt } from '../messages/halt';
-import type { Limits } from './spend_limits';
+import type { Wallet } from '../../../lib/wallets/wallet';
+import type { Item } from '../goods';
+import type { Overlay } from '../messages/halt';
+import type { SpendLimits } from './spend_limits';
 import type { Meter } from './meter';
 import type { Notice } from '../messages/notice';
-import type { Asking, Offer } from './offer';
-import type { Purse } from './wallet_panel';
-import { Question } from './question';
+import type { Asking, Listing } from './offer';
+import type { WalletPanel } from './wallet_panel';
+import { ConsentDialog } from './question';
 import { choices, ready } from './wallets';
 
 /** Whether it was agreed to pay: nothing is before the question was answered with yes. */
-export class Agreement {
-  readonly #question = new Question();
+export class Consent {
+  readonly #question = new ConsentDialog();
   #stands = false;
   #isDue = false;
   #declined = false;
   #price: string | undefined; // dollars per MB
 
   constructor(
-    private readonly offer: Offer,
+    private readonly offer: Listing,
     private readonly meter: Meter,
-    private readonly limits: Limits,
-    private readonly purse: Purse,
-    private readonly goods: Goods,
+    private readonly limits: SpendLimits,
+    private readonly purse: WalletPanel,
+    private readonly goods: Item,
     private readonly notice: Notice,
-    private readonly halt: Halt,
+    private readonly halt: Overlay,
   ) {}
 
   get stands(): boolean {

@@ -1,5 +1,5 @@
 import { amountFor, parseAmount } from '../../../lib/money';
-import type { Ahead, PaidRequest, PaidResponse } from '../../../lib/x402/types';
+import type { Ahead, PaidRequest, PaidResponse } from '../../../lib/payer/types';
 
 /** Bytes bought at once: whole MBs, of which none costs more than it does in the whole. */
 export const PIECE = 32 * 2 ** 20;

@@ -4,21 +4,21 @@ import { amountFor, formatAmount, MIB, most, parseAmount } from '../../../lib/mo
 import type { Asset } from '../../../lib/x402/types';
 import { price, size } from '../../words';
 import { usualCap } from './cap_sliders';
-import type { Asked } from './question';
-import { depositOf, perMinute, type Network, type Pricing, type Server } from '../server';
+import type { PriceQuestion } from './question';
+import { depositOf, perMinute, type Network, type PriceList, type Server } from '../server';
 
 /** What was asked for a delivery, where that was more than was agreed to. */
 export type Asking = NonNullable<PaymentError['asked']>;
 
 /** What is sold here, for how much, and on which network it is paid. */
-export class Offer {
+export class Listing {
   /** Where its channels are, if that is known here. */
   readonly network: Network | undefined;
   #asked = 0n; // atomic units per MB, for what is listed already
 
   private constructor(
     private readonly server: Server,
-    private known: Pricing,
+    private known: PriceList,
     private readonly networks: readonly Network[],
   ) {
     this.network = networks.find(({ network }) =>
@@ -26,9 +26,9 @@ export class Offer {
     );
   }
 
-  static async of(server: Server): Promise<Offer> {
+  static async of(server: Server): Promise<Listing> {
     const [pricing, networks] = await Promise.all([server.pricing(), server.networks()]);
-    return new Offer(server, pricing, networks);
+    return new Listing(server, pricing, networks);
   }
 
   /** Read the price of now; what is listed already may be dearer, as what was asked for it says. */
@@ -38,7 +38,7 @@ export class Offer {
     this.#asked = mayBeDearer && !covers(this.#listed, asking) ? perMbOf(asking) : 0n;
   }
 
-  get pricing(): Pricing {
+  get pricing(): PriceList {
     return this.known;
   }
 
@@ -92,7 +92,7 @@ export class Offer {
   }
 
   /** What to ask before the first cent; `before` is the price a MB that was agreed to earlier. */
-  question(cap: bigint, before: string | undefined): Asked {
+  question(cap: bigint, before: string | undefined): PriceQuestion {
     const { known: pricing, isFile, price: cost } = this;
     const perMb = formatAmount(this.perMb);
     const later = this.#asked > this.#listed ? ` Later parts cost $${pricing.price_per_mb}.` : '';

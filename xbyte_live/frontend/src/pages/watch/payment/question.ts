@@ -2,11 +2,11 @@ import { PaymentError } from '../../../lib/x402/errors';
 import { byId, elementOf, made, say } from '../../dom';
 import { price } from '../../words';
 import { CapSlider } from './cap_sliders';
-import { told } from '../messages/told';
-import type { Choice } from './wallets';
+import { messageFor } from '../messages/told';
+import type { WalletChoice } from './wallets';
 
 /** What is asked before the first cent. */
-export interface Asked {
+export interface PriceQuestion {
   heading: string;
   /** What was free, if anything was. */
   free: string;
@@ -19,23 +19,23 @@ export interface Asked {
 }
 
 /** What was answered. */
-export interface Answer {
-  choice: Choice;
+export interface ConsentAnswer {
+  choice: WalletChoice;
   cap: bigint;
 }
 
 /** Does what it takes to start paying; what it gives is called if the answer is still yes. */
-export type Begin = (answer: Answer) => Promise<() => void>;
+export type Begin = (answer: ConsentAnswer) => Promise<() => void>;
 
 /** Asks before anything is charged; closing it in any way means no. */
-export class Question {
+export class ConsentDialog {
   readonly #dialog = elementOf(HTMLDialogElement, 'ask');
   readonly #wallets = byId('ask-wallets');
   readonly #pay = elementOf(HTMLButtonElement, 'ask-pay');
   readonly #problem = byId('ask-problem');
   readonly #deposit = byId('ask-deposit');
   readonly #cap = new CapSlider('ask-cap', 'ask-cap-text', 'ask-time', () => undefined);
-  #choices: Choice[] = [];
+  #choices: WalletChoice[] = [];
   #asking = false;
 
   get open(): boolean {
@@ -44,8 +44,8 @@ export class Question {
 
   /** Whether the answer was yes; `begin` has then done its part. */
   async ask(
-    asked: Asked,
-    wallets: () => Promise<Choice[]>,
+    asked: PriceQuestion,
+    wallets: () => Promise<WalletChoice[]>,
     begin: Begin,
   ): Promise<boolean> {
     if (this.#asking) return false;
@@ -77,7 +77,7 @@ export class Question {
     });
   }
 
-  #tell(asked: Asked): void {
+  #tell(asked: PriceQuestion): void {
     say(byId('ask-heading'), asked.heading);
     const free = byId('ask-free');
     say(free, asked.free);
@@ -98,7 +98,7 @@ export class Question {
     this.#busy(false);
   }
 
-  #offer(choices: Choice[]): void {
+  #offer(choices: WalletChoice[]): void {
     this.#choices = choices;
     this.#wallets.replaceChildren(
       ...choices.map(({ id, name, about }, index) => {
@@ -137,7 +137,7 @@ export class Question {
   }
 
   #say(code: string, message = ''): void {
-    const { title, text } = told(code, message);
+    const { title, text } = messageFor(code, message);
     say(this.#problem, `${title} ${text}`);
     this.#problem.hidden = false;
   }

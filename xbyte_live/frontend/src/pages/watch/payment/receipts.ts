@@ -1,4 +1,4 @@
-import type { Receipt } from '../../../lib/x402/types';
+import type { Receipt } from '../../../lib/channel/types';
 import { byId, elementOf, made, say } from '../../dom';
 import { exact, size } from '../../words';
 

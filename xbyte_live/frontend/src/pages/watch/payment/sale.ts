@@ -2,14 +2,14 @@ import { PaymentError } from '../../../lib/x402/errors';
 import type { Payer } from '../../../lib/payer/payer';
 import { byId, say } from '../../dom';
 import { Download, Replaced } from './download';
-import type { Goods } from '../goods';
+import type { Item } from '../goods';
 import type { Notice } from '../messages/notice';
-import type { Offer } from './offer';
+import type { Listing } from './offer';
 import { save } from './receipts';
 import type { Server } from '../server';
 
 /** A file: bought as a whole and handed over; what was bought is handed over again. */
-export class Sale implements Goods {
+export class Sale implements Item {
   readonly ahead = 0;
   readonly #download: Download;
   #file: Blob | undefined;
@@ -17,7 +17,7 @@ export class Sale implements Goods {
 
   constructor(
     private readonly server: Server,
-    private readonly offer: Offer,
+    private readonly offer: Listing,
     payer: Payer,
     private readonly notice: Notice,
     private readonly startButton: HTMLButtonElement,

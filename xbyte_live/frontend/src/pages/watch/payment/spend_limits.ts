@@ -1,27 +1,27 @@
 import { most } from '../../../lib/money';
 import type { Payer } from '../../../lib/payer/payer';
-import type { Budget, PayerEvents } from '../../../lib/x402/types';
+import type { Budget, PayerEvents } from '../../../lib/payer/types';
 import { inSeconds, round } from '../../words';
 import { minuteStepAfter, stepAfter } from './cap_sliders';
-import type { Goods } from '../goods';
-import type { Halt } from '../messages/halt';
+import type { Item } from '../goods';
+import type { Overlay } from '../messages/halt';
 import type { Meter } from './meter';
 import type { Notice, WayOut } from '../messages/notice';
-import type { Offer } from './offer';
+import type { Listing } from './offer';
 
 type Reached = PayerEvents['cap'];
 
 /** The caps that a viewer sets, and what happens where one is reached. */
-export class Limits {
+export class SpendLimits {
   #reached: Reached | undefined;
 
   constructor(
     private readonly payer: Payer,
-    private readonly offer: Offer,
+    private readonly offer: Listing,
     private readonly meter: Meter,
-    private readonly goods: Goods,
+    private readonly goods: Item,
     private readonly notice: Notice,
-    private readonly halt: Halt,
+    private readonly halt: Overlay,
   ) {}
 
   /** A cap is reached, and nothing is bought until it is raised or the minute is over. */

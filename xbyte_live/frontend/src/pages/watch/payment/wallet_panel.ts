@@ -1,12 +1,13 @@
 import type { Payer } from '../../../lib/payer/payer';
-import type { PayerEvents, Wallet } from '../../../lib/x402/types';
+import type { PayerEvents } from '../../../lib/payer/types';
+import type { Wallet } from '../../../lib/wallets/wallet';
 import { byId, elementOf, say } from '../../dom';
 import { cents, exact, price, short } from '../../words';
-import type { Offer } from './offer';
+import type { Listing } from './offer';
 import { balanceOf, ready } from './wallets';
 
 /** What a viewer owns, puts into channels and gets back out of them, in two lines with buttons. */
-export class Purse {
+export class WalletPanel {
   readonly topUpButton = elementOf(HTMLButtonElement, 'topup');
   readonly refundButton = elementOf(HTMLButtonElement, 'close');
   readonly #walletLine = byId('wallet-line');
@@ -16,7 +17,7 @@ export class Purse {
 
   constructor(
     private readonly payer: Payer,
-    private readonly offer: Offer,
+    private readonly offer: Listing,
   ) {}
 
   /** A refund is under way. */

@@ -1,11 +1,11 @@
 import { BurnerWallet } from '../../../lib/wallets/burner';
 import { PaymentError } from '../../../lib/x402/errors';
 import { injectedWallets } from '../../../lib/wallets/injected';
-import type { Chain, Wallet } from '../../../lib/x402/types';
+import type { Chain, Wallet } from '../../../lib/wallets/wallet';
 import type { Network } from '../server';
 
 /** A wallet one may choose. */
-export interface Choice {
+export interface WalletChoice {
   id: string;
   name: string;
   about: string;
@@ -13,8 +13,8 @@ export interface Choice {
 }
 
 /** The wallets at hand: the test wallet where test money is handed out, then those installed. */
-export async function choices(network: Network): Promise<Choice[]> {
-  const found: Choice[] = [];
+export async function choices(network: Network): Promise<WalletChoice[]> {
+  const found: WalletChoice[] = [];
   if (network.faucet_url) {
     found.push({
       id: 'burner',

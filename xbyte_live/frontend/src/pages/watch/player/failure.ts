@@ -1,7 +1,7 @@
 import { ErrorDetails, ErrorTypes, type ErrorData } from 'hls.js';
 
 /** What keeps it from playing. */
-export type Failure = 'unreachable' | 'unplayable' | 'unsupported' | 'gone';
+export type PlaybackFailure = 'unreachable' | 'unplayable' | 'unsupported' | 'gone';
 
 const NO_CODEC: ReadonlySet<string> = new Set([
   ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
@@ -15,6 +15,6 @@ export function isMendable({ type, details }: ErrorData): boolean {
 }
 
 /** What to tell of it where it cannot be mended. */
-export function failureOf({ type }: ErrorData): Failure {
+export function failureOf({ type }: ErrorData): PlaybackFailure {
   return type === ErrorTypes.NETWORK_ERROR ? 'unreachable' : 'unplayable';
 }

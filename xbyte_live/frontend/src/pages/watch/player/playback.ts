@@ -1,14 +1,14 @@
 import { byId } from '../../dom';
-import type { Goods } from '../goods';
-import type { Offer } from '../payment/offer';
+import type { Item } from '../goods';
+import type { Listing } from '../payment/offer';
 import type { Player } from './player';
-import type { Pricing } from '../server';
+import type { PriceList } from '../server';
 
 /** Something that plays, and what of the page is shown around it. */
-export class Playback implements Goods {
+export class Playback implements Item {
   constructor(
     private readonly player: Player,
-    private readonly offer: Offer,
+    private readonly offer: Listing,
     private readonly startButton: HTMLButtonElement,
   ) {}
 
@@ -62,7 +62,7 @@ export class Playback implements Goods {
     this.player.halt();
   }
 
-  reprice(pricing: Pricing): void {
+  reprice(pricing: PriceList): void {
     this.player.reprice(pricing);
   }
 }

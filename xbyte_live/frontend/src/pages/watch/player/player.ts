@@ -6,11 +6,11 @@ import type { Payer } from '../../../lib/payer/payer';
 import { byId, elementOf, say } from '../../dom';
 import { clock } from '../../words';
 import { Controls } from './controls';
-import { failureOf, isMendable, type Failure } from './failure';
+import { failureOf, isMendable, type PlaybackFailure } from './failure';
 import { levelCap } from './level_cap';
 import { Qualities } from './qualities';
 import { Recent } from './recent';
-import type { Pricing, Server } from '../server';
+import type { PriceList, Server } from '../server';
 import { PIECES, Timeline, type Span } from './timeline';
 import { Wave } from './wave';
 
@@ -20,14 +20,14 @@ const AT_EDGE = 4; // seconds behind the place where live is played, which still
 const DRY = 0.5; // seconds of media that are as good as none
 
 /** What the player tells. */
-export interface Heard {
+export interface PlayerListener {
   /** Nothing is left to play until more is bought. */
   dry(): void;
   playing(): void;
   ended(): void;
   /** The browser wants a click first. */
   refused(): void;
-  failed(code: Failure): void;
+  failed(code: PlaybackFailure): void;
   rate(perMinute: bigint): void;
 }
 
@@ -46,9 +46,9 @@ export class Player {
 
   constructor(
     private readonly server: Server,
-    pricing: Pricing,
+    pricing: PriceList,
     payer: Payer,
-    private readonly heard: Heard,
+    private readonly heard: PlayerListener,
   ) {
     this.#live = server.kind === 'stream';
     const perMb = parseAmount(pricing.price_per_mb);
@@ -146,7 +146,7 @@ export class Player {
   }
 
   /** What it costs has changed. */
-  reprice({ renditions }: Pricing): void {
+  reprice({ renditions }: PriceList): void {
     this.#qualities.reprice(renditions);
   }
 
