@@ -2,15 +2,15 @@ import { readFileSync, rmSync, writeFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FragmentLoaderContext, LoaderConfiguration } from 'hls.js';
 import { afterAll, describe, expect, it } from 'vitest';
-import { BurnerWallet } from '../src/lib/burner';
-import { Key } from '../src/lib/keys';
-import { xbyteLoader } from '../src/lib/loader';
-import { Payer, type PayerOptions } from '../src/lib/payer';
-import { loadPricing } from '../src/lib/pricing';
-import { IndexedDbStore } from '../src/lib/store';
-import { depositNonce } from '../src/lib/typed';
-import type { Hex } from '../src/lib/types';
-import { until } from './payers';
+import { BurnerWallet } from '../src/lib/wallets/burner';
+import { SigningKey } from '../src/lib/wallets/keys';
+import { xbyteLoader } from '../src/lib/hls/loader';
+import { Payer, type PayerOptions } from '../src/lib/payer/payer';
+import { loadPricing } from '../src/lib/payer/pricing';
+import { IndexedDbStore } from '../src/lib/channel/store';
+import { depositNonce } from '../src/lib/x402/typed_data';
+import type { Hex } from '../src/lib/x402/types';
+import { until } from './support/payers';
 
 interface World {
   url: string;
@@ -28,7 +28,7 @@ const world = JSON.parse(process.env.XBYTE_TEST_WORLD ?? 'null') as World | null
 /** Against a server and a chain that are real; `tests/test_player_library.py` starts them. */
 describe.skipIf(!world)('a real server', () => {
   if (!world) return;
-  const wallet = new BurnerWallet(new Key(world.key));
+  const wallet = new BurnerWallet(new SigningKey(world.key));
   const store = new IndexedDbStore('real');
   const large = readFileSync(world.large);
   const payers: Payer[] = [];

@@ -1,4 +1,4 @@
-import { PaymentError } from './errors';
+import { PaymentError } from './x402/errors';
 
 /** Be done with an answer whose body nobody wants. */
 export async function discard(response: Response): Promise<void> {

@@ -1,7 +1,7 @@
 import { byId, elementOf, made, say } from './dom';
 import {
   ask,
-  Refusal,
+  ApiError,
   type CatalogItem,
   type Earnings,
   type Figures,
@@ -234,11 +234,11 @@ class Studio {
   }
 
   #refused(error: unknown): void {
-    if (error instanceof Refusal && error.status === 401) {
+    if (error instanceof ApiError && error.status === 401) {
       this.#outside();
       return;
     }
-    if (!(error instanceof Refusal)) throw error;
+    if (!(error instanceof ApiError)) throw error;
     byId('studio').hidden = false;
     problem(error.message);
     this.#in(this.#asks.wait());
@@ -260,7 +260,7 @@ async function download(event: SubmitEvent): Promise<void> {
     const answer = await fetch(`/api/v1/export?${query.toString()}`);
     if (!answer.ok) {
       const { message } = (await answer.json()) as { message: string };
-      throw new Refusal(answer.status, message);
+      throw new ApiError(answer.status, message);
     }
     const url = URL.createObjectURL(await answer.blob());
     const name = `earnings ${query.get('from') ?? ''} ${query.get('to') ?? ''}.${query.get('format') ?? 'csv'}`;
@@ -294,7 +294,7 @@ function problem(text: string): void {
 }
 
 function words(error: unknown): string {
-  return error instanceof Refusal ? error.message : 'That did not work. Try again.';
+  return error instanceof ApiError ? error.message : 'That did not work. Try again.';
 }
 
 /** The days of this month so far, which is what bookkeeping mostly asks for. */

@@ -1,5 +1,5 @@
 /** What the server said no to, in words for people. */
-export class Refusal extends Error {
+export class ApiError extends Error {
   constructor(
     readonly status: number,
     message: string,
@@ -101,7 +101,7 @@ export interface Figures {
   streams: StreamStatus[];
 }
 
-export interface Key {
+export interface StreamKey {
   id: number;
   hint: string;
   created_at: number;
@@ -113,11 +113,11 @@ export interface Publishing {
   slug: string;
   rtmp_url: string | null;
   keyframe_interval_s: number;
-  keys?: Key[];
+  keys?: StreamKey[];
   stream_key?: string;
 }
 
-/** Ask the server; throws `Refusal` for anything but what was asked. */
+/** Ask the server; throws `ApiError` for anything but what was asked. */
 export async function ask<T>(
   path: string,
   { method = 'GET', body, query }: { method?: string; body?: object; query?: Record<string, string> } = {},
@@ -132,10 +132,10 @@ export async function ask<T>(
       ...(body ? { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } } : {}),
     });
   } catch {
-    throw new Refusal(0, 'The server does not answer. It is asked again shortly.');
+    throw new ApiError(0, 'The server does not answer. It is asked again shortly.');
   }
   if (answer.ok) return (await answer.json()) as T;
-  throw new Refusal(answer.status, await reason(answer));
+  throw new ApiError(answer.status, await reason(answer));
 }
 
 async function reason(answer: Response): Promise<string> {

@@ -1,7 +1,7 @@
 import uPlot from 'uplot';
 
 import { exact } from '../words';
-import { type Earned, type Earnings } from './api';
+import type { Earned, Earnings } from './api';
 import { deliveries, stepName, volume, type Period } from './periods';
 
 export type Measure = 'amount' | 'bytes' | 'deliveries';

@@ -1,5 +1,5 @@
 import { clock, exact } from '../words';
-import { type Moments } from './api';
+import type { Moments } from './api';
 import { plural, volume } from './periods';
 
 type Place = Moments['moments'][number];

@@ -1,6 +1,6 @@
 import { byId, made, say } from '../dom';
 import { clock, exact, short } from '../words';
-import { type Earned, type Earnings, type Figures, type Moments, type Payee, type Payers } from './api';
+import type { Earned, Earnings, Figures, Moments, Payee, Payers } from './api';
 import { ago, deliveries, plural, stepName, volume, type Period } from './periods';
 import { everyStep } from './chart';
 

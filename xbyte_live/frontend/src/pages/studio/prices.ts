@@ -1,7 +1,7 @@
 import { byId, made, say } from '../dom';
 import { price } from '../words';
 import { ceilDiv, formatAmount, parseAmount } from '../../lib/money';
-import { ask, Refusal, type CatalogItem } from './api';
+import { ask, ApiError, type CatalogItem } from './api';
 
 const SETTLES = 4_000; // milliseconds the catalog may still tell of before
 const KINDS: Record<CatalogItem['kind'], string> = { title: 'Title', stream: 'Stream', object: 'File' };
@@ -161,7 +161,7 @@ class PriceRow {
       say(this.#save, 'Saved');
       setTimeout(() => say(this.#save, 'Save'), 2000);
     } catch (error) {
-      say(this.#said, error instanceof Refusal ? error.message : 'That did not work.');
+      say(this.#said, error instanceof ApiError ? error.message : 'That did not work.');
       this.#judge();
     }
   }

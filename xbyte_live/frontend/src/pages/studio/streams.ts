@@ -1,6 +1,14 @@
 import { byId, elementOf, made, say } from '../dom';
 import { clock, round } from '../words';
-import { ask, Refusal, type Feed, type Figures, type Key, type Publishing, type StreamStatus } from './api';
+import {
+  ask,
+  ApiError,
+  type Feed,
+  type Figures,
+  type StreamKey,
+  type Publishing,
+  type StreamStatus,
+} from './api';
 import { confirm } from './confirm';
 import { ago, plural } from './periods';
 
@@ -86,7 +94,7 @@ export class Streams {
       card.welcome(made);
       changed();
     } catch (error) {
-      say(byId('stream-error'), error instanceof Refusal ? error.message : 'That did not work.');
+      say(byId('stream-error'), error instanceof ApiError ? error.message : 'That did not work.');
     }
   }
 }
@@ -182,7 +190,7 @@ class StreamCard {
     this.#inside.replaceChildren(...parts, list, actions);
   }
 
-  #keyRow(key: Key): HTMLElement {
+  #keyRow(key: StreamKey): HTMLElement {
     const row = made('li');
     const used = key.used_at === null ? 'never used' : `used ${ago(key.used_at)}`;
     const until = key.expires_at === null ? '' : `, good until ${new Date(key.expires_at * 1000).toLocaleString('en')}`;
@@ -192,7 +200,7 @@ class StreamCard {
     return row;
   }
 
-  async #revoke(key: Key): Promise<void> {
+  async #revoke(key: StreamKey): Promise<void> {
     const sure = await confirm(
       `Revoke the key …${key.hint}?`,
       'Whoever is on air with it is cut off, and it never works again.',
@@ -226,7 +234,7 @@ class StreamCard {
     try {
       await work();
     } catch (error) {
-      say(this.#error, error instanceof Refusal ? error.message : 'That did not work.');
+      say(this.#error, error instanceof ApiError ? error.message : 'That did not work.');
     }
   }
 }

@@ -1,7 +1,7 @@
-import type { Pricing } from './server';
+import type { PriceList } from './server';
 
 /** What the page hands over: something that plays (`Playback`), or a file (`Sale`). */
-export interface Goods {
+export interface Item {
   /** Seconds at hand that nothing more has to be bought for. */
   readonly ahead: number;
   readonly begun: boolean;
@@ -17,5 +17,5 @@ export interface Goods {
   /** Each further purchase would fail alike: buy nothing more. */
   halt(): void;
   /** It costs something else now. */
-  reprice(pricing: Pricing): void;
+  reprice(pricing: PriceList): void;
 }

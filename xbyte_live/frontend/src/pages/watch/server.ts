@@ -1,5 +1,5 @@
 import { parseAmount } from '../../lib/money';
-import type { Hex, Terms } from '../../lib/types';
+import type { Hex, ChannelOffer } from '../../lib/x402/types';
 
 /** What this server is paid with on one network. */
 export interface Network {
@@ -24,7 +24,7 @@ export interface Rendition {
 }
 
 /** An item's price list, `pricing.json`. */
-export interface Pricing {
+export interface PriceList {
   slug: string;
   name: string;
   kind: 'title' | 'stream' | 'object';
@@ -36,10 +36,10 @@ export interface Pricing {
   size?: number;
   pay_to: string;
   renditions: Rendition[];
-  accepts: (Omit<Terms, 'amount' | 'scheme'> & { scheme: string })[];
+  accepts: (Omit<ChannelOffer, 'amount' | 'scheme'> & { scheme: string })[];
 }
 
-export interface StreamStatus {
+export interface OnAirStatus {
   state: 'idle' | 'on_air' | 'waiting' | 'ended';
   viewers_paying: number;
 }
@@ -58,8 +58,8 @@ export class Server {
     this.mediaUrl = new URL(kind === 'object' ? base : `${base}/index.m3u8`, location.href).href;
   }
 
-  async pricing(): Promise<Pricing> {
-    return json<Pricing>(this.pricingUrl);
+  async pricing(): Promise<PriceList> {
+    return json<PriceList>(this.pricingUrl);
   }
 
   async networks(): Promise<Network[]> {
@@ -75,18 +75,18 @@ export class Server {
     return said.problems?.facilitator ? 'facilitator' : 'setup';
   }
 
-  async status(): Promise<StreamStatus> {
-    return json<StreamStatus>(`/api/v1/streams/${this.slug}`);
+  async status(): Promise<OnAirStatus> {
+    return json<OnAirStatus>(`/api/v1/streams/${this.slug}`);
   }
 }
 
 /** What a minute costs at most, in atomic units; 0 where nobody knows yet. */
-export function perMinute(pricing: Pricing): bigint {
+export function perMinute(pricing: PriceList): bigint {
   return parseAmount(pricing.price_per_minute ?? '0');
 }
 
 /** What is deposited at least, in atomic units; 0 where no channel is offered. */
-export function depositOf(pricing: Pricing): bigint {
+export function depositOf(pricing: PriceList): bigint {
   const offer = pricing.accepts.find((terms) => terms.scheme === 'batch-settlement');
   return BigInt(offer?.extra.minDeposit ?? '0');
 }

@@ -1,23 +1,23 @@
-import { PaymentError } from '../../lib/errors';
+import { PaymentError } from '../../lib/x402/errors';
 import { most } from '../../lib/money';
-import { Payer } from '../../lib/payer';
-import type { PayerEvents } from '../../lib/types';
+import { Payer } from '../../lib/payer/payer';
+import type { PayerEvents } from '../../lib/payer/types';
 import { byId, elementOf } from '../dom';
-import { Agreement } from './agreement';
-import { mayPlay } from './autoplay';
-import type { Goods } from './goods';
-import { Halt } from './halt';
-import { Limits } from './limits';
-import { Meter } from './meter';
-import { Notice } from './notice';
-import { Offer } from './offer';
-import { OnAir } from './on-air';
-import { Playback } from './playback';
-import { Player } from './player';
-import { Purse } from './purse';
-import { Sale } from './sale';
+import { Consent } from './payment/consent';
+import { mayPlay } from './player/autoplay';
+import type { Item } from './goods';
+import { Overlay } from './messages/halt';
+import { SpendLimits } from './payment/spend_limits';
+import { Meter } from './payment/meter';
+import { Notice } from './messages/notice';
+import { Listing } from './payment/offer';
+import { OnAir } from './on_air';
+import { Playback } from './player/playback';
+import { Player } from './player/player';
+import { WalletPanel } from './payment/wallet_panel';
+import { Sale } from './payment/sale';
 import { Server } from './server';
-import { DEPOSITS, Trouble } from './trouble';
+import { DEPOSITS, Troubleshooter } from './messages/trouble';
 
 const NOTHING = { total: 0n };
 
@@ -29,19 +29,19 @@ const NOTHING = { total: 0n };
  */
 export class Watch {
   readonly #start = elementOf(HTMLButtonElement, 'start');
-  readonly #halt = new Halt();
+  readonly #halt = new Overlay();
   readonly #payer: Payer;
   readonly #meter: Meter;
-  readonly #purse: Purse;
-  readonly #goods: Goods;
+  readonly #purse: WalletPanel;
+  readonly #goods: Item;
   readonly #onAir: OnAir | undefined;
-  readonly #limits: Limits;
-  readonly #agreement: Agreement;
-  readonly #trouble: Trouble;
+  readonly #limits: SpendLimits;
+  readonly #agreement: Consent;
+  readonly #trouble: Troubleshooter;
 
   private constructor(
     server: Server,
-    offer: Offer,
+    offer: Listing,
     private readonly notice: Notice,
   ) {
     this.#payer = new Payer({
@@ -55,18 +55,18 @@ export class Watch {
     this.#meter = new Meter(server.slug, payer, () => this.#capsMoved());
     this.#meter.cap.cap = offer.usualCap;
     this.#meter.expected = offer.perMinute;
-    this.#purse = new Purse(payer, offer);
+    this.#purse = new WalletPanel(payer, offer);
     this.#goods =
       server.kind === 'object'
         ? new Sale(server, offer, payer, notice, this.#start)
         : this.#playback(server, offer);
     const [meter, purse, goods, halt] = [this.#meter, this.#purse, this.#goods, this.#halt];
     if (server.kind === 'stream') this.#onAir = new OnAir(server, goods, notice, this.#start);
-    this.#limits = new Limits(payer, offer, meter, goods, notice, halt);
+    this.#limits = new SpendLimits(payer, offer, meter, goods, notice, halt);
     const limits = this.#limits;
-    this.#agreement = new Agreement(offer, meter, limits, purse, goods, notice, halt);
+    this.#agreement = new Consent(offer, meter, limits, purse, goods, notice, halt);
     const agreement = this.#agreement;
-    this.#trouble = new Trouble(server, offer, payer, goods, purse, limits, agreement, notice);
+    this.#trouble = new Troubleshooter(server, offer, payer, goods, purse, limits, agreement, notice);
     this.#hearPayer();
     this.#hearViewer();
   }
@@ -78,7 +78,7 @@ export class Watch {
     const server = new Server(slug, kind);
     try {
       const [offer, mayBegin] = await Promise.all([
-        Offer.of(server),
+        Listing.of(server),
         kind !== 'object' && mayPlay(elementOf(HTMLVideoElement, 'media')),
       ]);
       await new Watch(server, offer, notice).#offer(mayBegin);
@@ -97,7 +97,7 @@ export class Watch {
 
   // --- what the player tells
 
-  #playback(server: Server, offer: Offer): Playback {
+  #playback(server: Server, offer: Listing): Playback {
     const player = new Player(server, offer.pricing, this.#payer, {
       dry: () => {
         this.#trouble.wonder(playback.paused);

@@ -1,0 +1,61 @@
+import { recoverAddress } from 'viem/utils';
+import type { Channel } from './channel';
+import { AMOUNT_MISMATCH, BELOW_CLAIMED, CHANNEL_NOT_FOUND } from '../x402/codes';
+import type { ChannelOnChain } from '../wallets/rpc';
+import { chainIdOf, voucherDigest } from '../x402/typed_data';
+import type { Hex } from '../x402/types';
+import {
+  readCorrection,
+  readState,
+  type Challenge,
+  type Correction,
+  type ChannelReport,
+} from '../x402/wire';
+
+/** What a 402 says of a channel, and what there is to show for it. */
+export interface ChannelProof {
+  code: string;
+  correction: Correction | undefined;
+  /** The correction's voucher was signed by the channel's own key. */
+  proven: boolean;
+  report: ChannelReport | undefined;
+  found: ChannelOnChain | undefined;
+}
+
+/** What a 402 says of a channel; where it shows no proof of that, the chain is asked as well. */
+export async function proofOf(
+  challenge: Challenge,
+  channel: Channel,
+  ask: (channel: Channel) => Promise<ChannelOnChain | undefined>,
+): Promise<ChannelProof> {
+  const { channelId, config, network } = channel;
+  const code = challenge.error;
+  const correction = readCorrection(challenge, channelId);
+  const mismatch = code === AMOUNT_MISMATCH || code === BELOW_CLAIMED;
+  const bare = code === CHANNEL_NOT_FOUND || (mismatch && !correction);
+  return {
+    code,
+    correction,
+    proven: correction
+      ? await proves(correction, channelId, config.payerAuthorizer, chainIdOf(network))
+      : false,
+    report: readState(challenge, channelId),
+    found: bare ? await ask(channel) : undefined,
+  };
+}
+
+/** Whether the voucher of a correction was signed by that key. */
+async function proves(
+  correction: Correction,
+  channelId: Hex,
+  key: Hex,
+  chainId: number,
+): Promise<boolean> {
+  const hash = voucherDigest(channelId, correction.signed, chainId);
+  try {
+    const signer = await recoverAddress({ hash, signature: correction.signature });
+    return signer.toLowerCase() === key;
+  } catch {
+    return false;
+  }
+}

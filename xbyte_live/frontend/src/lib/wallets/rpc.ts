@@ -1,0 +1,73 @@
+import { PaymentError } from '../x402/errors';
+import { CONTRACT } from '../x402/typed_data';
+import type { Hex } from '../x402/types';
+
+const BALANCE_OF = '0x70a08231';
+const AUTHORIZATION_STATE = '0xe94a0102'; // EIP-3009
+const CHANNELS = '0x7a7ebd7b'; // x402 `scheme_batch_settlement_evm`
+const PATIENCE = 5_000; // milliseconds a node may take
+
+/** What the contract says of a channel, in atomic units; one that was never opened is all zeros. */
+export interface ChannelOnChain {
+  /** All that deposits brought in, less what went back. */
+  balance: bigint;
+  claimed: bigint;
+}
+
+/** What a node is asked for (`eth_call`). */
+export interface ContractCall {
+  to: Hex;
+  data: Hex;
+}
+
+/** The call that reads what an address holds of a token. */
+export function balanceCall(asset: Hex, owner: Hex): ContractCall {
+  return { to: asset, data: `${BALANCE_OF}${word(owner)}` };
+}
+
+/** The call that reads whether an authorization is used or cancelled. */
+export function usedCall(asset: Hex, authorizer: Hex, nonce: Hex): ContractCall {
+  return { to: asset, data: `${AUTHORIZATION_STATE}${word(authorizer)}${word(nonce)}` };
+}
+
+/** The number a call returned; throws `PaymentError` for what is none. */
+export function readNumber(result: unknown): bigint {
+  if (typeof result !== 'string' || !/^0x[0-9a-f]{1,64}$/i.test(result)) {
+    throw new PaymentError('wallet-failed', 'the node did not answer with a number', true);
+  }
+  return BigInt(result);
+}
+
+/** The number that a node gives for a call. */
+export async function callNode(rpcUrl: string, call: ContractCall): Promise<bigint> {
+  return readNumber(await ask(rpcUrl, call));
+}
+
+/** How a channel stands on the chain, or `undefined` where the node does not say. */
+export async function readChannel(rpcUrl: string, channelId: Hex): Promise<ChannelOnChain | undefined> {
+  const call = { to: CONTRACT, data: `${CHANNELS}${word(channelId)}` } as const;
+  const result = await ask(rpcUrl, call).catch(() => undefined);
+  const words = typeof result === 'string' && /^0x([0-9a-f]{64})([0-9a-f]{64})$/i.exec(result);
+  if (!words) return undefined;
+  return { balance: BigInt(`0x${words[1]}`), claimed: BigInt(`0x${words[2]}`) };
+}
+
+async function ask(rpcUrl: string, call: ContractCall): Promise<unknown> {
+  const response = await fetch(rpcUrl, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({
+      jsonrpc: '2.0',
+      id: 1,
+      method: 'eth_call',
+      params: [call, 'latest'],
+    }),
+    signal: AbortSignal.timeout(PATIENCE),
+  });
+  const answer = (await response.json()) as { result?: unknown };
+  return answer.result;
+}
+
+function word(value: Hex): string {
+  return value.slice(2).toLowerCase().padStart(64, '0');
+}

@@ -1,0 +1,56 @@
+export type Hex = `0x${string}`;
+
+/** One way to pay as a server offers it (x402 v2 5.1.2); `extra` may hold more than is named. */
+export interface ChannelOffer {
+  scheme: 'batch-settlement';
+  /** CAIP-2, such as `eip155:8453`. */
+  network: string;
+  asset: Hex;
+  /** Atomic units, a whole decimal number. */
+  amount: string;
+  payTo: Hex;
+  maxTimeoutSeconds: number;
+  extra: ChannelOfferExtra;
+}
+
+export interface ChannelOfferExtra {
+  /** Name and version of the asset's EIP-712 domain. */
+  name: string;
+  version: string;
+  receiverAuthorizer: Hex;
+  /** Seconds. */
+  withdrawDelay: number;
+  /** What the server finds worth its gas, in atomic units. */
+  minDeposit?: string;
+  [more: string]: unknown;
+}
+
+/** A token the payer may pay in; the address is compared without regard to case. */
+export interface Asset {
+  network: string;
+  address: Hex;
+  name: string;
+  version: string;
+  decimals: number;
+  symbol: string;
+}
+
+/** What a wallet signs: EIP-712 typed data; integers are `bigint` or `number`. */
+export interface TypedData {
+  domain: { name: string; version: string; chainId: number; verifyingContract: Hex };
+  types: Record<string, readonly { name: string; type: string }[]>;
+  primaryType: string;
+  message: Record<string, unknown>;
+}
+
+/** What a channel is for good; addresses are lower-case. */
+export interface ChannelConfig {
+  payer: Hex;
+  payerAuthorizer: Hex;
+  receiver: Hex;
+  receiverAuthorizer: Hex;
+  token: Hex;
+  /** Seconds. */
+  withdrawDelay: number;
+  salt: Hex;
+}

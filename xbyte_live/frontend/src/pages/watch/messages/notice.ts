@@ -1,0 +1,67 @@
+import { PaymentError } from '../../../lib/x402/errors';
+import { byId, made, say } from '../../dom';
+import { messageFor } from './told';
+
+/** A way out of trouble. */
+export interface WayOut {
+  label: string;
+  act: () => void;
+}
+
+/** The one line under the player that says what is wrong, with ways out. */
+export class Notice {
+  readonly #box = byId('notice');
+  readonly #actions = byId('notice-actions');
+  #code = '';
+  #isPayers = false;
+
+  get code(): string {
+    return this.#code;
+  }
+
+  /** Whether it says what the payer has to say: nobody knows better. */
+  get isPayers(): boolean {
+    return this.#isPayers;
+  }
+
+  show(code: string, ways: WayOut[] = [], message = ''): void {
+    const { title, text } = messageFor(code, message);
+    this.#code = code;
+    this.#isPayers = false;
+    this.#box.dataset.code = code;
+    say(byId('notice-title'), title);
+    say(byId('notice-text'), text);
+    this.#actions.replaceChildren(
+      ...ways.map(({ label, act }) => {
+        const button = made('button', label, { type: 'button', class: 'button button-small' });
+        button.addEventListener('click', act);
+        return button;
+      }),
+    );
+    this.#box.hidden = false;
+  }
+
+  /** Say what the payer has to say. */
+  showPayers(code: string, ways: WayOut[], message = ''): void {
+    this.show(code, ways, message);
+    this.#isPayers = true;
+  }
+
+  /** Say what went wrong with something that was asked for, with a way to ask for it again. */
+  failed(error: unknown, again: () => void): void {
+    const ways = [{ label: 'Try again', act: again }];
+    if (error instanceof PaymentError) {
+      this.showPayers(error.code === 'refused' ? 'no-refund' : error.code, ways, error.message);
+    } else {
+      this.showPayers('failed', ways, error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  /** Take it away; with codes, only if it says one of these. */
+  clear(...codes: string[]): void {
+    if (codes.length > 0 && !codes.includes(this.#code)) return;
+    this.#code = '';
+    this.#isPayers = false;
+    this.#box.hidden = true;
+  }
+}
