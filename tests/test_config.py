@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.readme import section, settings_table
+from tests.support.docs import DOCS, settings_table, table_in
 from xbyte_live import config
 from xbyte_live.config import ENV_PREFIX, Secret, Settings, load_settings, setting_rows
 from xbyte_live.errors import ConfigError
@@ -252,8 +252,8 @@ def test_settings_cannot_change() -> None:
     assert asdict(Settings())["port"] == 8402
 
 
-def test_the_readme_has_every_setting_as_it_is() -> None:
-    assert section("settings") == settings_table()
+def test_the_pages_have_every_setting_as_it_is() -> None:
+    assert table_in(DOCS / "configuration.md") == settings_table()
 
 
 def attributes_of(tree: ast.AST, *owners: str) -> set[str]:

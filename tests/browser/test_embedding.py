@@ -26,12 +26,12 @@ HOST, ITEM, SLUG = "https://media.example", "/hls/film/", "aurora"
 PAGE = """<!doctype html><html lang="en"><title>Elsewhere</title>
 <script type="importmap">{"imports": {"hls.js": "/hls.mjs"}}</script>
 %s</html>"""
-READMES = (ROOT / "README.md", PLAYER / "README.md")
+PAGES = (ROOT / "README.md", ROOT / "xbyte_live/docs/embedding.md", PLAYER / "README.md")
 
 
-def snippet_of(readme: Path) -> str:
-    """What a README tells people to paste."""
-    (snippet,) = re.findall(r"```html\n(.*?)```", readme.read_text("utf-8"), re.DOTALL)
+def snippet_of(page: Path) -> str:
+    """What a page tells people to paste."""
+    (snippet,) = re.findall(r"```html\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     return str(snippet)
 
 
@@ -51,8 +51,8 @@ def elsewhere(snippet: str, demo: Demo) -> Starlette:
     return Starlette(routes=[Route("/", page), Route("/hls.mjs", script)])
 
 
-async def test_both_readmes_tell_the_same_lines() -> None:
-    assert len({snippet_of(readme) for readme in READMES}) == 1
+async def test_all_pages_tell_the_same_lines() -> None:
+    assert len({snippet_of(page) for page in PAGES}) == 1
 
 
 async def test_a_page_of_another_origin_plays_and_pays(demo: Demo, browser: Browser) -> None:
@@ -79,7 +79,7 @@ async def test_a_page_of_another_origin_plays_and_pays(demo: Demo, browser: Brow
 
         wire.on("Network.requestWillBeSent", asked_before)
         await wire.send("Network.enable")
-        with serving(elsewhere(snippet_of(READMES[0]), demo)) as origin:
+        with serving(elsewhere(snippet_of(PAGES[0]), demo)) as origin:
             await tab.page.goto(origin)
             watch = WatchPage(tab, demo, SLUG)
             await tab.page.mouse.click(5, 5)  # a page may play with sound after a click

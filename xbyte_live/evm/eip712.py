@@ -1,16 +1,25 @@
 """Pure: EIP-712 domain separators and digests, signing one, and who signed one (SEC 1 4.1.6)."""
 
 from functools import lru_cache
+from typing import Any
 
-import sha3
 from btclib_libsecp256k1 import keys, recovery
 
 from xbyte_live.money import Asset
 
+try:
+    from sha3 import keccak_256
+except ImportError:  # macOS, for whose arm64 there is no wheel
+    from Crypto.Hash.keccak import new
+
+    def keccak_256(data: bytes) -> Any:
+        """The same hash by pycryptodome."""
+        return new(data=data, digest_bits=256)
+
 
 def keccak(data: bytes) -> bytes:
     """The Keccak-256 digest, which Ethereum calls SHA-3 and NIST does not."""
-    return bytes(sha3.keccak_256(data).digest())
+    return bytes(keccak_256(data).digest())
 
 
 _DOMAIN_TYPE = keccak(
