@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) is of 
 # A process of some user that holds a key, and another one of that user that wants it.
 _PROGRAM = f"""
 import ctypes, os, sys
-from xbyte_live.runtime.sealing import seal
+from xbyte_live.runtime.processes import seal
 
 def become_nobody():
     if os.geteuid() == 0:
@@ -98,7 +98,7 @@ async def test_a_server_and_its_helpers_are_sealed_and_what_decodes_is_not(
         for child in children_of(leader):
             with suppress(FileNotFoundError):
                 command = Path(f"/proc/{child}/cmdline").read_text()
-                if "media.forks" in command:
+                if "media.live.fork_server" in command:
                     others.append(is_sealed(child))
         assert others == [False]  # it holds nothing, and shows that the look can tell
 

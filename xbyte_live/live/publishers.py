@@ -16,7 +16,7 @@ from xbyte_live.live.webhooks import Event, Webhooks
 from xbyte_live.media.live.messages import Source
 from xbyte_live.media.live.spawner import FeedSpawner
 from xbyte_live.models import Airtime
-from xbyte_live.runtime.rate_limit import Attempts, network_of
+from xbyte_live.runtime.rate_limit import RateLimiter, network_of
 from xbyte_live.storage.blobs.store import Store
 
 BAD_NAME = "NetStream.Publish.BadName"
@@ -62,7 +62,7 @@ class Live:
         self._webhooks = webhooks
         self._policy = policy
         self._clock = clock
-        self._attempts = Attempts(policy.failures)
+        self._limiter = RateLimiter(policy.failures)
         self._airings: dict[str, Airing] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -156,9 +156,9 @@ class Live:
         if holder is not None and (not slug or holder.slug == slug):
             return holder
         network, now = network_of(request.address), asyncio.get_running_loop().time()
-        if self._attempts.exhausted(network, now):
+        if self._limiter.is_exhausted(network, now):
             raise PublishRefused(DENIED, "too many wrong stream keys")
-        self._attempts.failed(network, now)
+        self._limiter.count_failure(network, now)
         log.warning("a publisher at %s came with a wrong stream key", request.address)
         raise PublishRefused(BAD_NAME, "this is no valid stream key")
 

@@ -8,7 +8,7 @@ from xbyte_live.errors import BadRequest, MoneyError
 from xbyte_live.money import PRICE_DECIMALS, format_decimal, parse_decimal
 from xbyte_live.payments.x402.headers import Payment
 from xbyte_live.payments.x402.order import is_key
-from xbyte_live.runtime.wire import read_json
+from xbyte_live.runtime.json import read_json
 
 MAX_BODY = 4096  # bytes
 MAX_MINUTES = 100_000
