@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xbyte_live.runtime.wire import MOST_OPENED, read_json
+from xbyte_live.runtime.json import MOST_OPENED, read_json
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) is of 
 # A process of some user that holds a key, and another one of that user that wants it.
 _PROGRAM = f"""
 import ctypes, os, sys
-from xbyte_live.runtime.sealing import seal
+from xbyte_live.runtime.processes import seal
 
 def become_nobody():
     if os.geteuid() == 0:

@@ -6,7 +6,7 @@ from typing import Literal
 import click
 from rich.progress import Progress, TaskID
 
-from xbyte_live.cli.output import print_json, print_table, progress_bar, size, warn
+from xbyte_live.cli.output import print_json, print_table, progress_bar, warn
 from xbyte_live.cli.wallet_files import account, open_channels
 from xbyte_live.client.load_figures import Figures
 from xbyte_live.client.load_test import Load, LoadOptions
@@ -17,6 +17,7 @@ from xbyte_live.client.payer.terms import KNOWN_ASSETS
 from xbyte_live.client.playlists import Wanted
 from xbyte_live.config import Settings
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
+from xbyte_live.runtime.format import size_text
 
 _BUSY = 0.7  # of a core: from here on the load may be what is slow
 
@@ -102,7 +103,7 @@ def _tell(figures: Figures) -> None:
             ("seconds", f"{figures.seconds:.1f}"),
             ("segments (paid)", f"{figures.segments} ({figures.paid_segments})"),
             ("segments a second", f"{figures.segments_per_second:,.1f}"),
-            ("bytes a second", size(round(figures.bytes_per_second))),
+            ("bytes a second", size_text(round(figures.bytes_per_second))),
             ("to the headers, p50", f"{latency['p50']:.1f} ms"),
             ("p90", f"{latency['p90']:.1f} ms"),
             ("p99", f"{latency['p99']:.1f} ms"),

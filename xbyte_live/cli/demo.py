@@ -26,8 +26,8 @@ from xbyte_live.errors import ConfigError, DevnetError
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.models import Item, NewStream, Offer, Stream, Title
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
+from xbyte_live.runtime.aio import background
 from xbyte_live.runtime.processes import worker_environment
-from xbyte_live.runtime.tasks import background
 from xbyte_live.server.service import HttpServer, listening, open_service, open_shelf, public_url
 
 STREAM = "live"

@@ -22,8 +22,8 @@ def ledger() -> None:
 @settings_options()
 def ledger_settle(settings: Settings, as_json: bool) -> None:
     """Claim what channels were charged and pay it out, now."""
-    from xbyte_live.cli.output import log_to_stderr
     from xbyte_live.cli.settling import settle_now
+    from xbyte_live.runtime.logs import log_to_stderr
 
     log_to_stderr(settings.log_level)
     if not run(settle_now(settings, as_json=as_json)):
@@ -40,7 +40,7 @@ def ledger_audit(settings: Settings, no_chain: bool, as_json: bool) -> None:
     Exit codes: 0 all agrees, 1 something disagrees, 3 the chain could not be checked.
     """
     from xbyte_live.cli.auditing import audit
-    from xbyte_live.cli.output import log_to_stderr
+    from xbyte_live.runtime.logs import log_to_stderr
 
     log_to_stderr("warning")
     if code := run(audit(settings, chain=not no_chain, as_json=as_json)):
@@ -56,7 +56,7 @@ def ledger_resum(settings: Settings, as_json: bool) -> None:
     Servers may run, and sell, meanwhile. Exit codes: 0 every sum is right now, 1 not yet.
     """
     from xbyte_live.cli.auditing import resum
-    from xbyte_live.cli.output import log_to_stderr
+    from xbyte_live.runtime.logs import log_to_stderr
 
     log_to_stderr("warning")
     if code := run(resum(settings, as_json=as_json)):

@@ -1,7 +1,6 @@
 """Adapter: progress bars and tables on a terminal, plain lines where there is none."""
 
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -116,29 +115,6 @@ def warn(message: str) -> None:
     click.echo(message, err=True)
 
 
-def clock(microseconds: int) -> str:
-    """A duration as people write it: ``1:02:03`` or ``2:03``."""
-    minutes, seconds = divmod(round(microseconds / 1_000_000), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def size(count: int) -> str:
-    """Bytes as people read them; 1 MB is 1,048,576 bytes."""
-    if count < 2**20:
-        return f"{count / 2**10:.1f} kB"
-    return f"{count / 2**20:,.1f} MB" if count < 2**30 else f"{count / 2**30:,.2f} GB"
-
-
 def on_terminal() -> bool:
     """Whether somebody may be reading stdout."""
     return sys.stdout.isatty()
-
-
-def log_to_stderr(level: str) -> None:
-    """Log from this level on, libraries from warnings on."""
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for noisy in ("httpx", "httpcore", "x402", "web3", "alembic", "urllib3", "asyncio"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -14,7 +14,7 @@ import click
 import httpx
 import uvicorn
 
-from xbyte_live.cli.output import SpendingLine, print_json_line, size, warn
+from xbyte_live.cli.output import SpendingLine, print_json_line, warn
 from xbyte_live.cli.wallet_files import open_channels, open_payer
 from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader
@@ -25,6 +25,7 @@ from xbyte_live.client.proxy.http import listen_on_loopback
 from xbyte_live.client.proxy.spend_meter import Spent
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError
+from xbyte_live.runtime.format import size_text
 from xbyte_live.runtime.processes import without_settings
 
 # How each player is told to play one URL, say little, and end when it is through.
@@ -229,7 +230,7 @@ class _Shown:
             spent.paid,
             spent.cap,
             f"{dollars(spent.paid)} of {dollars(spent.cap)}",
-            f"{dollars(spent.minute)} in the last minute, {size(spent.bytes)}, "
+            f"{dollars(spent.minute)} in the last minute, {size_text(spent.bytes)}, "
             f"{spent.segments} segments, {spent.ahead} ahead",
             now=time.monotonic(),
         )
@@ -251,7 +252,7 @@ class _Shown:
             print_json_line({"event": "ended", **asdict(spent), "signed": signed, "left": left})
             return
         self.line.close()
-        warn(f"paid {dollars(spent.paid)} for {spent.segments} segments, {size(spent.bytes)}")
+        warn(f"paid {dollars(spent.paid)} for {spent.segments} segments, {size_text(spent.bytes)}")
         if signed > spent.paid:
             warn(f"{dollars(signed - spent.paid)} more was signed for and not delivered")
         if left:

@@ -10,7 +10,7 @@ from xbyte_live.config import Settings
 @settings_options()
 def serve(settings: Settings) -> None:
     """Serve the catalog and take payments."""
-    from xbyte_live.cli.output import log_to_stderr
+    from xbyte_live.runtime.logs import log_to_stderr
     from xbyte_live.server.service import serve as run_server
 
     log_to_stderr(settings.log_level)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import Progress, TaskID
 
 from xbyte_live.catalog.importer import Importer, SaleTerms
-from xbyte_live.cli.output import clock, print_json, print_table, progress_bar, size, warn
+from xbyte_live.cli.output import print_json, print_table, progress_bar, warn
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, ItemNotFound, XByteError
 from xbyte_live.evm.keys import is_address
@@ -25,6 +25,7 @@ from xbyte_live.models import (
     slug_of,
 )
 from xbyte_live.money import PRICE_DECIMALS, Price, format_decimal
+from xbyte_live.runtime.format import clock, size_text
 from xbyte_live.server.service import open_shelf
 
 MEDIA_SUFFIXES = frozenset(
@@ -222,8 +223,8 @@ def _row(item: Item) -> list[str]:
         item.slug,
         kind_of(item),
         item.name,
-        clock(item.duration_us) if isinstance(item, Title) else "",
-        size(_bytes_of(item)),
+        clock(item.duration_us / 1e6) if isinstance(item, Title) else "",
+        size_text(_bytes_of(item)),
         str(price),
         format_decimal(_cost_of(item), PRICE_DECIMALS),
     ]

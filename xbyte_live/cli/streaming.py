@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from xbyte_live.catalog.streams import Streams
-from xbyte_live.cli.output import clock, on_terminal, print_json, print_table, size, warn
+from xbyte_live.cli.output import on_terminal, print_json, print_table, warn
 from xbyte_live.cli.shelving import payee
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, ItemNotFound
@@ -18,6 +18,7 @@ from xbyte_live.live import urls as addresses
 from xbyte_live.live.build import pull_source
 from xbyte_live.models import NewStream, Offer, PlaylistKind, Rewatch, Stream, StreamKey
 from xbyte_live.money import Price
+from xbyte_live.runtime.format import clock, size_text
 from xbyte_live.server.service import open_shelf, public_url
 from xbyte_live.web.api.streams import stream_status
 
@@ -156,7 +157,7 @@ def _facts(stream: Stream, status: dict[str, Any], feed: dict[str, Any]) -> list
     """What there is to say, in the order people ask for it."""
     facts = []
     if status["on_air_for_s"] is not None:
-        facts.append(("on air for", clock(round(status["on_air_for_s"] * 1_000_000))))
+        facts.append(("on air for", clock(status["on_air_for_s"])))
     if feed.get("codecs"):
         picture = f"{feed['width']}x{feed['height']} " if feed["width"] else "sound only "
         rate = f"{feed['frame_rate']:g} frames/s" if feed["frame_rate"] else ""
@@ -166,7 +167,7 @@ def _facts(stream: Stream, status: dict[str, Any], feed: dict[str, Any]) -> list
         facts.append(("keyframe every", f"{feed['keyframe_interval_s']:g} s"))
     if feed:
         facts += [
-            ("segments", f"{feed['segments']}, {size(feed['bytes'])}"),
+            ("segments", f"{feed['segments']}, {size_text(feed['bytes'])}"),
             ("segments lost", str(feed["segments_lost"])),
             ("packets", f"{feed['packets_late']} late, {feed['packets_dropped']} dropped"),
             ("restarts", str(feed["restarts"])),

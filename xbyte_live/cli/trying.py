@@ -21,7 +21,7 @@ from xbyte_live.cli.options import run
 def demo(data_dir: Path, port: int, rpc_port: int, rtmp_port: int) -> None:
     """Show the whole path here: a local chain, sample titles, a broadcast, a funded wallet."""
     from xbyte_live.cli.demo import run_demo
-    from xbyte_live.cli.output import log_to_stderr
+    from xbyte_live.runtime.logs import log_to_stderr
 
     log_to_stderr("warning")
     run(run_demo(data_dir, port=port, rpc_port=rpc_port, rtmp_port=rtmp_port))
@@ -40,7 +40,7 @@ def demo(data_dir: Path, port: int, rpc_port: int, rtmp_port: int) -> None:
 def devnet(rpc_port: int, data_dir: Path, chain_id: int) -> None:
     """Run a local chain with test money until interrupted."""
     from xbyte_live.cli.demo import run_devnet
-    from xbyte_live.cli.output import log_to_stderr
+    from xbyte_live.runtime.logs import log_to_stderr
 
     log_to_stderr("warning")
     run(run_devnet(data_dir, rpc_port=rpc_port, chain_id=chain_id))

@@ -12,7 +12,7 @@ from eth_account.signers.local import LocalAccount
 from rich.progress import Progress as Bars
 from rich.progress import TaskID
 
-from xbyte_live.cli.output import print_json, progress_bar, size, warn
+from xbyte_live.cli.output import print_json, progress_bar, warn
 from xbyte_live.client.download.download import Options, Result, download
 from xbyte_live.client.download.progress import Plan
 from xbyte_live.client.payer.budget import Budget, dollars
@@ -36,6 +36,7 @@ from xbyte_live.client.playlists import Wanted
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, XByteError
 from xbyte_live.money import PRICE_DECIMALS, Asset, Price, format_decimal, parse_decimal
+from xbyte_live.runtime.format import size_text
 
 DEPOSIT = "1.00"  # dollars that may lie unspent in one channel, unless told otherwise
 
@@ -164,7 +165,7 @@ class _Shown:
 def _tell(result: Result) -> None:
     rate = f", {result.seconds:.1f} s" if result.seconds >= 0.1 else ""
     click.echo(
-        f"{result.path}: {size(result.size)} in {result.pieces} pieces "
+        f"{result.path}: {size_text(result.size)} in {result.pieces} pieces "
         f"for {dollars(result.cost)}{rate}"
     )
     if result.signed > result.cost:

@@ -38,7 +38,7 @@ async def buy_session(
     quoted = Quoted(desk, at_most=budget, home=f"{origin}/hls/{slug}/index.m3u8")
     answer = await _order(http, desk, {"slug": slug, "budget": dollars}, quoted)
     try:
-        found = read_json(answer.content)
+        found = read_json(answer.content, limit=MAX_DOCUMENT)
         if answer.status_code != 201 or not isinstance(found, dict):
             raise ValueError
         texts = [_text(found[name]) for name in ("url", "token", "budget", "left", "topup_url")]
@@ -70,7 +70,7 @@ def _text(value: object) -> str:
 
 def _why(answer: httpx.Response) -> str:
     try:
-        found = read_json(answer.content)
+        found = read_json(answer.content, limit=MAX_DOCUMENT)
     except ValueError:
         found = None
     said = plain(found.get("message"), 200) if isinstance(found, dict) else ""

@@ -22,7 +22,7 @@ from xbyte_live.media.live.messages import FeedOptions
 from xbyte_live.media.live.spawner import FeedSpawner
 from xbyte_live.media.sources.source import check_source
 from xbyte_live.media.sources.url import Source
-from xbyte_live.runtime.tasks import background
+from xbyte_live.runtime.aio import background
 from xbyte_live.storage.blobs.store import Store
 from xbyte_live.storage.db.engine import Database
 

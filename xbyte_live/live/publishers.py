@@ -16,7 +16,7 @@ from xbyte_live.live.webhooks import WebhookEvent, Webhooks
 from xbyte_live.media.live.spawner import FeedSpawner
 from xbyte_live.media.sources.url import Source
 from xbyte_live.models import FeedLease
-from xbyte_live.runtime.rate_limit import Attempts, network_of
+from xbyte_live.runtime.rate_limit import RateLimiter, network_of
 from xbyte_live.storage.blobs.store import Store
 
 BAD_NAME = "NetStream.Publish.BadName"
@@ -62,7 +62,7 @@ class Publishers:
         self._webhooks = webhooks
         self._policy = policy
         self._clock = clock
-        self._attempts = Attempts(policy.failures)
+        self._limiter = RateLimiter(policy.failures)
         self._feeds: dict[str, Feed] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -156,9 +156,9 @@ class Publishers:
         if match is not None and (not slug or match.slug == slug):
             return match
         network, now = network_of(request.address), asyncio.get_running_loop().time()
-        if self._attempts.exhausted(network, now):
+        if self._limiter.is_exhausted(network, now):
             raise PublishRefused(DENIED, "too many wrong stream keys")
-        self._attempts.failed(network, now)
+        self._limiter.count_failure(network, now)
         log.warning("publisher %s: wrong stream key", request.address)
         raise PublishRefused(BAD_NAME, "this is no valid stream key")
 

@@ -32,7 +32,7 @@ from xbyte_live.payments.settlement.proofs import Proofs
 from xbyte_live.payments.settlement.transfers import Settlement
 from xbyte_live.payments.x402.methods import accepted_assets, legacy_names, payment_methods
 from xbyte_live.payments.x402.requirements import SCHEME_EXACT, of_scheme
-from xbyte_live.runtime.tasks import Work
+from xbyte_live.runtime.aio import Work
 from xbyte_live.storage.db.engine import Database
 
 LEASE_MARGIN = 10.0

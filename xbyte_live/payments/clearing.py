@@ -15,7 +15,7 @@ from xbyte_live.payments.settlement.channel_sync import Mirror
 from xbyte_live.payments.settlement.claims import ClaimPolicy, Claims
 from xbyte_live.payments.settlement.gas import COIN_DECIMALS, GasWatch
 from xbyte_live.payments.settlement.watcher import Watcher
-from xbyte_live.runtime.tasks import Work
+from xbyte_live.runtime.aio import Work
 from xbyte_live.storage.coordination import LeaseLedger
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.leader import Leader

@@ -1,13 +1,14 @@
-"""Pure: how often a network may be wrong before that is no news; what counts as one network."""
+"""Pure: failures per network within a window, and which addresses are one network."""
 
 from collections import OrderedDict, deque
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 
-class Attempts:
-    """Failures by network within the last ``window`` seconds, of at most ``limit`` networks.
+class RateLimiter:
+    """Failures per network within a window.
 
-    ``now`` is of a clock that nobody sets.
+    A network may fail ``most`` times within ``window`` seconds; at most ``limit`` networks are
+    remembered. ``now`` is in seconds of a monotonic clock.
     """
 
     def __init__(self, most: int, *, window: float = 60.0, limit: int = 10_000) -> None:
@@ -16,7 +17,7 @@ class Attempts:
         self._limit = limit
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def exhausted(self, network: str, now: float) -> bool:
+    def is_exhausted(self, network: str, now: float) -> bool:
         """Whether a network has failed as often as it may."""
         failures = self._failures.get(network)
         if failures is None:
@@ -27,8 +28,8 @@ class Attempts:
             del self._failures[network]
         return len(failures) >= self._most
 
-    def failed(self, network: str, now: float) -> None:
-        """Count one failure."""
+    def count_failure(self, network: str, now: float) -> None:
+        """Count one failure of a network."""
         failures = self._failures.setdefault(network, deque(maxlen=self._most))
         failures.append(now)
         self._failures.move_to_end(network)
@@ -37,8 +38,14 @@ class Attempts:
 
 
 def network_of(address: str) -> str:
-    """What one limit holds for: an IPv4 address, or an IPv6 network of 64 bits."""
-    ip = ip_address(address)
+    """The network an address counts as: an IPv4 address alone, an IPv6 address with its /64.
+
+    An IPv4 address written as IPv6 is the IPv4 address; what is no address is its own network.
+    """
+    try:
+        ip = ip_address(address)
+    except ValueError:  # a peer on a Unix socket has none
+        return address
     if isinstance(ip, IPv6Address):
         return str(ip.ipv4_mapped or IPv6Network((int(ip), 64), strict=False))
     return str(ip)

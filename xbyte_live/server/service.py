@@ -17,7 +17,6 @@ from starlette.applications import Starlette
 
 from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.catalog.cleanup import clean_up
-from xbyte_live.cli.output import log_to_stderr
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError
 from xbyte_live.evm.keys import is_address
@@ -25,9 +24,9 @@ from xbyte_live.live.build import LiveSide, open_live
 from xbyte_live.payments.build import Till, open_till
 from xbyte_live.payments.ledger.retention import Retention
 from xbyte_live.payments.ledger.rollup import Summing
-from xbyte_live.runtime.helping import helpers, when_the_leader_goes
-from xbyte_live.runtime.sealing import seal
-from xbyte_live.runtime.tasks import background
+from xbyte_live.runtime.aio import background
+from xbyte_live.runtime.logs import log_to_stderr
+from xbyte_live.runtime.processes import seal, when_parent_ends, worker_processes
 from xbyte_live.server.admin import build_studio
 from xbyte_live.server.workers import Board, boards
 from xbyte_live.storage.blobs.cache import SegmentCache
@@ -136,7 +135,7 @@ async def serve(settings: Settings) -> None:
     ):
         async with (
             open_service(settings, board=own) as app,
-            helpers(run_helper, [(settings, board) for board in others]),
+            worker_processes(run_helper, [(settings, board) for board in others]),
         ):
             log.info("serving on %s", public_url(settings))
             await HttpServer(app, settings).run(listener)
@@ -152,7 +151,7 @@ def run_helper(settings: Settings, board: Board) -> None:
         with listening(settings, shared=True) as listener:
             async with open_service(settings, helping=True, board=board) as app:
                 server = HttpServer(app, settings)
-                with when_the_leader_goes(server.leave):
+                with when_parent_ends(server.leave):
                     await server.run(listener)
 
     uvloop.run(help_out())

@@ -22,7 +22,7 @@ from xbyte_live.payments.ledger import charge_worker as cashiers
 from xbyte_live.payments.ledger.channel import Charging, NewDelivery
 from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.ledger.charge_worker import Cashier
-from xbyte_live.runtime.tasks import background
+from xbyte_live.runtime.aio import background
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import deliveries
 

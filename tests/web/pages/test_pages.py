@@ -14,12 +14,13 @@ from xbyte_live.config import Settings
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.models import Rendition
 from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.runtime.format import clock, size_text
 from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.api.site import Site as WebSite
 from xbyte_live.web.api.viewers import Audience
 from xbyte_live.web.common.resolver import Resolver
 from xbyte_live.web.pages.assets import Assets
-from xbyte_live.web.pages.cards import clock, money, price_text, size_text
+from xbyte_live.web.pages.cards import money, price_text
 from xbyte_live.web.pages.pages import Pages, Renderer
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"

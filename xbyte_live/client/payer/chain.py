@@ -225,7 +225,7 @@ async def ask(client: httpx.AsyncClient, rpc_url: str, method: str, params: list
     question = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     try:
         async with client.stream("POST", rpc_url, json=question) as response:
-            answer = read_json(await _limited(response))
+            answer = read_json(await _limited(response), limit=MAX_DOCUMENT)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         raise ChainUnavailable(f"the node at {_host(rpc_url)} does not answer") from None
     if not isinstance(answer, dict) or "result" not in answer:

@@ -96,7 +96,7 @@ def _keystore(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"the wallet {path} cannot be read: {error.strerror}") from None
     try:
-        keystore = read_json(data)
+        keystore = read_json(data, limit=MAX_DOCUMENT)
         work = keystore["crypto"]["kdfparams"]
         sane = all(0 < work.get(name, 1) <= most for name, most in _MOST_WORK.items())
     except (ValueError, TypeError, KeyError, AttributeError):

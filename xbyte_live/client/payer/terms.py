@@ -223,7 +223,7 @@ def _unpacked(value: str) -> bytes:
 
 def _object(data: bytes, name: str) -> dict[str, Any]:
     try:
-        document = read_json(data)
+        document = read_json(data, limit=MAX_DOCUMENT)
     except ValueError:
         raise TermsRefused(f"the server's {name} is no JSON of reasonable size") from None
     if not isinstance(document, dict):

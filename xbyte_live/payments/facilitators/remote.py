@@ -11,7 +11,7 @@ import httpx
 
 from xbyte_live.errors import FacilitatorError, FacilitatorMisbehaved, FacilitatorUnavailable
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS
-from xbyte_live.runtime.wire import read_json
+from xbyte_live.runtime.json import read_json
 
 MAX_ANSWER = 256 * 1024
 CONNECT_WAIT = 5.0  # seconds; less than an answer may take, so that the next one is asked in time

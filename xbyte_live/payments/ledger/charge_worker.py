@@ -22,13 +22,12 @@ from typing import TypeAlias
 
 import orjson
 
-from xbyte_live.cli.output import log_to_stderr
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.payments.ledger.channel import Charging, NewDelivery, channel_of, row_of
 from xbyte_live.payments.ledger.channels import charge_all, in_their_order
 from xbyte_live.runtime.aio import backoff
-from xbyte_live.runtime.helping import a_process
-from xbyte_live.runtime.sealing import seal
+from xbyte_live.runtime.logs import log_to_stderr
+from xbyte_live.runtime.processes import child_process, seal
 from xbyte_live.storage.db.connect import parse_url, writer_engine
 from xbyte_live.storage.db.writer import Outcome, Transactions
 
@@ -95,7 +94,7 @@ class Cashier:
         """Start a process and use it until it ends; what became of it."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            async with a_process(serve, (theirs, *self._args), "cashier") as process:
+            async with child_process(serve, (theirs, *self._args), "cashier") as process:
                 theirs.close()
                 reader, writer = await asyncio.open_unix_connection(sock=ours)
                 try:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from xbyte_live.errors import PaymentMalformed
-from xbyte_live.runtime.wire import read_json
+from xbyte_live.runtime.json import read_json
 
 PAYMENT_SIGNATURE = "PAYMENT-SIGNATURE"
 PAYMENT_RESPONSE = "PAYMENT-RESPONSE"

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from xbyte_live.errors import BadRequest
-from xbyte_live.runtime.rate_limit import Attempts, network_of
+from xbyte_live.runtime.rate_limit import RateLimiter, network_of
 from xbyte_live.storage.coordination import Logins
 from xbyte_live.web.admin.passes import COOKIE_LASTS, Pass, Passes
 from xbyte_live.web.common.bodies import read_fields
@@ -47,7 +47,7 @@ class Guard:
         self._passes = passes
         self._logins = logins
         self._public = _origin_of(public_url)
-        self._attempts = Attempts(failures)
+        self._limiter = RateLimiter(failures)
         self._clock = clock
 
     def route(self, path: str, endpoint: Endpoint, methods: Sequence[str] = ("GET",)) -> Route:
@@ -130,11 +130,11 @@ class Guard:
 
     def _wrong(self, request: Request, what: str) -> Response:
         address = request.client.host if request.client else ""
-        network, now = _network(address), asyncio.get_running_loop().time()
-        if self._attempts.exhausted(network, now):
+        network, now = network_of(address), asyncio.get_running_loop().time()
+        if self._limiter.is_exhausted(network, now):
             told = "too many wrong tokens came from your network; wait a minute"
             return problem(429, "too_many_attempts", told, {"retry-after": "60"})
-        self._attempts.failed(network, now)
+        self._limiter.count_failure(network, now)
         log.warning("somebody at %s came to the studio with a wrong %s", address, what)
         if what == "token":
             return _unauthorized("this is not the admin token")
@@ -179,13 +179,6 @@ def _origin_of(url: str) -> tuple[str, str] | None:
     except ValueError:
         return None
     return (parts.scheme, parts.netloc.lower()) if parts.scheme and parts.netloc else None
-
-
-def _network(address: str) -> str:
-    try:
-        return network_of(address)
-    except ValueError:  # a socket that has no address
-        return address
 
 
 def _unauthorized(message: str) -> Response:

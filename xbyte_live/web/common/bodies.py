@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import Request
 
 from xbyte_live.errors import BadRequest
-from xbyte_live.runtime.wire import read_json
+from xbyte_live.runtime.json import read_json
 
 MAX_BODY = 16_384  # bytes
 

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
+from xbyte_live.runtime.format import clock, size_text
 
 _CENT = 10_000  # atomic units
 _AGAIN = {
@@ -95,20 +96,6 @@ def money(decimal: str) -> str:
     digits = 6 if step == 1 else 4 if step == 100 else 2
     whole, rest = divmod(units, 10**PRICE_DECIMALS)
     return f"${whole:,}.{str(rest).rjust(PRICE_DECIMALS, '0')[:digits]}"
-
-
-def clock(seconds: float) -> str:
-    """``4:05`` or ``1:04:05``."""
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def size_text(size: int) -> str:
-    """Bytes in MB of 1,048,576."""
-    if size < 2**20:
-        return f"{max(1, round(size / 1024)):,} kB"
-    return f"{size / 2**20:,.1f} MB"
 
 
 def picture(entry: dict[str, Any]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from xbyte_live.payments.x402.headers import Payment, read_payment
 from xbyte_live.payments.x402.order import Buyer, Order, is_key
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS, SCHEME_EXACT
 from xbyte_live.pricing.quotes import Quote, deposit_for, quotes_at
-from xbyte_live.runtime.wire import read_json
+from xbyte_live.runtime.json import read_json
 from xbyte_live.web.common.metrics import Metrics
 from xbyte_live.web.common.resolver import Resolver
 from xbyte_live.web.common.responses import (

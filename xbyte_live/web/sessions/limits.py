@@ -1,8 +1,9 @@
 """Pure: how many play with one token, and from where, so that a shared one is worth little."""
 
-import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass, field
+
+from xbyte_live.runtime.rate_limit import network_of
 
 WINDOW = 120.0  # seconds an address counts after it was last there
 KNOWN = 16_384  # tokens whose players are remembered
@@ -31,7 +32,7 @@ class PlayerLimit:
         self._by_name.move_to_end(name)
         self._forget_others()
         seen = {a: at for a, at in players.last_seen.items() if now - at < self._window}
-        place = _place(address)
+        place = network_of(address)
         if players.inside >= self._limit or (place not in seen and len(seen) >= self._limit):
             players.last_seen = seen
             return False
@@ -48,13 +49,3 @@ class PlayerLimit:
     def _forget_others(self) -> None:
         while len(self._by_name) > KNOWN:
             self._by_name.popitem(last=False)
-
-
-def _place(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 6:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return address
