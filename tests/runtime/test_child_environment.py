@@ -49,7 +49,9 @@ async def test_what_packages_a_feed_and_what_draws_a_picture_know_no_key(tmp_pat
         assert KEY in air.server.environment.values()
         async with publishing(air.rtmp(key), clip):
             await air.viewer().until_last(1)
-            forkers = [pid for pid in children_of(server) if "media.live.fork_server" in command_of(pid)]
+            forkers = [
+                pid for pid in children_of(server) if "media.live.fork_server" in command_of(pid)
+            ]
             (feed,) = air.feeds()
             for pid in (*forkers, feed):
                 assert b"PATH=" in environment_of(pid)

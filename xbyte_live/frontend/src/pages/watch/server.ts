@@ -33,7 +33,7 @@ export interface Pricing {
   price_whole?: string;
   preview_seconds?: number;
   duration_seconds?: number;
-  size?: number;
+  bytes?: number;
   pay_to: string;
   renditions: Rendition[];
   accepts: (Omit<Terms, 'amount' | 'scheme'> & { scheme: string })[];
