@@ -1,6 +1,7 @@
 """Fixtures every test may use, who runs what, and the rule that nothing is skipped unseen."""
 
 import os
+import signal
 from collections.abc import Generator
 from zlib import crc32
 
@@ -12,6 +13,11 @@ from xdist.scheduler import LoadScopeScheduling
 # Machines are slow at times; what is tested is never how long an example takes.
 settings.register_profile("xbyte", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("xbyte")
+
+# A run started in the background ignores Ctrl-C, and so would all it starts, by inheritance. It
+# goes on ignoring it, but with a handler: what it starts gets the default back (signal(7)).
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 pytest_plugins = ["tests.support.chain", "tests.support.databases", "tests.support.demo"]
 

@@ -240,14 +240,17 @@ def test_packages_hold_no_code() -> None:
             assert code == []
 
 
-def test_nothing_is_imported_by_name_at_run_time() -> None:
+def test_nothing_but_a_command_is_imported_by_name_at_run_time() -> None:
     dynamic = [
         module
         for module, tree in modules().items()
-        if any(name.startswith("importlib.import_module") for name in imported_names(tree))
+        if any(
+            name == "importlib" or name.startswith("importlib.import_module")
+            for name in imported_names(tree)
+        )
         or "__import__" in {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     ]
-    assert dynamic == []
+    assert dynamic == ["cli/main"]
 
 
 def loaded_by(*names: str) -> set[str]:
@@ -278,7 +281,7 @@ def test_the_paying_side_needs_no_media_web_or_database_library() -> None:
 
 def test_the_command_line_imports_nothing_heavy_before_it_is_needed() -> None:
     heavy = {"av", "web3", "sqlalchemy", "alembic", "x402", "eth_account", "starlette", "pydantic"}
-    assert loaded_by(*dotted("cli/*")) & heavy == set()
+    assert loaded_by("xbyte_live.cli.main") & heavy == set()
 
 
 def test_pure_modules_need_no_library_of_the_rooms_above() -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from xbyte_live.errors import ConfigError, MoneyError
-from xbyte_live.money import PRICE_DECIMALS, Asset, Price, parse_decimal
+from xbyte_live.money import PRICE_DECIMALS, Asset, Price, is_address, parse_decimal
 
 ENV_PREFIX = "XBYTE_"
 MIB = 2**20
@@ -25,11 +25,10 @@ PrivateAddresses = Literal["refuse", "allow"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _NETWORK = re.compile(r"eip155:[1-9][0-9]{0,31}")
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 class Secret(str):
-    """Text that never shows itself: printed, formatted or logged it is stars."""
+    """Text that is shown as stars when it is printed, formatted or logged."""
 
     __slots__ = ()
 
@@ -57,7 +56,7 @@ def setting(default: Any, about: str, *, flag: bool = True, shown: bool = True) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settled values for one process; sizes in bytes, times in seconds, money in dollars."""
+    """The settings of one process; sizes in bytes, times in seconds, money in dollars."""
 
     data_dir: Path = setting(Path("xbyte-data"), "where the database and the segments are kept")
     database_url: str = setting(
@@ -277,7 +276,7 @@ class Settings:
         for network in self.networks:
             if _NETWORK.fullmatch(network) is None:
                 raise ConfigError(f"networks: {network!r} is not of the form eip155:CHAIN_ID")
-        if self.pay_to and _ADDRESS.fullmatch(self.pay_to) is None:
+        if self.pay_to and not is_address(self.pay_to):
             raise ConfigError("pay_to must be an address: 0x and 40 hex digits")
         for name, urls in {
             "public_url": [self.public_url] if self.public_url else [],
@@ -293,7 +292,7 @@ class Settings:
 
     @property
     def rtmp_address(self) -> str:
-        """Where the RTMP server listens."""
+        """The address the RTMP server listens on: ``rtmp_host``, else ``host``."""
         return self.rtmp_host or self.host
 
     @property
@@ -342,7 +341,7 @@ class Settings:
         for entry in self.assets:
             try:
                 network, address, name, version, decimals, symbol = entry.split("/")
-                if not (_NETWORK.fullmatch(network) and _ADDRESS.fullmatch(address)):
+                if not (_NETWORK.fullmatch(network) and is_address(address)):
                     raise ValueError("no eip155:CHAIN_ID network or no 0x address")
                 found.append(Asset(network, address, name, version, int(decimals), symbol))
             except (ValueError, MoneyError) as error:
@@ -378,7 +377,7 @@ PUBLIC_RPC_URLS = {
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """One setting as documentation and command line see it."""
+    """One setting, as documentation and command line need it."""
 
     name: str
     env: str

@@ -54,7 +54,7 @@ class MoneyError(XByteError):
 
 
 class ItemError(XByteError):
-    """Something about an item."""
+    """An error about an item for sale."""
 
 
 class ItemNotFound(ItemError):
@@ -62,7 +62,7 @@ class ItemNotFound(ItemError):
 
 
 class ItemGone(ItemError):
-    """It was for sale and no longer is (HTTP 410)."""
+    """The item or segment is not for sale any more (HTTP 410)."""
 
 
 class ItemExists(ItemError):
@@ -78,7 +78,7 @@ class TranscodeRequired(MediaError):
 
 
 class RtmpError(XByteError):
-    """A peer broke the RTMP protocol; its connection is of no more use."""
+    """A peer broke the RTMP protocol, so its connection ends."""
 
 
 class PublishRefused(XByteError):
@@ -124,7 +124,7 @@ class RangeNotSatisfiable(XByteError):
 
 
 class BadRequest(XByteError):
-    """A request that means nothing (HTTP 400)."""
+    """A request that cannot be understood (HTTP 400)."""
 
 
 class Overloaded(XByteError):
@@ -132,7 +132,7 @@ class Overloaded(XByteError):
 
 
 class PaymentError(XByteError):
-    """A payment that does not open this resource; the payer's side."""
+    """A payment that does not buy this resource; the payer is at fault."""
 
 
 class PaymentMalformed(PaymentError):
@@ -140,7 +140,7 @@ class PaymentMalformed(PaymentError):
 
 
 class PaymentRefused(PaymentError):
-    """The payment was read and is not good for this sale (HTTP 402).
+    """The payment was read and does not pay for this sale (HTTP 402).
 
     ``code`` is the x402 error code for the payer's software; the text is for people.
     """
@@ -174,7 +174,7 @@ class PaymentPending(XByteError):
 
 
 class FacilitatorError(XByteError):
-    """The way to the chain failed; our side, never the payer's."""
+    """The way to the chain failed; we are at fault, never the payer."""
 
 
 class FacilitatorUnavailable(FacilitatorError):
@@ -198,7 +198,7 @@ class TermsRefused(XByteError):
 
 
 class ChannelDistrusted(XByteError):
-    """A server claims of a channel more than it delivered, or what cannot be.
+    """A server claims more of a channel than it delivered, or an impossible state.
 
     Nothing more is signed for it; what is left in the channel can be withdrawn.
     """

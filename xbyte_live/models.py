@@ -1,4 +1,4 @@
-"""Pure: what is for sale, as frozen values shared by every part.
+"""Pure: items for sale and their parts, as frozen values that every room uses.
 
 Durations and times are integers of microseconds; sizes are bytes.
 """
@@ -23,7 +23,7 @@ _RENDITION = re.compile(r"[a-z0-9]{1,16}")
 class Offer:
     """The terms of an item from ``since`` (Unix seconds) on; the newest one is in force.
 
-    What starts within the first ``preview_us`` of a title is free.
+    Segments that start within the first ``preview_us`` are free.
     """
 
     price: Price
@@ -54,13 +54,13 @@ class Segment:
 
     @property
     def end_us(self) -> int:
-        """Where on the timeline of the item it ends."""
+        """The end of the segment on the timeline of the item, in microseconds."""
         return self.start_us + self.duration_us
 
 
 @dataclass(frozen=True, slots=True)
 class Rendition:
-    """One encoding of an item, with what a multivariant playlist says of it (8216bis 4.4.6.2).
+    """One encoding of an item, as its multivariant playlist describes it (RFC 8216bis 4.4.6.2).
 
     ``bandwidth`` is the peak segment bit rate and ``average_bandwidth`` the mean, in bits/s;
     ``independent_segments`` is true only if every segment starts with a keyframe;
@@ -81,7 +81,7 @@ class Rendition:
 
     @property
     def has_video(self) -> bool:
-        """Whether there are pictures in it."""
+        """Whether the rendition has a video track."""
         return self.width is not None
 
 
@@ -89,7 +89,7 @@ class Rendition:
 class Title:
     """Packaged VOD. ``offers`` are newest first and never empty; ``poster`` is a store key.
 
-    ``recorded_from`` is the stream it is a recording of, if it is one.
+    ``recorded_from`` is the stream that a recording was made of.
     """
 
     slug: str
@@ -104,11 +104,11 @@ class Title:
 
     @property
     def preview_us(self) -> int:
-        """How much of its beginning is free now."""
+        """Length of the free preview of the newest offer, in microseconds."""
         return self.offers[0].preview_us
 
     def rendition(self, name: str) -> Rendition | None:
-        """The rendition of that name, if any."""
+        """The rendition of that name, ``None`` if there is none."""
         return next((r for r in self.renditions if r.name == name), None)
 
 
@@ -158,16 +158,16 @@ class Stream:
 
     @property
     def preview_us(self) -> int:
-        """How much of the beginning of a broadcast is free now."""
+        """Length of the free preview of a broadcast by the newest offer, in microseconds."""
         return self.offers[0].preview_us
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will follow what is listed."""
+        """Whether the playlist is complete: no broadcast goes on."""
         return self.state in ("idle", "ended")
 
     def rendition(self, name: str) -> Rendition | None:
-        """The rendition of that name, if any."""
+        """The rendition of that name, ``None`` if there is none."""
         return next((r for r in self.renditions if r.name == name), None)
 
 
@@ -187,12 +187,12 @@ class Import:
 
     @property
     def object_key(self) -> str:
-        """Where the bytes of an object go."""
+        """The store key of an object."""
         return f"{self.slug}/object/{self.first_msn}"
 
     @property
     def poster_key(self) -> str:
-        """Where the poster of a title goes."""
+        """The store key of a title's poster."""
         return f"{self.slug}/poster/{self.first_msn}.jpg"
 
 
@@ -203,7 +203,7 @@ def kind_of(item: Item) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewStream:
-    """What a stream is created with."""
+    """A stream to create."""
 
     slug: str
     name: str
@@ -217,7 +217,7 @@ class NewStream:
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
-    """A stream key as far as it is kept: ``hint`` is how it ends. Times are Unix seconds."""
+    """A stream key as it is stored: ``hint`` is its last letters. Times are Unix seconds."""
 
     id: int
     hint: str
@@ -230,8 +230,8 @@ class StreamKey:
 class FeedLease:
     """The right of one feed to list segments of a stream, and where the broadcast stands.
 
-    ``resumed`` says that it goes on with a broadcast; ``target_duration_s`` is then what its
-    playlist declares. The clock of the next segment is never before ``not_before_us``.
+    With ``resumed`` it continues a broadcast, whose playlist declares ``target_duration_s``.
+    The clock of the next segment is never before ``not_before_us``.
     """
 
     feed: int
@@ -245,9 +245,9 @@ class FeedLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """One more segment for the playlist of a stream, and what is known of its rendition.
+    """One more segment for the playlist of a stream, with the facts of its rendition.
 
-    Where the segment starts on the timeline is for the catalog to say.
+    The catalog decides where the segment starts on the timeline.
     """
 
     feed: int
@@ -272,7 +272,7 @@ def slug_of(name: str) -> str:
 
 
 def segment_key(slug: str, rendition: str, msn: int) -> str:
-    """Where a segment lies in the store: ``{slug}/{rendition}/{msn}.ts``."""
+    """The store key of a segment, ``{slug}/{rendition}/{msn}.ts``; raises ``ItemError``."""
     if _RENDITION.fullmatch(rendition) is None:
         raise ItemError(f"{rendition[:40]!r} is no rendition name")
     return f"{check_slug(slug)}/{rendition}/{msn}.ts"

@@ -15,6 +15,7 @@ PRICE_DECIMALS = 6
 MAX_AMOUNT = 2**63 - 1  # what both databases hold in one integer column
 
 _DECIMAL = re.compile(r"(?P<whole>[0-9]{1,18})(?:\.(?P<fraction>[0-9]{1,18}))?")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,11 @@ class Price:
         if amount > MAX_AMOUNT:
             raise MoneyError("this many bytes at this price exceed what one payment can carry")
         return amount
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of an account or contract: 0x and 40 hex digits."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 def parse_decimal(text: str, decimals: int) -> int:

@@ -205,11 +205,11 @@ async def put_on_sale(data_dir: Path, size: int, ids: list[ChannelConfig]) -> No
     from xbyte_live.money import Price
     from xbyte_live.payments.ledger.channel import OnChain
     from xbyte_live.payments.ledger.channels import ChannelLedger
-    from xbyte_live.server.service import open_shelf
+    from xbyte_live.server.catalog_access import open_catalog
 
     source = data_dir / "source.bin"
     source.write_bytes(os.urandom(size))
-    async with open_shelf(our_settings(data_dir, 8494)) as shelf:
+    async with open_catalog(our_settings(data_dir, 8494)) as shelf:
         importer = Importer(shelf.catalog, shelf.store)
         await importer.object(source, "priced", SaleTerms(Price(PRICE)))
         await importer.object(source, "free", SaleTerms(Price(0)))

@@ -141,11 +141,11 @@ async def put_on_sale(data_dir: Path, size: int) -> None:
     """One object of ``size`` random bytes."""
     from xbyte_live.catalog.importer import Importer, SaleTerms
     from xbyte_live.money import Price
-    from xbyte_live.server.service import open_shelf
+    from xbyte_live.server.catalog_access import open_catalog
 
     source = data_dir / "source.bin"
     source.write_bytes(os.urandom(size))
-    async with open_shelf(our_settings(data_dir, "http://127.0.0.1:9")) as shelf:
+    async with open_catalog(our_settings(data_dir, "http://127.0.0.1:9")) as shelf:
         await Importer(shelf.catalog, shelf.store).object(source, "bench", SaleTerms(Price(PRICE)))
 
 

@@ -15,7 +15,7 @@ from tests.support.server import a_server
 from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 
 pytestmark = IN_A_BROWSER
 
@@ -32,7 +32,7 @@ async def test_a_server_without_its_payment_service_says_so_and_goes_on_when_it_
     payee, key = Account.create().address, "0x" + bytes(gas.key).hex()
     with rpc_proxy(devnet.rpc_url) as node:
         async with a_server(tmp_path, node.url, payee, key) as server, a_tab(browser) as tab:
-            async with open_shelf(server.settings) as shelf:
+            async with open_catalog(server.settings) as shelf:
                 film = FILM.make(tmp_path / "film.mp4")
                 terms = SaleTerms(Price(1_000))
                 await Importer(shelf.catalog, shelf.store).title(

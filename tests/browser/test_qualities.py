@@ -20,7 +20,7 @@ from tests.support.demo import Demo
 from tests.support.ladder import add_ladder
 from tests.support.media import Audio, Recipe, h264
 from xbyte_live.config import Settings
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 from xbyte_live.web.pages.cards import money
 
 pytestmark = IN_A_BROWSER
@@ -41,7 +41,7 @@ RUNGS = {name: rung(*size) for name, size in SIZES.items()}
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def ladder(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A title of three qualities on sale in the demo; its slug."""
-    async with open_shelf(Settings(data_dir=demo.data_dir)) as shelf:
+    async with open_catalog(Settings(data_dir=demo.data_dir)) as shelf:
         title = await add_ladder(shelf, "ladder", RUNGS, tmp_path_factory.mktemp("ladder"))
     return title.slug
 

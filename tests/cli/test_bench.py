@@ -22,7 +22,7 @@ from xbyte_live.client.payer.channel import Channel
 from xbyte_live.evm.channels import ChannelConfig
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
 
@@ -105,7 +105,7 @@ async def server(
         deposit_floor="0.01",
         deposit_minutes="1",
     ) as running:
-        async with open_shelf(running.settings) as shelf:
+        async with open_catalog(running.settings) as shelf:
             options = PackageOptions(segment_target_us=2_000_000)
             importer = Importer(shelf.catalog, shelf.store)
             await importer.title(film, "film", SaleTerms(Price(50_000)), options)
@@ -139,7 +139,7 @@ async def charged(server: Server, account: LocalAccount) -> list[int]:
     """What each channel of an account was charged, by the server's own books."""
     payer = {"payer": account.address.lower()}
     query = text("SELECT charged FROM channels WHERE payer = :payer")
-    async with open_shelf(server.settings) as shelf:
+    async with open_catalog(server.settings) as shelf:
         return await shelf.database.read(lambda db: list(db.execute(query, payer).scalars()))
 
 

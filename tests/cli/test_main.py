@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.server import free_port
 from xbyte_live.cli import doctor, main
+from xbyte_live.cli.main import COMMANDS
 from xbyte_live.frontend.bundle import build
 from xbyte_live.web.pages.assets import NEEDED, Assets
 
@@ -161,6 +163,51 @@ def test_a_taken_port_is_said(env: dict[str, str]) -> None:
     assert done.returncode == 1
     assert f"port {port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_help_line_of_a_command_is_its_own() -> None:
+    for name, (_, line) in COMMANDS.items():
+        command = main.get_command(click.Context(main), name)
+        assert command is not None and command.help is not None
+        assert (command.name, command.help.partition("\n")[0]) == (name, line)
+
+
+def test_help_shows_every_command(env: dict[str, str]) -> None:
+    shown = good(env, "--help")
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+    assert "No such command 'sell'" in run(env, "sell").stderr
+
+
+def test_commands_about_the_catalog_know_no_chain(tmp_path: Path) -> None:
+    (tmp_path / "file.bin").write_bytes(b"x" * 1000)
+    commands = [
+        ["list"],
+        ["add", str(tmp_path / "file.bin"), "--json"],
+        ["price", "file", "0.5"],
+        ["list", "--json"],
+        ["remove", "file"],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-c", _CATALOG_COMMAND, *command],
+            env={"XBYTE_DATA_DIR": str(tmp_path / "data")},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+
+
+_CATALOG_COMMAND = """
+import sys
+from xbyte_live.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    print()
+    chain = {"web3", "x402", "eth_account", "eth_utils", "starlette", "uvicorn"}
+    print(sorted(chain & set(sys.modules)))
+    raise
+"""
 
 
 def test_help_needs_nothing_heavy() -> None:

@@ -20,7 +20,7 @@ from tests.support.paying import v2_header
 from tests.support.server import Server, a_server
 from xbyte_live.client.payer.vouchers import SALT
 from xbyte_live.devnet.chain import Chain, Devnet
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 
 FUNDS = 50_000_000
 pytestmark = pytest.mark.timeout(400)  # commands and servers start, again and again
@@ -49,7 +49,7 @@ async def until_paid(chain: Chain, payee: LocalAccount, amount: int) -> None:
 
 
 async def stop_selling(server: Server) -> None:
-    async with open_shelf(server.settings) as shelf:
+    async with open_catalog(server.settings) as shelf:
         await shelf.catalog.remove("bytes")
 
 

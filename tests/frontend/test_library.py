@@ -18,7 +18,7 @@ from tests.support.server import Server, a_server
 from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 from xbyte_live.storage.db.tables import deliveries
 
 FUNDS = 20_000_000
@@ -43,7 +43,7 @@ async def server(devnet: SharedDevnet, tmp_path: Path) -> AsyncIterator[Server]:
         await server.sell("large", os.urandom(1_000_000), PRICE)
         await server.sell("again", os.urandom(50_000), PRICE, rewatch="free")
         film = Recipe(".mp4", "mp4", h264(), seconds=8).make(tmp_path / "film.mp4")
-        async with open_shelf(server.settings) as shelf:
+        async with open_catalog(server.settings) as shelf:
             terms = SaleTerms(Price(PRICE), preview_us=1_000_000)
             options = PackageOptions(segment_target_us=2_000_000)
             await Importer(shelf.catalog, shelf.store).title(film, "film", terms, options)

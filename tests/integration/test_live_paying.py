@@ -18,7 +18,7 @@ from tests.support.players import decode
 from tests.support.publishers import publishing
 from xbyte_live.money import Price
 from xbyte_live.payments.ledger.charges import ChargeLedger
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -80,7 +80,7 @@ async def test_a_push_can_be_paid_for_within_two_segments(
     assert bought["bytes"] == out.stat().st_size == sum(segment.size for segment in sold)
     assert bought["cost"] == bought["signed"] == sum(segment.amount for segment in sold)
     assert devnet.usdc_balance(payee) == bought["cost"]
-    async with open_shelf(air.server.settings) as shelf:
+    async with open_catalog(air.server.settings) as shelf:
         totals = await ChargeLedger(shelf.database).totals()
     assert [(t.count, t.amount) for t in totals] == [(bought["pieces"], bought["cost"])]
     played = decode(str(out))

@@ -16,7 +16,7 @@ from tests.support.server import Server, free_port
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.models import NewStream, Offer
 from xbyte_live.money import Price
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 
 PRICE = 1_000_000  # a dollar per MB
 ALWAYS_US = 86_400_000_000
@@ -48,21 +48,21 @@ class Broadcaster:
         """Put a stream of one-second segments on sale; its key."""
         values: dict[str, Any] = {"slug": slug, "name": "Live", "segment_target_us": 1_000_000}
         offer = Offer(Price(price), None, time.time(), ALWAYS_US if free else 0)
-        async with open_shelf(self.server.settings) as shelf:
+        async with open_catalog(self.server.settings) as shelf:
             streams = Streams(shelf.database, shelf.catalog)
             return await streams.create(NewStream(**values | terms), offer)
 
     async def set_price(self, price: int, slug: str = "live") -> None:
-        async with open_shelf(self.server.settings) as shelf:
+        async with open_catalog(self.server.settings) as shelf:
             await shelf.catalog.set_terms(slug, price=Price(price), pay_to=None)
 
     async def rotate(self, slug: str = "live") -> str:
         """Another key, in place of those there were."""
-        async with open_shelf(self.server.settings) as shelf:
+        async with open_catalog(self.server.settings) as shelf:
             return await Streams(shelf.database, shelf.catalog).rotate(slug)
 
     async def remove(self, slug: str = "live") -> None:
-        async with open_shelf(self.server.settings) as shelf:
+        async with open_catalog(self.server.settings) as shelf:
             await shelf.catalog.remove(slug)
 
     async def status(self, slug: str = "live") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tests.support.server import Server, a_server
 from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 
 SECONDS = 9
 
@@ -38,7 +38,7 @@ async def a_cinema(
     async with a_server(
         tmp_path, devnet.rpc_url, payee.address, gas_key, log_level="debug", **settings
     ) as server:
-        async with open_shelf(server.settings) as shelf:
+        async with open_catalog(server.settings) as shelf:
             importer = Importer(shelf.catalog, shelf.store)
             options = PackageOptions(segment_target_us=2_000_000)
             await importer.title(film, "film", SaleTerms(Price(50_000)), options)

@@ -8,7 +8,7 @@ from tests.support.media import Recipe
 from xbyte_live.media.vod.packager import PackageOptions, package
 from xbyte_live.models import Rendition, Title, segment_key
 from xbyte_live.money import Price
-from xbyte_live.server.service import Shelf
+from xbyte_live.server.catalog_access import CatalogAccess
 
 OPTIONS = PackageOptions(segment_target_us=2_000_000)
 
@@ -32,19 +32,24 @@ def make_rung(name: str, recipe: Recipe, folder: Path) -> Rung:
 
 
 async def add_ladder(
-    shelf: Shelf, slug: str, recipes: Mapping[str, Recipe], folder: Path, *, price: int = 1_000
+    access: CatalogAccess,
+    slug: str,
+    recipes: Mapping[str, Recipe],
+    folder: Path,
+    *,
+    price: int = 1_000,
 ) -> Title:
     """Put it on sale: a rendition for each of ``recipes``, cut at the same times."""
     rungs = [make_rung(name, recipe, folder) for name, recipe in recipes.items()]
-    import_ = await shelf.catalog.begin_import(slug, replace=False)
+    import_ = await access.catalog.begin_import(slug, replace=False)
     first = import_.first_msn
     renditions = []
     for rung in rungs:
         for msn, data in enumerate(rung.segments, first):
-            await shelf.store.put(segment_key(slug, rung.rendition.name, msn), data)
+            await access.store.put(segment_key(slug, rung.rendition.name, msn), data)
         numbered = tuple(replace(s, msn=first + s.msn) for s in rung.rendition.segments)
         renditions.append(replace(rung.rendition, segments=numbered))
-    return await shelf.catalog.publish_title(
+    return await access.catalog.publish_title(
         import_,
         name="Ladder",
         renditions=tuple(renditions),

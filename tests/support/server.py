@@ -16,7 +16,7 @@ from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.config import Settings, load_settings
 from xbyte_live.models import Rewatch
 from xbyte_live.money import Price
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 
 SIZE = 300_000
 
@@ -95,7 +95,7 @@ class Server:
         """Put an object on sale, at so many millionths of a dollar per MB."""
         source = self.data_dir.parent / f"{slug}.bin"
         source.write_bytes(data)
-        async with open_shelf(self.settings) as shelf:
+        async with open_catalog(self.settings) as shelf:
             terms = SaleTerms(Price(price), rewatch=rewatch)
             await Importer(shelf.catalog, shelf.store).object(source, slug, terms)
 

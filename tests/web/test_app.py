@@ -71,7 +71,7 @@ async def test_the_catalog_tells_clients_where_everything_is(site: Site) -> None
         "pricing_url": "/hls/plasma/pricing.json",
         "poster_url": "/hls/plasma/poster.jpg",
     }
-    assert (paper["kind"], paper["size"]) == ("object", 7)
+    assert (paper["kind"], paper["bytes"]) == ("object", 7)
     assert paper["content_type"] == "application/pdf"
 
 

@@ -1,4 +1,4 @@
-"""Wiring: the command that measures a server with viewers who pay."""
+"""Wiring: ``bench``: a server measured with viewers who pay."""
 
 from dataclasses import asdict
 from typing import Literal
@@ -6,6 +6,13 @@ from typing import Literal
 import click
 from rich.progress import Progress, TaskID
 
+from xbyte_live.cli.options import (
+    PAYER_SETTINGS,
+    json_option,
+    plain_http_option,
+    rendition_option,
+    settings_options,
+)
 from xbyte_live.cli.output import print_json, print_table, progress_bar, warn
 from xbyte_live.cli.wallet_files import account, open_channels
 from xbyte_live.client.load_figures import Figures
@@ -19,13 +26,29 @@ from xbyte_live.config import Settings
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
 from xbyte_live.runtime.format import size_text
 
-_BUSY = 0.7  # of a core: from here on the load may be what is slow
+_BUSY = 0.7  # of a core: from here on this program may be the limit
 
 
-async def measure(
-    settings: Settings,
+@click.command()
+@click.argument("url")
+@click.option("--viewers", default=4, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(0.1))
+@click.option("--budget", default="0.10", show_default=True, help="Most dollars of all viewers.")
+@click.option(
+    "--rate",
+    type=click.Choice(["max", "realtime"]),
+    default="max",
+    show_default=True,
+    help="As fast as they can, or as fast as they would watch.",
+)
+@rendition_option
+@click.option("--no-refund", is_flag=True, help="Leave what was deposited for the next run.")
+@plain_http_option
+@json_option
+@settings_options(*PAYER_SETTINGS)
+async def bench(
     url: str,
-    *,
+    settings: Settings,
     viewers: int,
     seconds: float,
     budget: str,
@@ -35,7 +58,7 @@ async def measure(
     allow_plain_http: bool,
     as_json: bool,
 ) -> None:
-    """Have viewers pay for and fetch what a URL offers, and say how well it was served."""
+    """Measure your own server: viewers who pay, each through a channel of its own."""
     limit = Budget(parse_decimal(budget, PRICE_DECIMALS))
     key = account()
     assets = (*settings.custom_assets, *KNOWN_ASSETS)

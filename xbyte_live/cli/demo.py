@@ -1,4 +1,4 @@
-"""Wiring: the whole path on one machine: chain, samples, wallet, server."""
+"""Wiring: ``demo`` and ``devnet``: the whole path on one machine, or its local chain alone."""
 
 import asyncio
 import json
@@ -13,9 +13,10 @@ import click
 
 from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.catalog.streams import Streams
+from xbyte_live.cli.options import run
 from xbyte_live.cli.output import on_terminal, progress_bar
 from xbyte_live.cli.serve import login_url
-from xbyte_live.cli.streaming import rtmp_url
+from xbyte_live.cli.stream import rtmp_url
 from xbyte_live.config import Secret, Settings
 from xbyte_live.devnet.accounts import BANNER, GAS, PAYEE, PAYER
 from xbyte_live.devnet.chain import Devnet
@@ -23,12 +24,15 @@ from xbyte_live.devnet.faucet import open_faucet
 from xbyte_live.devnet.publisher import URL_VARIABLE
 from xbyte_live.devnet.samples import SAMPLES, Sample
 from xbyte_live.errors import ConfigError, DevnetError
+from xbyte_live.live.urls import public_url
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.models import Item, NewStream, Offer, Stream, Title
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.runtime.aio import background
+from xbyte_live.runtime.logs import log_to_stderr
 from xbyte_live.runtime.processes import worker_environment
-from xbyte_live.server.service import HttpServer, listening, open_service, open_shelf, public_url
+from xbyte_live.server.catalog_access import open_catalog
+from xbyte_live.server.service import HttpServer, listening, open_service
 
 STREAM = "live"
 _LOOK_EVERY = 1.0  # seconds
@@ -39,8 +43,41 @@ _LOOKS = 120  # four a second: so long the demo waits to be on air
 PAYER_FUNDS = 100_000_000  # the demo wallet is filled up to $100 of test USDC
 
 
+@click.command()
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("xbyte-demo"),
+    show_default=True,
+    help="Where the demo keeps its chain, database and media.",
+)
+@click.option("--port", default=8402, show_default=True, help="HTTP port.")
+@click.option("--rpc-port", default=8545, show_default=True, help="Port of the local chain.")
+@click.option("--rtmp-port", default=1935, show_default=True, help="Port publishers push to.")
+def demo(data_dir: Path, port: int, rpc_port: int, rtmp_port: int) -> None:
+    """Show the whole path here: a local chain, sample titles, a broadcast, a funded wallet."""
+    log_to_stderr("warning")
+    run(run_demo(data_dir, port=port, rpc_port=rpc_port, rtmp_port=rtmp_port))
+
+
+@click.command()
+@click.option("--rpc-port", default=8545, show_default=True, help="Port the chain answers on.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("xbyte-devnet"),
+    show_default=True,
+    help="Where its state is kept.",
+)
+@click.option("--chain-id", default=84532, show_default=True, help="EVM chain id.")
+def devnet(rpc_port: int, data_dir: Path, chain_id: int) -> None:
+    """Run a local chain with test money until interrupted."""
+    log_to_stderr("warning")
+    run(run_devnet(data_dir, rpc_port=rpc_port, chain_id=chain_id))
+
+
 async def run_demo(data_dir: Path, *, port: int, rpc_port: int, rtmp_port: int) -> None:
-    """Start everything, say what to try, and serve until interrupted.
+    """Start everything, print what to try, and serve until interrupted.
 
     ``demo.json`` appears in ``data_dir`` once everything answers and the broadcast can be watched.
     A second start uses what the first one made. Raises ``ConfigError`` for a bad folder or port,
@@ -134,11 +171,11 @@ async def _fill_wallet(devnet: Devnet) -> None:
 
 async def _titles(settings: Settings) -> list[Title]:
     """The sample titles, made and packaged where they are not there yet."""
-    async with open_shelf(settings) as shelf:
-        wanted = [s for s in SAMPLES if await shelf.catalog.item(s.slug) is None]
+    async with open_catalog(settings) as access:
+        wanted = [s for s in SAMPLES if await access.catalog.item(s.slug) is None]
         if wanted:
             click.echo(f"making {len(wanted)} sample titles, a minute each …")
-        importer = Importer(shelf.catalog, shelf.store)
+        importer = Importer(access.catalog, access.store)
         with progress_bar(quiet=not wanted) as bars:
 
             async def make(sample: Sample) -> None:
@@ -159,15 +196,15 @@ async def _titles(settings: Settings) -> list[Title]:
                     path.unlink(missing_ok=True)
 
             await asyncio.gather(*(make(sample) for sample in wanted))
-        found = [await shelf.catalog.item(sample.slug) for sample in SAMPLES]
+        found = [await access.catalog.item(sample.slug) for sample in SAMPLES]
     return [item for item in found if isinstance(item, Title)]
 
 
 async def _stream_key(settings: Settings) -> str:
     """A new key of the demo's stream, which is made if it is not there yet."""
-    async with open_shelf(settings) as shelf:
-        streams = Streams(shelf.database, shelf.catalog)
-        if await shelf.catalog.item(STREAM) is not None:
+    async with open_catalog(settings) as access:
+        streams = Streams(access.database, access.catalog)
+        if await access.catalog.item(STREAM) is not None:
             return await streams.rotate(STREAM)
         terms = Offer(settings.default_price, None, time.time())
         return await streams.create(NewStream(slug=STREAM, name="Demo broadcast"), terms)
@@ -176,10 +213,10 @@ async def _stream_key(settings: Settings) -> str:
 async def _broadcast(settings: Settings, key: str) -> None:
     """Keep the generated broadcast on air whenever nobody else publishes."""
     url = f"{rtmp_url(settings)}/{key}"
-    async with open_shelf(settings) as shelf:
+    async with open_catalog(settings) as access:
         free = _FREE_LOOKS
         while True:
-            stream = await shelf.catalog.item(STREAM)
+            stream = await access.catalog.item(STREAM)
             taken = isinstance(stream, Stream) and stream.connected
             free = 0 if taken else free + 1
             if free > _FREE_LOOKS:
@@ -189,11 +226,11 @@ async def _broadcast(settings: Settings, key: str) -> None:
 
 
 async def _on_air(settings: Settings) -> None:
-    """Wait until the broadcast can be watched, for a while: the rest does not need it."""
+    """Wait until the broadcast can be watched, for half a minute at most."""
     click.echo("going on air …")
-    async with open_shelf(settings) as shelf:
+    async with open_catalog(settings) as access:
         for _ in range(_LOOKS):
-            if _watchable(await shelf.catalog.item(STREAM)):
+            if _watchable(await access.catalog.item(STREAM)):
                 break
             await asyncio.sleep(_LOOK_EVERY / 4)
 
@@ -203,18 +240,18 @@ def _watchable(item: Item | None) -> bool:
 
 
 async def _publish_in_a_child(url: str) -> None:
-    """Broadcast until somebody takes over; the key is not in sight of other users."""
+    """Broadcast until another publisher takes over; other users cannot see the key."""
     await _in_a_child("xbyte_live.devnet.publisher", **{URL_VARIABLE: url})
 
 
 async def _make_in_a_child(sample: Sample, path: Path) -> None:
-    """Draw and encode in a process of its own."""
+    """Draw and encode a sample in a child process."""
     if await _in_a_child("xbyte_live.devnet.samples", sample.slug, str(path)) != 0:
         raise DevnetError(f"the sample {sample.name} could not be made; see above")
 
 
 async def _in_a_child(module: str, *args: str, **environment: str) -> int | None:
-    """Run a module in a process that is ended when we are; its exit status."""
+    """Run a module in a child process that ends with us; its exit status."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *args),
         env=worker_environment(os.environ) | environment,
@@ -305,13 +342,13 @@ def _tell(settings: Settings, titles: list[Title], key: str) -> None:
 
 
 def _command() -> str:
-    """How this program was called, so that what is printed can be pasted."""
+    """The command this program was called by, for commands that people paste."""
     called = sys.argv[0]
     return called if Path(called).name == "xbyte-live" else "xbyte-live"
 
 
 async def _first(*work: Any) -> None:
-    """Wait for whichever ends first; what it raises is raised."""
+    """Wait for whichever ends first and raise its error; cancel all but the first given."""
     tasks = [asyncio.ensure_future(job) for job in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

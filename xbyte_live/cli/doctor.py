@@ -1,18 +1,21 @@
-"""Wiring: looks at everything a server needs and says what to do about what is missing."""
+"""Wiring: ``doctor``: everything a server needs is checked, with advice about what is missing."""
 
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 
+import click
+
+from xbyte_live.cli.options import json_option, settings_options
 from xbyte_live.cli.output import print_json, print_table
 from xbyte_live.config import Settings
 from xbyte_live.errors import ChainUnavailable, XByteError
-from xbyte_live.evm.keys import is_address
 from xbyte_live.live.build import tls_context
+from xbyte_live.money import is_address
 from xbyte_live.payments.build import build_chains, build_facilitator
 from xbyte_live.payments.x402.methods import accepted_assets
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 from xbyte_live.web.common.health import store_check
 from xbyte_live.web.pages.assets import Assets
 
@@ -20,32 +23,36 @@ Check = Callable[[Settings], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: how it is, or what to do about it."""
+class CheckResult:
+    """One check: how the thing is, or what to do about it."""
 
     check: str
     ok: bool
     says: str
 
 
-async def examine(settings: Settings, *, as_json: bool) -> bool:
-    """Run every check and show what was found; whether all is well."""
-    findings = [await _find(name, check, settings) for name, check in _CHECKS]
+@click.command()
+@json_option
+@settings_options()
+async def doctor(settings: Settings, as_json: bool) -> None:
+    """Check settings, ports, database, store, chain, facilitator and keys."""
+    results = [await _result(name, check, settings) for name, check in _CHECKS]
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([asdict(result) for result in results])
     else:
-        rows = [("ok" if f.ok else "FAIL", f.check, f.says) for f in findings]
+        rows = [("ok" if f.ok else "FAIL", f.check, f.says) for f in results]
         print_table(("", "check", "finding"), rows)
-    return all(finding.ok for finding in findings)
+    if not all(result.ok for result in results):
+        raise click.exceptions.Exit(1)
 
 
-async def _find(name: str, check: Check, settings: Settings) -> Finding:
+async def _result(name: str, check: Check, settings: Settings) -> CheckResult:
     try:
-        return Finding(name, True, await check(settings))
+        return CheckResult(name, True, await check(settings))
     except XByteError as error:
-        return Finding(name, False, str(error))
+        return CheckResult(name, False, str(error))
     except OSError as error:
-        return Finding(name, False, error.strerror or "the system refused")
+        return CheckResult(name, False, error.strerror or "the system refused")
 
 
 async def _payee(settings: Settings) -> str:
@@ -90,14 +97,14 @@ async def _free(host: str, port: int, flag: str) -> str:
 
 
 async def _database(settings: Settings) -> str:
-    async with open_shelf(settings) as shelf:
-        items = await shelf.catalog.items()
-        return f"{shelf.database.dialect}, {len(items)} for sale"
+    async with open_catalog(settings) as access:
+        items = await access.catalog.items()
+        return f"{access.database.dialect}, {len(items)} for sale"
 
 
 async def _store(settings: Settings) -> str:
-    async with open_shelf(settings) as shelf:
-        problem = await store_check(shelf.store)()
+    async with open_catalog(settings) as access:
+        problem = await store_check(access.store)()
     if problem:
         raise XByteError(problem)
     return "takes, gives back and deletes bytes"

@@ -1,4 +1,4 @@
-"""Adapter: progress bars and tables on a terminal, plain lines where there is none."""
+"""Adapter: stdout and stderr: tables and progress on a terminal, plain lines elsewhere."""
 
 import json
 import sys
@@ -22,27 +22,27 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-_QUIET_FOR = 10.0  # seconds between lines where nobody sees one change
+_QUIET_FOR = 10.0  # seconds between lines without a terminal
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document, indented."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_json_line(value: Any) -> None:
-    """One JSON document on a line of stdout, at once."""
+    """Print one JSON document on one line, and flush it."""
     click.echo(json.dumps(value, ensure_ascii=False))
     sys.stdout.flush()
 
 
 def print_line(line: str) -> None:
-    """One line on stdout."""
+    """Print one line."""
     click.echo(line)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table; columns whose name starts with ``>`` are flush right."""
+    """Print a table; columns whose name starts with ``>`` are flush right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = column.startswith(">")
@@ -57,7 +57,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def progress_bar(*, quiet: bool = False, download: bool = False) -> Iterator[Progress]:
-    """A progress display on stderr that vanishes when done; nothing where it cannot be seen."""
+    """A progress display on stderr that vanishes when done; none without a terminal."""
     columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn()]
     columns += [DownloadColumn(binary_units=True)] if download else [TaskProgressColumn()]
     columns.append(TimeRemainingColumn())
@@ -68,7 +68,7 @@ def progress_bar(*, quiet: bool = False, download: bool = False) -> Iterator[Pro
 
 
 class SpendingLine:
-    """One line on stderr that is kept right; where it cannot be, a line now and then."""
+    """One line on stderr that is rewritten as money is spent; a new one now and then elsewhere."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True)
@@ -86,7 +86,7 @@ class SpendingLine:
         self.close()
 
     def show(self, done: int, total: int, paid: str, rest: str, *, now: float) -> None:
-        """How much of the total is used, in words too; ``now`` in seconds."""
+        """Show how much of the total is used, as a bar and in words; ``now`` in seconds."""
         if self._on:
             row = Table.grid(padding=(0, 1))
             used = ProgressBar(total=max(total, 1), completed=min(done, total), width=20)
@@ -97,24 +97,24 @@ class SpendingLine:
             warn(f"paid {paid}, {rest}")
 
     def say(self, message: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if self._on:
             self._console.print(Text(message, style="bold red"))
         elif not self._quiet:
             warn(message)
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the line."""
         if self._on:
             self._live.stop()
             self._on = False
 
 
 def warn(message: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     click.echo(message, err=True)
 
 
 def on_terminal() -> bool:
-    """Whether somebody may be reading stdout."""
+    """Whether stdout is a terminal."""
     return sys.stdout.isatty()

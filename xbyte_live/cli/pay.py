@@ -1,123 +1,150 @@
-"""Wiring: the commands that pay: pay, proxy, play, bench, session."""
+"""Wiring: ``pay``: a playlist or an object bought into a file."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+import httpx
+from rich.progress import Progress as Bars
+from rich.progress import TaskID
 
-from xbyte_live.cli.options import Command, json_option, run, settings_options
+from xbyte_live.cli.options import PAYER_SETTINGS, json_option, limit_options, settings_options
+from xbyte_live.cli.output import print_json, progress_bar, warn
+from xbyte_live.cli.wallet_files import open_channels, open_payer
+from xbyte_live.client.download.download import Options, Result, download
+from xbyte_live.client.download.progress import Plan
+from xbyte_live.client.payer.budget import dollars
+from xbyte_live.client.payer.chain import channel_reader
+from xbyte_live.client.payer.channel_lock import Turns
+from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client.payer.signing import SignedPayment
+from xbyte_live.client.payer.terms import Receipt
+from xbyte_live.client.payer.withdrawals import Closing
+from xbyte_live.client.pieces import suggested_name
+from xbyte_live.client.playlists import Wanted
 from xbyte_live.config import Settings
+from xbyte_live.errors import XByteError
+from xbyte_live.runtime.format import size_text
 
 
 @click.command()
 @click.argument("url")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
-@click.option("--budget", default="0.10", show_default=True, help="Most dollars to spend in all.")
-@click.option("--max-price", help="Most dollars per MB.")
-@click.option("--max-per-minute", help="Most dollars to spend within a minute; slower then.")
-@click.option(
-    "--max-deposit",
-    default="1.00",
-    show_default=True,
-    help="Most dollars that lie unspent in one channel.",
-)
-@click.option("--rendition", help="Which rendition of a playlist; else the best.")
-@click.option("--max-bandwidth", type=int, help="Most bits a second a rendition may have.")
+@limit_options
 @click.option("--time-limit", type=float, help="Seconds after which a live stream is left.")
 @click.option("--close", is_flag=True, help="Have what is left in the channel given back after.")
-@click.option("--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts.")
 @json_option
-@settings_options("assets", "rpc_urls")
-def pay(url: str, settings: Settings, **given: Any) -> None:
+@settings_options(*PAYER_SETTINGS)
+async def pay(
+    url: str,
+    settings: Settings,
+    out: Path | None,
+    budget: str,
+    max_price: str | None,
+    max_per_minute: str | None,
+    max_deposit: str,
+    rendition: str | None,
+    max_bandwidth: int | None,
+    time_limit: float | None,
+    close: bool,
+    allow_plain_http: bool,
+    as_json: bool,
+) -> None:
     """Buy a playlist or an object into a file, within a budget."""
-    from xbyte_live.cli.wallet_files import pay as buy
-
-    run(buy(settings, url, **given))
-
-
-def playing_options(command: Command) -> Command:
-    """The options of what is played by a player on this machine, and for how much."""
-    for option in (
-        click.option(
-            "--port", default=0, type=click.IntRange(0, 65535), help="Port; else any free one."
-        ),
-        click.option("--budget", default="0.10", show_default=True, help="Most dollars in all."),
-        click.option("--max-per-minute", help="Most dollars to spend within a minute."),
-        click.option("--max-price", help="Most dollars per MB."),
-        click.option(
-            "--max-deposit",
-            default="1.00",
-            show_default=True,
-            help="Most dollars that lie unspent in one channel.",
-        ),
-        click.option("--rendition", help="Which rendition; else the player's choice."),
-        click.option("--max-bandwidth", type=int, help="Most bits a second a rendition may have."),
-        click.option(
-            "--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts."
-        ),
-        json_option,
-        settings_options("assets", "rpc_urls"),
-    )[::-1]:
-        command = option(command)
-    return command
-
-
-@click.command()
-@click.argument("url")
-@playing_options
-def proxy(url: str, settings: Settings, **given: Any) -> None:
-    """Offer what URL sells to any player on this machine, paying as it plays."""
-    from xbyte_live.cli.play import serve_player
-
-    run(serve_player(settings, url, **given))
+    payer = open_payer(
+        settings,
+        budget=budget,
+        max_price=max_price,
+        max_per_minute=max_per_minute,
+        max_deposit=max_deposit,
+    )
+    target = out or Path(suggested_name(url))
+    options = Options(
+        wanted=Wanted(rendition=rendition, max_bandwidth=max_bandwidth),
+        time_limit=time_limit,
+        allow_plain_http=allow_plain_http,
+    )
+    with progress_bar(quiet=as_json, download=True) as bars:
+        result = await download(
+            url,
+            target,
+            payer,
+            options=options,
+            progress=_Shown(bars),
+            store=open_channels(payer.address),
+            read_channel=channel_reader(settings.rpc_by_network),
+        )
+    refunds = await _refunds(settings, payer) if close else []
+    if as_json:
+        print_json(_described(result) | ({"refunds": refunds} if close else {}))
+    else:
+        _tell(result)
+        for refund in refunds:
+            click.echo(f"{dollars(refund['amount'])} came back ({refund['transaction']})")
 
 
-@click.command()
-@click.argument("url")
-@click.option(
-    "--player", type=click.Choice(["mpv", "vlc", "ffplay"]), help="Else whichever is installed."
-)
-@playing_options
-def play(url: str, settings: Settings, **given: Any) -> None:
-    """Play what URL sells, paying as it plays."""
-    from xbyte_live.cli.play import serve_player
-
-    if status := run(serve_player(settings, url, play=True, **given)):
-        raise click.exceptions.Exit(status)
-
-
-@click.command()
-@click.argument("url")
-@click.option("--viewers", default=4, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(0.1))
-@click.option("--budget", default="0.10", show_default=True, help="Most dollars of all viewers.")
-@click.option(
-    "--rate",
-    type=click.Choice(["max", "realtime"]),
-    default="max",
-    show_default=True,
-    help="As fast as they can, or as fast as they would watch.",
-)
-@click.option("--rendition", help="Which rendition; else the best.")
-@click.option("--no-refund", is_flag=True, help="Leave what was deposited for the next run.")
-@click.option("--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts.")
-@json_option
-@settings_options("assets", "rpc_urls")
-def bench(url: str, settings: Settings, **given: Any) -> None:
-    """Measure your own server: viewers who pay, each through a channel of its own."""
-    from xbyte_live.cli.bench import measure
-
-    run(measure(settings, url, **given))
+async def _refunds(settings: Settings, payer: Payer) -> list[dict[str, Any]]:
+    """Ask for the rest of every channel that was paid through; returns what came back."""
+    turns = Turns(payer, open_channels(payer.address), channel_reader(settings.rpc_by_network))
+    found: list[dict[str, Any]] = []
+    async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
+        for channel in payer.used:
+            if channel.refundable:
+                closing = Closing(payer, turns, client)
+                try:
+                    closed, refund = await closing.refund(channel.url, only=channel)
+                except XByteError as error:
+                    warn(f"what is left in {channel.channel_id} did not come back: {error}")
+                    continue
+                amount, transaction = refund.amount, refund.transaction
+                name = closed.channel_id
+                found.append({"channel": name, "amount": amount, "transaction": transaction})
+    return found
 
 
-@click.command()
-@click.argument("url")
-@click.option("--budget", default="0.50", show_default=True, help="Dollars to buy it for.")
-@click.option("--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts.")
-@json_option
-@settings_options("assets", "rpc_urls")
-def session(url: str, settings: Settings, **given: Any) -> None:
-    """Buy a URL that any player plays, for a budget; what is left of it goes back."""
-    from xbyte_live.cli.session import buy
+class _Shown:
+    """A download's progress on a terminal: bytes so far, and what they cost."""
 
-    run(buy(settings, url, **given))
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task: TaskID = bars.add_task("looking", total=None)
+        self._spent = 0
+
+    def planned(self, plan: Plan) -> None:
+        self._bars.update(self._task, total=plan.size, completed=plan.have)
+        if plan.cost is not None and self._spent == 0:
+            self._bars.update(self._task, description=f"paying {dollars(plan.cost)}")
+
+    def paid(self, payment: SignedPayment, receipt: Receipt | None) -> None:
+        self._spent += payment.amount
+        self._bars.update(self._task, description=f"paid {dollars(self._spent)}")
+
+    def received(self, size: int) -> None:
+        self._bars.advance(self._task, size)
+
+
+def _tell(result: Result) -> None:
+    rate = f", {result.seconds:.1f} s" if result.seconds >= 0.1 else ""
+    click.echo(
+        f"{result.path}: {size_text(result.size)} in {result.pieces} pieces "
+        f"for {dollars(result.cost)}{rate}"
+    )
+    if result.signed > result.cost:
+        warn(f"{dollars(result.signed - result.cost)} more was signed for and not delivered")
+    if result.ending != "complete":
+        why = {"budget": "the budget is used up", "time": "the time is over"}[result.ending]
+        warn(f"it goes on, but {why}")
+
+
+def _described(result: Result) -> dict[str, object]:
+    return {
+        "path": str(result.path),
+        "bytes": result.size,
+        "pieces": result.pieces,
+        "cost": result.cost,
+        "signed": result.signed,
+        "seconds": round(result.seconds, 3),
+        "ending": result.ending,
+        "receipts": [asdict(receipt) for receipt in result.receipts],
+    }

@@ -1,4 +1,4 @@
-"""Wiring: the commands that let any player on this machine play what is sold by the byte."""
+"""Wiring: ``play`` and ``proxy``: any player on this machine plays what is sold by the byte."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,22 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
+from functools import wraps
+from typing import Any
 
 import click
 import httpx
 import uvicorn
 
+from xbyte_live.cli.options import (
+    PAYER_SETTINGS,
+    Command,
+    json_option,
+    limit_options,
+    settings_options,
+    together,
+)
 from xbyte_live.cli.output import SpendingLine, print_json_line, warn
 from xbyte_live.cli.wallet_files import open_channels, open_payer
 from xbyte_live.client.payer.budget import dollars
@@ -28,7 +38,7 @@ from xbyte_live.errors import ConfigError
 from xbyte_live.runtime.format import size_text
 from xbyte_live.runtime.processes import without_settings
 
-# How each player is told to play one URL, say little, and end when it is through.
+# The command of each player to play one URL, quietly, and to end when it is through.
 PLAYERS: dict[str, tuple[str, ...]] = {
     "mpv": ("mpv", "--no-terminal"),
     "vlc": ("vlc", "--quiet", "--no-one-instance", "--play-and-exit"),
@@ -41,57 +51,99 @@ _CONNECTIONS = 64
 _PATIENCE = 5.0  # seconds a player has to end by itself
 
 
-async def serve_player(
-    settings: Settings,
-    url: str,
-    *,
-    port: int,
-    budget: str,
-    max_per_minute: str | None,
-    max_price: str | None,
-    max_deposit: str,
-    rendition: str | None,
-    max_bandwidth: int | None,
-    allow_plain_http: bool,
-    as_json: bool,
-    player: str | None = None,
-    play: bool = False,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayOptions:
+    """An item to play through a proxy on this machine, and the limits of its payer."""
+
+    url: str
+    port: int
+    budget: str
+    max_price: str | None
+    max_per_minute: str | None
+    max_deposit: str
+    rendition: str | None
+    max_bandwidth: int | None
+    allow_plain_http: bool
+
+
+def play_options(command: Command) -> Command:
+    """The options of ``PlayOptions``, passed on as one ``options``."""
+
+    @wraps(command)
+    def with_options(**given: Any) -> Any:
+        names = (field.name for field in fields(PlayOptions))
+        options = PlayOptions(**{name: given.pop(name) for name in names})
+        return command(options=options, **given)
+
+    return together(
+        click.argument("url"),
+        click.option(
+            "--port", default=0, type=click.IntRange(0, 65535), help="Port; else any free one."
+        ),
+        limit_options,
+    )(with_options)
+
+
+@click.command()
+@play_options
+@json_option
+@settings_options(*PAYER_SETTINGS)
+async def proxy(settings: Settings, options: PlayOptions, as_json: bool) -> None:
+    """Offer what URL sells to any player on this machine, paying as it plays."""
+    await _serve_player(settings, options, player="", as_json=as_json)
+
+
+@click.command()
+@click.option(
+    "--player", type=click.Choice(["mpv", "vlc", "ffplay"]), help="Else whichever is installed."
+)
+@play_options
+@json_option
+@settings_options(*PAYER_SETTINGS)
+async def play(settings: Settings, options: PlayOptions, player: str | None, as_json: bool) -> None:
+    """Play what URL sells, paying as it plays."""
+    name = _find(player)
+    if status := await _serve_player(settings, options, player=name, as_json=as_json):
+        raise click.exceptions.Exit(status)
+
+
+async def _serve_player(
+    settings: Settings, options: PlayOptions, *, player: str, as_json: bool
 ) -> int:
     """Offer an item on loopback until interrupted, or until its player ends; the exit status.
 
-    With ``play`` the player is started, any that is installed unless one is named.
+    Without a ``player`` none is started.
     """
-    name = _find(player) if play else ""
     payer = open_payer(
         settings,
-        budget=budget,
-        max_price=max_price,
-        max_per_minute=max_per_minute,
-        max_deposit=max_deposit,
+        budget=options.budget,
+        max_price=options.max_price,
+        max_per_minute=options.max_per_minute,
+        max_deposit=options.max_deposit,
     )
-    options = ProxyOptions(
-        wanted=Wanted(rendition=rendition, max_bandwidth=max_bandwidth),
-        best=play and name not in _SWITCHING,
-        allow_plain_http=allow_plain_http,
+    proxy_options = ProxyOptions(
+        wanted=Wanted(rendition=options.rendition, max_bandwidth=options.max_bandwidth),
+        best=bool(player) and player not in _SWITCHING,
+        allow_plain_http=options.allow_plain_http,
     )
-    listener, authority = listen_on_loopback(port)
+    listener, authority = listen_on_loopback(options.port)
     _, _, bound = authority.rpartition(":")
     shown = _Shown(as_json=as_json)
     with listener, shown.line, _interruptions() as interrupted:
         async with open_proxy(
-            url,
+            options.url,
             payer,
             frozenset({authority, f"localhost:{bound}"}),
             shown,
-            options=options,
+            options=proxy_options,
             store=open_channels(payer.address),
             read_channel=channel_reader(settings.rpc_by_network),
         ) as proxy:
             async with _answering(proxy, listener):
                 local = f"http://{authority}{proxy.path}"
-                shown.ready(local, name)
-                status = await _until_over(proxy, shown, interrupted, name, local)
-            shown.end(proxy.spent, payer, url)
+                shown.ready(local, player)
+                status = await _until_over(proxy, shown, interrupted, player, local)
+            shown.end(proxy.spent, payer, options.url)
     return status
 
 
@@ -157,7 +209,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _interruptions() -> Iterator[asyncio.Event]:
-    """Set when somebody wants an end."""
+    """An event that is set at SIGINT or SIGTERM."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, over.set)
@@ -170,7 +222,7 @@ def _interruptions() -> Iterator[asyncio.Event]:
 
 @asynccontextmanager
 async def _player(name: str, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A player of our own, ended with us."""
+    """A player as a child process, ended with us."""
     process = await asyncio.create_subprocess_exec(
         *PLAYERS[name],
         url,
@@ -204,7 +256,7 @@ def _find(wanted: str | None) -> str:
 
 
 class _Shown:
-    """What is said while it plays: a line that changes on a terminal, else lines now and then."""
+    """What a player's payer spends, as a line that changes on a terminal, else now and then."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.line = SpendingLine(quiet=as_json)
@@ -213,7 +265,7 @@ class _Shown:
         self._reasons: set[str] = set()
 
     def ready(self, url: str, player: str) -> None:
-        """It can be played at ``url``, and ``player`` is about to, if there is one."""
+        """Show the URL to play, or which ``player`` is about to play it."""
         if self._as_json:
             print_json_line({"event": "ready", "url": url})
         elif player:
@@ -222,7 +274,7 @@ class _Shown:
             click.echo(url)
 
     def spent(self, spent: Spent) -> None:
-        """How it stands now."""
+        """Show what is spent so far."""
         if self._as_json and spent != self._last:
             print_json_line({"event": "spent", **asdict(spent)})
         self._last = spent
@@ -236,7 +288,7 @@ class _Shown:
         )
 
     def stopped(self, reason: str) -> None:
-        """The player was refused something."""
+        """Show why the player was refused something, once for each reason."""
         if reason in self._reasons:
             return
         self._reasons.add(reason)
@@ -246,7 +298,7 @@ class _Shown:
             self.line.say(f"stopped: {reason}")
 
     def end(self, spent: Spent, payer: Payer, url: str) -> None:
-        """It is over."""
+        """Show what was spent in all, and what is left in channels."""
         signed, left = payer.budget.signed, _left(payer, url)
         if self._as_json:
             print_json_line({"event": "ended", **asdict(spent), "signed": signed, "left": left})
@@ -263,7 +315,7 @@ class _Shown:
 
 
 def _left(payer: Payer, url: str) -> int:
-    """What lies in channels to a server."""
+    """What can be refunded from channels to a server, in atomic units."""
     server = httpx.URL(url).netloc
     return sum(
         channel.refundable

@@ -1,4 +1,4 @@
-"""Wiring: the ``studio`` command: a link that logs a browser into the studio."""
+"""Wiring: ``serve`` and ``studio``: a server, and a link that logs a browser into its studio."""
 
 import secrets
 import time
@@ -6,17 +6,31 @@ from urllib.parse import urlsplit
 
 import click
 
+from xbyte_live.cli.options import json_option, settings_options
 from xbyte_live.cli.output import print_json
 from xbyte_live.config import Settings
+from xbyte_live.live.urls import public_url
+from xbyte_live.runtime.logs import log_to_stderr
 from xbyte_live.server.admin import admin_token, token_file
-from xbyte_live.server.service import public_url
+from xbyte_live.server.service import serve as run_server
 from xbyte_live.web.admin.passes import CODE_LASTS, Passes
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  where one listens, no place to open
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  addresses to listen on, which no browser opens
 
 
-def show_login(settings: Settings, *, as_json: bool) -> None:
-    """Print a login link that is good once, and where the admin token is."""
+@click.command()
+@settings_options()
+async def serve(settings: Settings) -> None:
+    """Serve the catalog and take payments."""
+    log_to_stderr(settings.log_level)
+    await run_server(settings)
+
+
+@click.command()
+@json_option
+@settings_options("data_dir", "host", "port", "public_url")
+def studio(settings: Settings, as_json: bool) -> None:
+    """Print a link that opens the studio, and where its admin token is."""
     url = login_url(settings)
     where = "XBYTE_ADMIN_TOKEN" if settings.admin_token else str(token_file(settings).resolve())
     if as_json:
@@ -29,7 +43,7 @@ def show_login(settings: Settings, *, as_json: bool) -> None:
 
 
 def login_url(settings: Settings) -> str:
-    """A link to the studio with a new login code; what follows ``#`` no server ever logs."""
+    """A link to the studio with a new login code, after the ``#``, which no server logs."""
     code = Passes(admin_token(settings)).code(secrets.token_hex(12), time.time())
     return f"{_base(settings)}/studio#code={code}"
 

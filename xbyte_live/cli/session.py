@@ -1,8 +1,14 @@
-"""Wiring: the command that buys a session, for players that cannot pay."""
+"""Wiring: ``session``: a URL for players that cannot pay, bought for a budget."""
 
 import click
 import httpx
 
+from xbyte_live.cli.options import (
+    PAYER_SETTINGS,
+    json_option,
+    plain_http_option,
+    settings_options,
+)
 from xbyte_live.cli.output import print_json, warn
 from xbyte_live.cli.wallet_files import open_channels, open_payer
 from xbyte_live.client.http.transport import PayingTransport
@@ -14,10 +20,16 @@ from xbyte_live.money import PRICE_DECIMALS, parse_decimal
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
-async def buy(
-    settings: Settings, url: str, *, budget: str, allow_plain_http: bool, as_json: bool
+@click.command()
+@click.argument("url")
+@click.option("--budget", default="0.50", show_default=True, help="Dollars to buy it for.")
+@plain_http_option
+@json_option
+@settings_options(*PAYER_SETTINGS)
+async def session(
+    url: str, settings: Settings, budget: str, allow_plain_http: bool, as_json: bool
 ) -> None:
-    """Buy a session of the item a playlist URL belongs to, and print the URL to play."""
+    """Buy a URL that any player plays, for a budget; what is left of it goes back."""
     payer = open_payer(settings, budget=budget)
     paying = PayingTransport(
         payer,

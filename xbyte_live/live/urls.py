@@ -1,4 +1,4 @@
-"""Pure: the public RTMP URL of this server."""
+"""Pure: the URLs under which viewers and publishers reach this server."""
 
 from urllib.parse import urlsplit
 
@@ -18,3 +18,8 @@ def rtmp_url(settings: Settings, host: str) -> str:
     if settings.rtmps_port:
         return f"rtmps://{named}:{settings.rtmps_port}/live"
     return f"rtmp://{named}:{settings.rtmp_port}/live"
+
+
+def public_url(settings: Settings) -> str:
+    """The URL viewers use."""
+    return settings.public_url or f"http://{settings.host}:{settings.port}"

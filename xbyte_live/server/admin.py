@@ -27,7 +27,7 @@ _TOKEN_BYTES = 24
 
 
 def build_studio(settings: Settings, database: Database, catalog: Catalog) -> Studio:
-    """The studio over a database; raises ``ConfigError`` if there can be no token."""
+    """The studio of a server; raises ``ConfigError`` if there can be no admin token."""
     earnings = Earnings(database)
     guard = Guard(
         Passes(admin_token(settings)),
@@ -52,9 +52,10 @@ def build_studio(settings: Settings, database: Database, catalog: Catalog) -> St
 
 
 def admin_token(settings: Settings) -> str:
-    """The token from the settings, or the one in the data folder, which is made if need be.
+    """The admin token of the settings, or else of the data folder, made where there is none.
 
-    Several processes may ask at once: whoever puts the file there first made it.
+    Several processes may ask at once: the first to put the file there decides. Raises
+    ``ConfigError`` when the file cannot be used.
     """
     if settings.admin_token:
         return settings.admin_token.reveal()
@@ -75,12 +76,12 @@ def admin_token(settings: Settings) -> str:
 
 
 def token_file(settings: Settings) -> Path:
-    """Where the token is kept that nobody has set."""
+    """The file of the admin token in the data folder, used where the settings have none."""
     return settings.data_dir / TOKEN_FILE
 
 
 def _make(path: Path) -> None:
-    """Put a new token under a name, whole and for our eyes only, unless one is there."""
+    """Write a new token to a file of mode 0600, at once and whole, unless there is one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{TOKEN_FILE}-")  # mode 0600
     try:

@@ -1,4 +1,4 @@
-"""Wiring: builds every part from ``Settings``, starts them in order and stops them in reverse."""
+"""Wiring: a server: every part built from ``Settings``, started in order, stopped in reverse."""
 
 import asyncio
 import gc
@@ -8,19 +8,19 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
-from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.catalog.cleanup import clean_up
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError
-from xbyte_live.evm.keys import is_address
 from xbyte_live.live.build import LiveSide, open_live
+from xbyte_live.live.urls import public_url
+from xbyte_live.money import is_address
 from xbyte_live.payments.build import Till, open_till
 from xbyte_live.payments.ledger.retention import Retention
 from xbyte_live.payments.ledger.rollup import Summing
@@ -28,10 +28,9 @@ from xbyte_live.runtime.aio import background
 from xbyte_live.runtime.logs import log_to_stderr
 from xbyte_live.runtime.processes import seal, when_parent_ends, worker_processes
 from xbyte_live.server.admin import build_studio
-from xbyte_live.server.workers import Board, boards
+from xbyte_live.server.catalog_access import CatalogAccess, open_catalog
+from xbyte_live.server.workers import SharedMetrics, shared_metrics
 from xbyte_live.storage.blobs.cache import SegmentCache
-from xbyte_live.storage.blobs.disk import DiskStore
-from xbyte_live.storage.blobs.store import Store
 from xbyte_live.storage.coordination import Logins
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.web.app import create_app
@@ -39,8 +38,8 @@ from xbyte_live.web.common.health import Readiness, store_check
 from xbyte_live.web.common.http_protocol import BoundedHttp
 from xbyte_live.web.common.metrics import Levels, Metrics, MetricValues, load
 
-SWEEP_EVERY = 60.0  # seconds
-TELL_EVERY = 1.0  # seconds between two words of a process to the others about its figures
+CLEAR_UP_EVERY = 60.0  # seconds
+POST_EVERY = 1.0  # seconds between two posts of a process's metrics
 FORGET_AFTER = 86_400.0  # seconds a payment that came to nothing is remembered
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICKS_A_SECOND = 10  # as uvicorn counts them
@@ -50,111 +49,80 @@ HEAD_ROOM = 65_536  # bytes a request may have before its body, beside the payme
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """What a command needs that only looks at or changes the catalog."""
-
-    database: Database
-    catalog: Catalog
-    store: Store
-
-
-@asynccontextmanager
-async def open_shelf(settings: Settings) -> AsyncIterator[Shelf]:
-    """Open the database, catalog and store; no chain is touched."""
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"the folder {settings.data_dir} cannot be used ({error.strerror}); set data_dir"
-        ) from None
-    database = Database(settings.resolved_database_url, write_queue=settings.write_queue)
-    await database.start()
-    try:
-        catalog = Catalog(
-            database,
-            item_cache=settings.item_cache,
-            grace=settings.retry_window + settings.quote_ttl,
-        )
-        yield Shelf(database, catalog, DiskStore(settings.data_dir / "store"))
-    finally:
-        await database.stop()
-
-
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, helping: bool = False, board: Board | None = None
+    settings: Settings, *, http_only: bool = False, shared: SharedMetrics | None = None
 ) -> AsyncIterator[Starlette]:
     """Everything behind the HTTP server, running; stopped in reverse order on leaving.
 
-    One that is ``helping`` only answers HTTP: publishers, settlement and clearing up are left
-    to another process. On the ``board`` they tell each other their figures. Raises
-    ``ConfigError`` when settings that only serving needs are missing.
+    With ``http_only`` publishers, settlement and clearing up are left to the main process.
+    ``shared`` are the metrics that several processes add up. Raises ``ConfigError`` when settings
+    that only serving needs are missing.
     """
     if not is_address(settings.pay_to):
         raise ConfigError("pay_to must be the payee's address; set XBYTE_PAY_TO=0x…")
     async with AsyncExitStack() as stack:
-        shelf = await stack.enter_async_context(open_shelf(settings))
-        till = await stack.enter_async_context(open_till(settings, shelf.database))
-        cache = SegmentCache(shelf.store, settings.cache_bytes)
+        access = await stack.enter_async_context(open_catalog(settings))
+        till = await stack.enter_async_context(open_till(settings, access.database))
+        cache = SegmentCache(access.store, settings.cache_bytes)
         on_air = None
-        if not helping:
+        if not http_only:
             on_air = await stack.enter_async_context(
-                open_live(settings, shelf.database, shelf.catalog, shelf.store)
+                open_live(settings, access.database, access.catalog, access.store)
             )
         metrics = _metrics(
-            board,
-            lambda: _held(cache, shelf.database, till, on_air),
+            shared,
+            lambda: _held(cache, access.database, till, on_air),
             lambda held: _levels(held, till),
         )
         app = create_app(
             settings=settings,
-            catalog=shelf.catalog,
-            store=shelf.store,
+            catalog=access.catalog,
+            store=access.store,
             cache=cache,
             gate=till.gate,
             sessions=till.sessions,
-            studio=build_studio(settings, shelf.database, shelf.catalog),
+            studio=build_studio(settings, access.database, access.catalog),
             ledger=till.charges,
             channels=till.channels,
             metrics=metrics,
-            readiness=_readiness(shelf, till),
+            readiness=_readiness(access, till),
         )
-        work = (*till.work(), _sweeping(settings, shelf, till, on_air)) if on_air else ()
-        telling = (_telling(metrics, board),) if board else ()
-        async with background(till.cashier.run(), *work, *telling):
+        work = (*till.work(), _clear_up(settings, access, till, on_air)) if on_air else ()
+        posting = (_post_metrics(metrics, shared),) if shared else ()
+        async with background(till.cashier.run(), *work, *posting):
             yield app
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until a signal ends it, with helpers where ``workers`` asks for them."""
+    """Serve until a signal ends it, with worker processes where ``workers`` asks for them."""
     seal()
     with (
         listening(settings, shared=settings.workers > 1) as listener,
-        boards(settings.workers - 1) as (own, *others),
+        shared_metrics(settings.workers - 1) as (own, *others),
     ):
         async with (
-            open_service(settings, board=own) as app,
-            worker_processes(run_helper, [(settings, board) for board in others]),
+            open_service(settings, shared=own) as app,
+            worker_processes(run_worker, [(settings, shared) for shared in others]),
         ):
             log.info("serving on %s", public_url(settings))
             await HttpServer(app, settings).run(listener)
 
 
-def run_helper(settings: Settings, board: Board) -> None:
-    """Answer HTTP beside the process that leads, until it goes."""
+def run_worker(settings: Settings, shared: SharedMetrics) -> None:
+    """Answer HTTP beside the main process, until that ends."""
     seal()
-    os.setsid()  # Ctrl-C is for the leader, which ends us
+    os.setsid()  # Ctrl-C is for the main process, which ends this one
     log_to_stderr(settings.log_level)
 
-    async def help_out() -> None:
+    async def answer() -> None:
         with listening(settings, shared=True) as listener:
-            async with open_service(settings, helping=True, board=board) as app:
+            async with open_service(settings, http_only=True, shared=shared) as app:
                 server = HttpServer(app, settings)
                 with when_parent_ends(server.leave):
                     await server.run(listener)
 
-    uvloop.run(help_out())
+    uvloop.run(answer())
 
 
 def listening(settings: Settings, *, shared: bool = False) -> socket.socket:
@@ -171,11 +139,6 @@ def listening(settings: Settings, *, shared: bool = False) -> socket.socket:
             f"port {settings.port} on {settings.host} cannot be used ({error.strerror}); "
             "choose another with --port"
         ) from None
-
-
-def public_url(settings: Settings) -> str:
-    """The URL viewers use."""
-    return settings.public_url or f"http://{settings.host}:{settings.port}"
 
 
 class HttpServer(uvicorn.Server):
@@ -198,14 +161,14 @@ class HttpServer(uvicorn.Server):
         self._leaving: asyncio.Event = app.state.leaving  # long answers end by it too
 
     async def run(self, listener: socket.socket) -> None:  # type: ignore[override]
-        """Answer requests until told to stop."""
+        """Answer requests until ``leave`` or a signal."""
         gc.collect()
-        gc.freeze()  # what the server is made of stays until its end: no collection looks at it
+        gc.freeze()  # what the server is made of stays until its end: no collection visits it
         gc.set_threshold(_YOUNG)
         await self.serve([listener])
 
     async def main_loop(self) -> None:
-        """Keep the date header right once a second; uvicorn's own loop wakes ten times for it."""
+        """Renew the date header once a second; uvicorn's own loop wakes ten times for it."""
         seconds = 0
         while not await self.on_tick(seconds * _TICKS_A_SECOND):
             seconds += 1
@@ -214,18 +177,18 @@ class HttpServer(uvicorn.Server):
                     await self._leaving.wait()
 
     def leave(self) -> None:
-        """Stop answering, once the requests under way are answered."""
+        """Stop once the requests under way are answered."""
         self.should_exit = True
         self._leaving.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came: leave, at once if it is the second."""
+        """Leave at a signal; at the second one at once."""
         super().handle_exit(sig, frame)
         self._leaving.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """End at a signal, and do not raise it again: what is behind the server ends after it."""
+        """Handle signals here and raise none again: the parts behind the server end after it."""
         loop = asyncio.get_running_loop()
         for number in _ENDING_SIGNALS:
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -236,34 +199,36 @@ class HttpServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start answering, then say so."""
+        """Start answering, then set ``ready``."""
         await super().startup(sockets)
         self.ready.set()
 
 
-def _readiness(shelf: Shelf, till: Till) -> Readiness:
+def _readiness(access: CatalogAccess, till: Till) -> Readiness:
     async def database() -> str | None:
-        await till.charges.find("", "", "", "")  # one look at an index, whatever there is in it
+        await till.charges.find("", "", "", "")  # one read of an index
         return None
 
-    async def settling() -> str | None:
+    async def facilitator() -> str | None:
         await till.facilitator.check()
         return None
 
     return Readiness(
-        {"database": database, "store": store_check(shelf.store), "facilitator": settling}
+        {"database": database, "store": store_check(access.store), "facilitator": facilitator}
     )
 
 
 def _metrics(
-    board: Board | None, held: Callable[[], Levels], levels: Callable[[Levels], Awaitable[Levels]]
+    shared: SharedMetrics | None,
+    held: Callable[[], Levels],
+    levels: Callable[[Levels], Awaitable[Levels]],
 ) -> Metrics:
-    """What is counted here, with what the others on the board have counted."""
+    """The metrics of this process, added to those the other processes share."""
 
     def others() -> list[MetricValues]:
-        return [load(posted) for posted in board.others()] if board else []
+        return [load(posted) for posted in shared.others()] if shared else []
 
-    earlier = board.own() if board else None
+    earlier = shared.own() if shared else None
     return Metrics(
         levels=lambda: levels(held()),
         held=held,
@@ -272,22 +237,22 @@ def _metrics(
     )
 
 
-async def _telling(metrics: Metrics, board: Board) -> None:
-    """Tell the others our figures for ever, and once more in the end."""
+async def _post_metrics(metrics: Metrics, shared: SharedMetrics) -> None:
+    """Share the metrics of this process for ever, and once more in the end."""
     last = b""
     try:
         while True:
             posted = metrics.tally().dump()
             if posted != last:
-                await asyncio.to_thread(board.post, posted)
+                await asyncio.to_thread(shared.post, posted)
                 last = posted
-            await asyncio.sleep(TELL_EVERY)
+            await asyncio.sleep(POST_EVERY)
     finally:
-        board.post(metrics.tally().dump())
+        shared.post(metrics.tally().dump())
 
 
 def _held(cache: SegmentCache, database: Database, till: Till, on_air: LiveSide | None) -> Levels:
-    """What the parts in this process hold."""
+    """The levels that the parts of this process know."""
     return Levels(
         cache_hits=cache.hits,
         cache_misses=cache.misses,
@@ -303,7 +268,7 @@ def _held(cache: SegmentCache, database: Database, till: Till, on_air: LiveSide 
 
 
 async def _levels(held: Levels, till: Till) -> Levels:
-    """The same with what the database says, which is of all processes."""
+    """The same with the levels in the database, which are of all processes."""
     sessions = await till.sessions.totals()
     return replace(
         held,
@@ -314,19 +279,21 @@ async def _levels(held: Levels, till: Till) -> Levels:
     )
 
 
-async def _sweeping(settings: Settings, shelf: Shelf, till: Till, on_air: LiveSide) -> None:
+async def _clear_up(
+    settings: Settings, access: CatalogAccess, till: Till, on_air: LiveSide
+) -> None:
     retention = Retention(
-        shelf.database, days=settings.delivery_retention, retry_window=settings.retry_window
+        access.database, days=settings.delivery_retention, retry_window=settings.retry_window
     )
-    summing, logins = Summing(shelf.database), Logins(shelf.database)
+    summing, logins = Summing(access.database), Logins(access.database)
     while True:
         try:
             await on_air.recordings.retain()
-            await clean_up(shelf.catalog, shelf.store)
+            await clean_up(access.catalog, access.store)
             await till.charges.forget_refused(age=FORGET_AFTER)
             await logins.forget()
             await summing.advance()
             await retention.roll_up()
         except Exception:
             log.exception("clearing up failed; it is tried again")
-        await asyncio.sleep(SWEEP_EVERY)
+        await asyncio.sleep(CLEAR_UP_EVERY)

@@ -1,4 +1,4 @@
-"""Adapter: where the processes of one server tell each other their figures: a file for each."""
+"""Adapter: the metrics that the processes of one server share: a file of each, in one folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,26 +8,29 @@ from tempfile import TemporaryDirectory
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """``slot`` is ours: 0 for the process that leads, the same for a helper and its successor."""
+class SharedMetrics:
+    """The metrics of one process, for the others to read.
+
+    ``slot`` is 0 in the main process; a worker process that replaces another has its slot.
+    """
 
     folder: Path
     slot: int
 
     def own(self) -> bytes | None:
-        """What was last posted in our slot, by us or by who was there before."""
+        """The metrics last posted in this slot, by this process or the one it replaces."""
         return _read(self._path)
 
     def others(self) -> list[bytes]:
-        """What was last posted in each other slot."""
+        """The metrics last posted in each other slot."""
         found = (_read(path) for path in self.folder.glob("*.json") if path != self._path)
         return [posted for posted in found if posted is not None]
 
-    def post(self, figures: bytes) -> None:
-        """Put up figures in place of our last ones."""
+    def post(self, metrics: bytes) -> None:
+        """Replace this slot's metrics."""
         scratch = self._path.with_suffix(".new")
-        with suppress(OSError):  # there is no room now, or the folder is gone as all end
-            scratch.write_bytes(figures)
+        with suppress(OSError):  # the disk is full, or the folder is gone as all processes end
+            scratch.write_bytes(metrics)
             scratch.replace(self._path)
 
     @property
@@ -36,13 +39,13 @@ class Board:
 
 
 @contextmanager
-def boards(helpers: int) -> Iterator[list[Board | None]]:
-    """A board for the process that leads and for each helper; ``None`` where nobody helps."""
-    if not helpers:
+def shared_metrics(workers: int) -> Iterator[list[SharedMetrics | None]]:
+    """A slot for the main process and each of ``workers``; ``[None]`` where there are none."""
+    if not workers:
         yield [None]
         return
     with TemporaryDirectory(prefix="xbyte-", ignore_cleanup_errors=True) as folder:
-        yield [Board(Path(folder), slot) for slot in range(helpers + 1)]
+        yield [SharedMetrics(Path(folder), slot) for slot in range(workers + 1)]
 
 
 def _read(path: Path) -> bytes | None:

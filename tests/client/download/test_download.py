@@ -171,7 +171,7 @@ async def test_what_is_free_is_just_downloaded(shop: Shop, tmp_path: Path) -> No
 def list_object(shop: Shop, path: str, size: int) -> str:
     """An object with the price list our server has for it."""
     shop.files[path] = content(size)
-    pricing = {"size": size, "price_per_mb": "0.001", "payment_methods": []}
+    pricing = {"bytes": size, "price_per_mb": "0.001", "payment_methods": []}
     shop.texts[f"{path}/pricing.json"] = json.dumps(pricing)
     return shop.url + path
 

@@ -37,7 +37,7 @@ from xbyte_live.errors import ConfigError, DeliveryFailed, MediaError
 from xbyte_live.media.formats.playlist import read_media_playlist
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
-from xbyte_live.server.service import open_shelf
+from xbyte_live.server.catalog_access import open_catalog
 
 ROOT = Path(__file__).parents[3]
 SIZES = [30_000, 50_000, 40_000, 20_000, 60_000, 10_000, 45_000, 35_000]
@@ -540,7 +540,7 @@ async def air(
         gas_key="0x" + bytes(gas.key).hex(),
         facilitators="",
     ) as running:
-        async with open_shelf(running.server.settings) as shelf:
+        async with open_catalog(running.server.settings) as shelf:
             options = PackageOptions(segment_target_us=2_000_000)
             await Importer(shelf.catalog, shelf.store).title(
                 clip, "film", SaleTerms(Price(50_000)), options

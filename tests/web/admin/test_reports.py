@@ -161,11 +161,11 @@ async def test_moments_show_what_is_played_again(
     await sell(site, Shop(site.database), *sold)
     found = conforms(await client.get("/api/v1/earnings/plasma/moments"), "Moments")
 
-    assert [(m["start_s"], m["plays"], m["amount"]) for m in found["moments"]] == [
+    assert [(m["start_seconds"], m["plays"], m["amount"]) for m in found["moments"]] == [
         (0.0, 1, "3"), (6.0, 3, "7"), (12.0, 0, "0"),
     ]  # fmt: skip
     assert found["elsewhere"] == {"plays": 1, "bytes": 50, "amount": "5", "dollars": "0.000005"}
-    assert (found["duration_s"], found["merged_s"]) == (title.duration_us / 1e6, None)
+    assert (found["duration_seconds"], found["merged_seconds"]) == (title.duration_us / 1e6, None)
 
 
 async def test_moments_of_a_long_title_are_merged(
@@ -180,7 +180,7 @@ async def test_moments_of_a_long_title_are_merged(
     )
     await sell(site, Shop(site.database), ("source/0", 3), (f"source/{count - 1}", 4))
     found = conforms(await client.get("/api/v1/earnings/plasma/moments"), "Moments")
-    assert len(found["moments"]) <= MOMENTS and found["merged_s"] > 2
+    assert len(found["moments"]) <= MOMENTS and found["merged_seconds"] > 2
     assert [m["amount"] for m in found["moments"] if m["plays"]] == ["3", "4"]
 
 

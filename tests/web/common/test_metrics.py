@@ -2,7 +2,7 @@
 
 import pytest
 
-from xbyte_live.server.workers import boards
+from xbyte_live.server.workers import shared_metrics
 from xbyte_live.web.common.metrics import Levels, Metrics, MetricValues, load, total
 
 ONE = MetricValues({("answers", "/healthz", "200"): 2, ("drawn",): 5}, {("cache_bytes",): 10})
@@ -33,10 +33,10 @@ def test_what_is_no_tally(data: bytes) -> None:
         load(data)
 
 
-def test_a_board_shows_what_was_posted_last() -> None:
-    with boards(0) as none:
+def test_shared_metrics_are_those_posted_last() -> None:
+    with shared_metrics(0) as none:
         assert none == [None]
-    with boards(2) as (first, second, third):
+    with shared_metrics(2) as (first, second, third):
         assert first is not None and second is not None and third is not None
         assert (first.own(), first.others()) == (None, [])
         second.post(b"1")
@@ -46,7 +46,7 @@ def test_a_board_shows_what_was_posted_last() -> None:
         assert (second.own(), second.others()) == (b"2", [b"3"])
         folder = first.folder
     assert not folder.exists()
-    first.post(b"4")  # all end: there is nobody to tell
+    first.post(b"4")  # after the end it does nothing
 
 
 async def test_one_process_shows_what_all_have_counted() -> None:

@@ -12,12 +12,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from xbyte_live.catalog.catalog import Catalog
+from xbyte_live.catalog.item_json import stream_json
 from xbyte_live.errors import Overloaded, XByteError
 from xbyte_live.models import Stream
 from xbyte_live.payments.reports.earnings import Earnings, Lately, Period
 from xbyte_live.web.admin.auth import Guard
 from xbyte_live.web.admin.reports import money
-from xbyte_live.web.api.streams import stream_status
 from xbyte_live.web.common.responses import NO_STORE
 
 EVERY = 2.0  # seconds between two figures
@@ -114,7 +114,7 @@ class Events:
             "window_s": WINDOW,
             "total": _lately(total),
             "items": [{"slug": one.slug, **_lately(one)} for one in lately],
-            "streams": [stream_status(stream, now) for stream in found],
+            "streams": [stream_json(stream, now) for stream in found],
         }
         return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from xbyte_live.catalog.catalog import Catalog
+from xbyte_live.catalog.item_json import item_json
 from xbyte_live.catalog.streams import Streams
 from xbyte_live.config import Settings
 from xbyte_live.errors import (
@@ -31,15 +32,13 @@ from xbyte_live.models import (
     StreamKey,
     Title,
     check_slug,
-    kind_of,
 )
-from xbyte_live.money import Price
+from xbyte_live.money import Price, is_address
 from xbyte_live.web.admin.auth import Guard
 from xbyte_live.web.api.rates import per_minute
 from xbyte_live.web.common.bodies import read_fields
 from xbyte_live.web.common.responses import NO_STORE, json_reply
 
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEY_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _TERMS = {"price_per_mb": str, "pay_to": str, "preview_seconds": int, "rewatch": str}
 _NEW = {
@@ -195,18 +194,12 @@ class Management:
 
     def _described(self, item: Item) -> Answer:
         offer = item.offers[0]
-        found: Answer = {
-            "slug": item.slug,
-            "kind": kind_of(item),
-            "name": item.name,
-            "price_per_mb": str(offer.price),
+        found: Answer = item_json(item, offer) | {
             "pay_to": offer.pay_to or self._settings.pay_to,
             "pays_default": offer.pay_to is None,
             "since": offer.since,
-            "rewatch": item.rewatch,
         }
         if not isinstance(item, Object):
-            found["preview_seconds"] = item.preview_us / 1e6
             found["renditions"] = [
                 {
                     "name": r.name,
@@ -219,12 +212,9 @@ class Management:
                 for r in item.renditions
             ]
         if isinstance(item, Title):
-            found["duration_seconds"] = item.duration_us / 1e6
             found["recorded_from"] = item.recorded_from
         elif isinstance(item, Stream):
-            found |= {"state": item.state, "playlist": item.playlist, "recording": item.recording}
-        else:
-            found |= {"bytes": item.size, "content_type": item.content_type}
+            found |= {"playlist": item.playlist, "recording": item.recording}
         return found
 
 
@@ -261,7 +251,7 @@ def _price(fields: Answer) -> Price | None:
 def _payee(fields: Answer) -> str | None:
     """The payee that is given, an empty one meaning the server's own; ``None`` without."""
     pay_to: str | None = fields.get("pay_to")
-    if pay_to and _ADDRESS.fullmatch(pay_to) is None:
+    if pay_to and not is_address(pay_to):
         raise BadRequest("pay_to is an address: 0x and 40 hex digits")
     return pay_to
 

@@ -104,8 +104,8 @@ class Dashboard:
                 "slug": item.slug,
                 "from": since,
                 "to": until,
-                "duration_s": _duration_us(item) / 1e6,
-                "merged_s": width,
+                "duration_seconds": _duration_us(item) / 1e6,
+                "merged_seconds": width,
                 "moments": timeline,
                 "elsewhere": _moment(found.elsewhere),
             }
@@ -245,7 +245,7 @@ def _timeline(
         by_start[start] = (max(longest, duration), moment + sold.get(name, Moment()))
     if len(by_start) <= MOMENTS:
         return [
-            {"start_s": start / 1e6, "duration_s": duration / 1e6, **_moment(moment)}
+            {"start_seconds": start / 1e6, "duration_seconds": duration / 1e6, **_moment(moment)}
             for start, (duration, moment) in sorted(by_start.items())
         ], None
     first, last = min(by_start), max(start + lasts for start, (lasts, _) in by_start.items())
@@ -256,8 +256,8 @@ def _timeline(
         parts[number] = parts.get(number, Moment()) + moment
     return [
         {
-            "start_s": (first + number * width) / 1e6,
-            "duration_s": width / 1e6,
+            "start_seconds": (first + number * width) / 1e6,
+            "duration_seconds": width / 1e6,
             **_moment(parts.get(number, Moment())),
         }
         for number in range(max(parts) + 1)

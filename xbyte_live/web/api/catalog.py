@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from xbyte_live.catalog.catalog import Catalog
+from xbyte_live.catalog.item_json import item_json
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemNotFound
 from xbyte_live.live.thumbnails import Thumbnails
@@ -114,51 +115,26 @@ class CatalogApi:
 
     def _summary(self, item: Item) -> dict[str, Any]:
         quote = quotes_at(item, MIB, self._settings, self._clock())[0]
-        found: dict[str, Any] = {
-            "slug": item.slug,
-            "name": item.name,
-            "price_per_mb": str(quote.price),
-            "rewatch": item.rewatch,
+        files = "objects" if isinstance(item, Object) else "hls"
+        base = f"{self._base}/{files}/{item.slug}"
+        found = item_json(item, in_force(item.offers, self._clock())) | {
+            "url": base if isinstance(item, Object) else f"{base}/index.m3u8",
+            "pricing_url": f"{base}/pricing.json",
         }
-        if not isinstance(item, Object):
-            minute = dearest(item.renditions, quote.price)
-            found |= {
-                "price_per_minute": None if minute is None else dollars(minute),
-                "has_video": any(rendition.has_video for rendition in item.renditions),
-            }
+        if isinstance(item, Object):
+            return found | {"price_whole": dollars(quote.price.amount_for(item.size))}
+        minute = dearest(item.renditions, quote.price)
+        found |= {
+            "price_per_minute": None if minute is None else dollars(minute),
+            "has_video": any(rendition.has_video for rendition in item.renditions),
+        }
         if isinstance(item, Title):
-            base = f"{self._base}/hls/{item.slug}"
-            found |= {
-                "kind": "title",
-                "duration_seconds": item.duration_us / 1e6,
-                "preview_seconds": in_force(item.offers, self._clock()).preview_us / 1e6,
-                "url": f"{base}/index.m3u8",
-                "pricing_url": f"{base}/pricing.json",
-                "poster_url": f"{base}/poster.jpg" if item.poster else None,
-            }
-        elif isinstance(item, Stream):
-            base = f"{self._base}/hls/{item.slug}"
-            found |= {
-                "kind": "stream",
-                "state": item.state,
-                "started_at": item.started_at,
-                "preview_seconds": in_force(item.offers, self._clock()).preview_us / 1e6,
-                "url": f"{base}/index.m3u8",
-                "pricing_url": f"{base}/pricing.json",
-                "poster_url": f"{base}/poster.jpg" if _is_seen(item) else None,
-                "status_url": f"{self._base}/api/v1/streams/{item.slug}",
-            }
-        else:
-            base = f"{self._base}/objects/{item.slug}"
-            found |= {
-                "kind": "object",
-                "size": item.size,
-                "price_whole": dollars(quote.price.amount_for(item.size)),
-                "content_type": item.content_type,
-                "url": base,
-                "pricing_url": f"{base}/pricing.json",
-            }
-        return found
+            return found | {"poster_url": f"{base}/poster.jpg" if item.poster else None}
+        return found | {
+            "started_at": item.started_at,
+            "poster_url": f"{base}/poster.jpg" if _is_seen(item) else None,
+            "status_url": f"{self._base}/api/v1/streams/{item.slug}",
+        }
 
     def _pricing(self, item: Item) -> dict[str, Any]:
         methods = self._gate.methods

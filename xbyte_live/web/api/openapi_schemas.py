@@ -52,7 +52,7 @@ _ITEM: Json = {
     "preview_seconds": _TIME,
     "state": _TEXT,
     "started_at": _MAYBE_TIME,
-    "size": _COUNT,
+    "bytes": _COUNT,
     "content_type": _TEXT,
     "url": _TEXT,
     "pricing_url": _TEXT,
@@ -192,11 +192,11 @@ SCHEMAS: Json = {
         "plays bytes amount dollars", plays=_COUNT, bytes=_COUNT, amount=_UNITS, dollars=_DOLLARS
     ),
     "Moments": _object(
-        "slug duration_s moments elsewhere",
+        "slug duration_seconds moments elsewhere",
         slug=_TEXT,
         **{"from": _TIME, "to": _TIME},
-        duration_s=_TIME,
-        merged_s={
+        duration_seconds=_TIME,
+        merged_seconds={
             **_MAYBE_TIME,
             "description": "How long each place is, where segments were too many to be named",
         },
@@ -204,9 +204,9 @@ SCHEMAS: Json = {
             "type": "array",
             "maxItems": 2000,
             "items": _object(
-                "start_s duration_s plays bytes amount dollars",
-                start_s=_TIME,
-                duration_s=_TIME,
+                "start_seconds duration_seconds plays bytes amount dollars",
+                start_seconds=_TIME,
+                duration_seconds=_TIME,
                 plays=_COUNT,
                 bytes=_COUNT,
                 amount=_UNITS,

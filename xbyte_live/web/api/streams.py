@@ -1,14 +1,13 @@
 """Adapter: how streams are doing, as JSON, free for everyone."""
 
-import json
 import time
 from collections.abc import Callable
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from xbyte_live.catalog.catalog import Catalog
+from xbyte_live.catalog.item_json import stream_json
 from xbyte_live.models import Stream
 from xbyte_live.web.api.viewers import Audience
 from xbyte_live.web.common.resolver import Resolver
@@ -35,30 +34,11 @@ class StreamsApi:
         """``GET /api/v1/streams``: every stream, the oldest first."""
         found = [item for item in await self._catalog.items() if isinstance(item, Stream)]
         now = self._clock()
-        return json_reply({"streams": [stream_status(s, now) for s in found]}, NO_STORE)
+        return json_reply({"streams": [stream_json(s, now) for s in found]}, NO_STORE)
 
     async def stream(self, request: Request) -> Response:
         """``GET /api/v1/streams/{slug}``: one stream, and how many are paying for it now."""
         stream = await self._resolver.stream(request.path_params["slug"])
         now = self._clock()
         paying = await self._audience.paying(stream.slug)
-        return json_reply({**stream_status(stream, now), "viewers_paying": paying}, NO_STORE)
-
-
-def stream_status(stream: Stream, now: float) -> dict[str, Any]:
-    """What anybody may know of a stream: times in Unix seconds, durations in seconds."""
-    on_air = stream.state == "on_air"
-    return {
-        "slug": stream.slug,
-        "name": stream.name,
-        "state": stream.state,
-        "connected": stream.connected,
-        "broadcast": stream.broadcast,
-        "on_air_since": None if stream.ended else stream.started_at,
-        "on_air_for_s": round(now - stream.started_at, 1) if on_air and stream.started_at else None,
-        "playlist": stream.playlist,
-        "window_s": stream.window_us / 1e6,
-        "recording": stream.recording,
-        "pulled": stream.source is not None,
-        "feed": json.loads(stream.status) if stream.status else None,
-    }
+        return json_reply({**stream_json(stream, now), "viewers_paying": paying}, NO_STORE)

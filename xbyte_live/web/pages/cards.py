@@ -111,7 +111,7 @@ def picture(entry: dict[str, Any]) -> dict[str, str]:
 
 def _kind_name(entry: dict[str, Any]) -> str:
     if entry["kind"] == "object":
-        return f"File, {size_text(entry['size'])}"
+        return f"File, {size_text(entry['bytes'])}"
     if entry["kind"] == "stream":
         return "Live" if entry.get("has_video") or not entry.get("price_per_minute") else "Radio"
     return "Video" if entry.get("has_video") else "Audio"

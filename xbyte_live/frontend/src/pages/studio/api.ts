@@ -32,8 +32,8 @@ export interface Moment {
 
 export interface Moments {
   slug: string;
-  duration_s: number;
-  moments: (Moment & { start_s: number; duration_s: number })[];
+  duration_seconds: number;
+  moments: (Moment & { start_seconds: number; duration_seconds: number })[];
   elsewhere: Moment;
 }
 

@@ -32,8 +32,8 @@ export class HeatMap {
 
   show({ moments }: Pick<Moments, 'moments'>): void {
     this.#places = moments;
-    this.#first = moments[0]?.start_s ?? 0;
-    const end = Math.max(0, ...moments.map((moment) => moment.start_s + moment.duration_s));
+    this.#first = moments[0]?.start_seconds ?? 0;
+    const end = Math.max(0, ...moments.map((moment) => moment.start_seconds + moment.duration_seconds));
     this.#length = end - this.#first;
     const marks = this.#length > 0 ? [0, 0.25, 0.5, 0.75, 1] : [];
     this.#axis.replaceChildren(
@@ -59,8 +59,8 @@ export class HeatMap {
     const colour = (name: string): string => look.getPropertyValue(`--${name}`).trim();
     const best = Math.max(1, ...this.#places.map((place) => Number(place.amount)));
     this.#places.forEach((place, index) => {
-      const left = ((place.start_s - this.#first) / this.#length) * width;
-      const wide = (place.duration_s / this.#length) * width;
+      const left = ((place.start_seconds - this.#first) / this.#length) * width;
+      const wide = (place.duration_seconds / this.#length) * width;
       const share = Number(place.amount) / best;
       const gap = wide > 4 ? GAP : 0;
       pen.globalAlpha = 1;
@@ -81,7 +81,7 @@ export class HeatMap {
   #under(event: PointerEvent): number | null {
     const { left, width } = this.#place.getBoundingClientRect();
     const at = this.#first + ((event.clientX - left) / width) * this.#length;
-    const index = this.#places.findIndex((p) => at >= p.start_s && at < p.start_s + p.duration_s);
+    const index = this.#places.findIndex((p) => at >= p.start_seconds && at < p.start_seconds + p.duration_seconds);
     return index < 0 ? null : index;
   }
 
@@ -105,7 +105,7 @@ export class HeatMap {
     this.#at = index;
     const place = index === null ? this.#best() : this.#places[index];
     const words = place
-      ? `${index === null ? 'Best: ' : ''}${clock(place.start_s)} to ${clock(place.start_s + place.duration_s)}: ` +
+      ? `${index === null ? 'Best: ' : ''}${clock(place.start_seconds)} to ${clock(place.start_seconds + place.duration_seconds)}: ` +
         `${exact(BigInt(place.amount))} from ${plural(place.plays, 'play')}, ${volume(place.bytes)}`
       : 'Nothing of this was sold in this time.';
     if (this.#reading.textContent !== words) this.#reading.textContent = words;

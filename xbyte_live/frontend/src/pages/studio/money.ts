@@ -45,7 +45,7 @@ export function showSeries(earnings: Earnings, period: Period): void {
 export function showMoments({ moments, elsewhere }: Moments): void {
   const sold = moments.filter((moment) => moment.amount !== '0');
   fill('moments', sold.slice(0, ROWS), (moment) => [
-    clock(moment.start_s),
+    clock(moment.start_seconds),
     moment.plays.toLocaleString('en'),
     volume(moment.bytes),
     exact(BigInt(moment.amount)),

@@ -33,7 +33,7 @@ export interface PriceList {
   price_whole?: string;
   preview_seconds?: number;
   duration_seconds?: number;
-  size?: number;
+  bytes?: number;
   pay_to: string;
   renditions: Rendition[];
   accepts: (Omit<ChannelOffer, 'amount' | 'scheme'> & { scheme: string })[];

@@ -106,7 +106,7 @@ export class Listing {
           : '',
       figure: cost > 0n ? price(cost) : `$${perMb}`,
       unit: isFile
-        ? `for ${size(pricing.size ?? 0)}`
+        ? `for ${size(pricing.bytes ?? 0)}`
         : cost > 0n
           ? 'a minute, about'
           : 'a MB of 1,048,576 bytes',

@@ -68,7 +68,7 @@ export class Sale implements Item {
     byId('spinner').hidden = false;
     try {
       this.#file ??= await this.#download.all({
-        size: pricing.size ?? 0,
+        size: pricing.bytes ?? 0,
         pricePerMb: pricing.price_per_mb,
         priceWhole: pricing.price_whole ?? '0',
         url: this.server.mediaUrl,
