@@ -247,7 +247,7 @@ def _offered(base: str, playlist: MediaPlaylist) -> Offered:
 def _size_and_price(data: bytes) -> tuple[int, Price] | None:
     try:
         pricing = read_json(data, limit=MAX_DOCUMENT)
-        size, price = pricing["size"], Price.parse(pricing["price_per_mb"])
+        size, price = pricing["bytes"], Price.parse(pricing["price_per_mb"])
     except (ValueError, TypeError, KeyError, AttributeError, MoneyError):
         return None
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:

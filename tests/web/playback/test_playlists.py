@@ -25,9 +25,9 @@ URL = "/hls/plasma/source/index.m3u8"
 
 def alone(site: Site) -> tuple[Playlists, httpx.AsyncClient]:
     """The playlists of a site by themselves, and a client of them."""
-    finder = Resolver(site.catalog, limit=100)  # type: ignore[arg-type]
+    resolver = Resolver(site.catalog, limit=100)  # type: ignore[arg-type]
     reloads = BlockingReloads(site.catalog, limit=10)
-    playlists = Playlists(settings=site.settings, finder=finder, reloads=reloads)
+    playlists = Playlists(settings=site.settings, resolver=resolver, reloads=reloads)
     app = Starlette(routes=[Route("/hls/{slug}/{rendition}/index.m3u8", playlists.media)])
     transport = httpx.ASGITransport(app)
     return playlists, httpx.AsyncClient(transport=transport, base_url="http://site.test")

@@ -98,16 +98,15 @@ class Delivery:
 
 def requested_bytes(request: Request, resource: Resource) -> RequestedBytes:
     """The bytes a request asks for (RFC 9110 13 and 14); raises ``RangeNotSatisfiable``."""
-    asked = {name: value for name, value in request.scope["headers"] if name in _CONDITIONS}
-    if not asked:
-        return RequestedBytes(None, None, resource.size, False)
-    conditions = {name: value.decode("latin-1") for name, value in asked.items()}
+    conditions = {
+        name: value.decode("latin-1")
+        for name, value in request.scope["headers"]
+        if name in _CONDITIONS
+    }
     if names_tag(conditions.get(b"if-none-match"), resource.etag):
         return RequestedBytes(None, None, resource.size, True)
     wanted = conditions.get(b"range")
-    if wanted is None or request.method != "GET":
-        return RequestedBytes(None, None, resource.size, False)
-    holds = range_holds(conditions.get(b"if-range"), resource.etag)
+    holds = request.method == "GET" and range_holds(conditions.get(b"if-range"), resource.etag)
     span = read_range(wanted, resource.size) if holds else None
     if span is None:
         return RequestedBytes(None, None, resource.size, False)
