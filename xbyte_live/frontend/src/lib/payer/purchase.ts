@@ -1,5 +1,4 @@
-import type { ChannelStore } from '../channel/store';
-import { unlessAborted } from '../channel/store';
+import { type ChannelStore, unlessAborted } from '../channel/store';
 import { badDelivery, discard, httpError, tooLarge, unreachable } from '../http';
 import type { Offer } from '../x402/types';
 import { readChallenge, readReceipt, type OfferRule } from '../x402/wire';
