@@ -8,13 +8,8 @@ export {
 } from './wallets/injected';
 export { BurnerWallet } from './wallets/burner';
 export { fetchPaid } from './payer/fetch_paid';
-export {
-  capLevels,
-  XByteLoader,
-  xbyteLoader,
-  type LevelSource,
-  type LoaderOptions,
-} from './hls/loader';
+export { capLevels, type LevelSource } from './hls/levels';
+export { XByteLoader, xbyteLoader, type LoaderOptions } from './hls/loader';
 export { MIB, amountFor, costPerMinute, formatAmount, parseAmount, type Rate } from './money';
 export { Payer, type CloseOptions, type PayerOptions } from './payer/payer';
 export { loadPricing, type Pricing } from './payer/pricing';

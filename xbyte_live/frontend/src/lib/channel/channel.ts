@@ -1,6 +1,6 @@
 import { PaymentError } from '../x402/errors';
 import { least, most } from '../money';
-import type { ChannelReport, Charge } from '../x402/wire';
+import type { ChannelReport, Charge } from '../x402/channel_wire';
 import type { ChannelView } from './types';
 import type { ChannelConfig, Hex } from '../x402/types';
 

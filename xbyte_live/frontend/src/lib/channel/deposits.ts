@@ -1,42 +1,29 @@
+import { least, most } from '../money';
+import { LimitReached, type Spending } from '../payer/budget';
+import type { EventDispatcher } from '../payer/events';
 import type { WalletAccount } from '../wallets/account';
+import { walletError } from '../wallets/injected';
+import type { ChainReader } from '../wallets/rpc';
+import type { Wallet } from '../wallets/wallet';
+import { PaymentError } from '../x402/errors';
+import { chainIdOf, depositData, depositNonce } from '../x402/typed_data';
+import type { ChannelOffer, Hex } from '../x402/types';
 import {
-  outstandingDeposits,
   depositNeed,
   isDepositing,
+  outstandingDeposits,
   refundable,
   withoutDeposit,
   type Channel,
   type DepositOrder,
 } from './channel';
-import { PaymentError } from '../x402/errors';
-import { walletError } from '../wallets/injected';
-import { least, most } from '../money';
-import { LimitReached, type Spending } from '../payer/budget';
-import type { ChannelStore } from './store';
 import type { ChannelLock } from './lock';
-import { chainIdOf, depositData, depositNonce } from '../x402/typed_data';
-import type { PayerEvents } from '../payer/types';
-import type { Wallet } from '../wallets/wallet';
-import type { Hex, ChannelOffer } from '../x402/types';
+import type { ChannelStore } from './store';
 
 const DEPOSIT_PIECES = 10n; // what a deposit lasts for where the server does not say what it wants
 const LONGEST_VALIDITY = 3600; // seconds
 /** Seconds a deposit must still be valid when it leaves. */
 export const EXPIRY_MARGIN = 15;
-
-/** What is told of deposits, and asked for them; the payer makes events of it. */
-export interface Teller {
-  wallet(): Wallet | undefined;
-  /** What a deposit should be, if its owner wants one: 0 is as suggested; forgotten by that. */
-  takeWanted(): bigint | undefined;
-  /** Whether the wallet may be asked for a deposit at once. */
-  mayDeposit(need: PayerEvents['topup-needed']): boolean;
-  depositSize(suggested: bigint): bigint;
-  depositing(detail: PayerEvents['deposit']): void;
-  /** A deposit that its owner wanted did not come about. */
-  failed(error: PaymentError): void;
-  rpcUrl(network: string): string | undefined;
-}
 
 /** A channel, and the deposit that leaves with its next voucher if one does. */
 export interface DepositDue {
@@ -53,7 +40,7 @@ interface Want {
 }
 
 /** Deposits that servers could still take, besides what is thought to lie in channels. */
-interface AtLarge {
+interface Outstanding {
   /** In this channel, and in all. */
   here: bigint;
   all: bigint;
@@ -68,62 +55,60 @@ interface AtLarge {
  * one, and counts with those that follow it.
  */
 export class Deposits {
-  readonly #store: ChannelStore;
-  readonly #spending: Spending;
-  readonly #account: WalletAccount;
-  readonly #teller: Teller;
-  readonly #now: () => number;
   readonly #noticed = new Set<Hex>();
   readonly #floors = new Set<Hex>();
+  #wanted: { amount: bigint | undefined } | undefined;
 
+  /** `size` is how much to deposit, given what is suggested. */
   constructor(
-    store: ChannelStore,
-    spending: Spending,
-    account: WalletAccount,
-    teller: Teller,
-    now: () => number,
-  ) {
-    this.#store = store;
-    this.#spending = spending;
-    this.#account = account;
-    this.#teller = teller;
-    this.#now = now;
+    private readonly store: ChannelStore,
+    private readonly spending: Spending,
+    private readonly account: WalletAccount,
+    private readonly chain: ChainReader,
+    private readonly events: EventDispatcher,
+    private readonly size: (suggested: bigint) => bigint,
+    private readonly now: () => number,
+  ) {}
+
+  /** Deposit with the next voucher: `amount`, or what is suggested. */
+  topUp(amount: bigint | undefined): void {
+    this.#wanted = { amount };
   }
 
   /**
-   * What to deposit with the next voucher; a new order is kept in `turn` on return.
+   * What to deposit with the next voucher; a new order is kept in `lock` on return.
    *
    * Throws `LimitReached`, and `PaymentError` where the wallet does not do its part.
    */
   async due(
-    turn: ChannelLock,
+    lock: ChannelLock,
     before: Channel,
-    terms: ChannelOffer,
+    offer: ChannelOffer,
     wallet: Wallet,
     signal?: AbortSignal,
   ): Promise<DepositDue> {
-    const amount = BigInt(terms.amount);
-    const target = targetOf(terms);
+    const amount = BigInt(offer.amount);
+    const target = targetOf(offer);
     const channel = await this.#withoutUsed(before, amount);
     const { kind, missing } = depositNeed(channel, amount, target);
     if (kind === 'attach') return { channel, deposit: channel.deposit };
     // What became of the last one comes first.
-    const wanted = isDepositing(channel) ? undefined : this.#teller.takeWanted();
+    const wanted = isDepositing(channel) ? undefined : this.#takeWanted();
     const isDue = kind === 'sign' || wanted !== undefined;
-    const ahead = kind === 'low' && wallet.kind === 'burner' && this.#spending.left > 0n;
+    const ahead = kind === 'low' && wallet.kind === 'burner' && this.spending.left > 0n;
     if (kind === 'none') this.#noticed.delete(channel.channelId);
     const isNews = kind === 'low' && !this.#noticed.has(channel.channelId);
     if (!isDue && !ahead && !isNews) return { channel };
     const want = { missing, target, wanted, asks: isDue || ahead };
     // One at a time, so that each finds what others have had signed.
-    const free = await this.#store.lock('deposit', signal);
+    const free = await this.store.lock('deposit', signal);
     try {
-      return await this.#ordered(turn, channel, terms, wallet, want);
+      return await this.#ordered(lock, channel, offer, wallet, want);
     } catch (error) {
       if (error instanceof LimitReached) throw error;
-      const told = walletError(error);
-      if (missing > 0n) throw told;
-      if (wanted !== undefined) this.#teller.failed(told);
+      const failure = walletError(error);
+      if (missing > 0n) throw failure;
+      if (wanted !== undefined) this.events.report(failure);
       return { channel }; // there is enough for now
     } finally {
       free();
@@ -131,39 +116,39 @@ export class Deposits {
   }
 
   /** The server wants larger deposits than that one; false if that was known, or it is large. */
-  raiseFloor(channelId: Hex, order: DepositOrder, terms: ChannelOffer): boolean {
-    if (this.#floors.has(channelId) || order.amount >= targetOf(terms)) return false;
+  raiseFloor(channelId: Hex, order: DepositOrder, offer: ChannelOffer): boolean {
+    if (this.#floors.has(channelId) || order.amount >= targetOf(offer)) return false;
     this.#floors.add(channelId);
     return true;
   }
 
   /** Have a deposit signed and keep it; or, where it only runs low, tell of that. */
   async #ordered(
-    turn: ChannelLock,
+    lock: ChannelLock,
     channel: Channel,
-    terms: ChannelOffer,
+    offer: ChannelOffer,
     wallet: Wallet,
     { missing, target, wanted, asks }: Want,
   ): Promise<DepositDue> {
-    const large = await this.#atLarge(channel);
+    const large = await this.#outstanding(channel);
     const suggested = this.#suggested(channel, missing, target, large);
-    const need = { missing, suggested, network: terms.network, asset: terms.asset };
+    const need = { missing, suggested, network: offer.network, asset: offer.asset };
     if (!asks) {
-      this.#teller.mayDeposit(need);
+      this.events.dispatch('topup-needed', need);
       this.#noticed.add(channel.channelId);
       return { channel };
     }
-    if (missing > 0n && wanted === undefined && !this.#teller.mayDeposit(need)) {
+    if (missing > 0n && wanted === undefined && !this.events.dispatch('topup-needed', need)) {
       throw new PaymentError('topup-needed', 'the channel is empty and must be topped up', true);
     }
     const chosen = wanted !== undefined && wanted > 0n;
-    const asked = most(missing, chosen ? wanted : this.#teller.depositSize(suggested));
+    const asked = most(missing, chosen ? wanted : this.size(suggested));
     const room = this.#room(channel, this.#cap(large), large);
     const size = room === undefined ? asked : least(asked, room);
     if (size <= 0n) return { channel };
-    const deposit = await this.#order(wallet, channel, terms, { size, missing });
+    const deposit = await this.#order(wallet, channel, offer, { size, missing });
     const after = { ...channel, deposit, shown: 0 };
-    await turn.keep(after, undefined, true);
+    await lock.keep(after, undefined, true);
     this.#noticed.delete(channel.channelId);
     return { channel: after, deposit };
   }
@@ -176,12 +161,12 @@ export class Deposits {
     return withoutDeposit(channel);
   }
 
-  async #atLarge(channel: Channel): Promise<AtLarge> {
-    const seconds = Math.floor(this.#now() / 1000);
-    const others = (await this.#store.channels()).filter(
+  async #outstanding(channel: Channel): Promise<Outstanding> {
+    const seconds = Math.floor(this.now() / 1000);
+    const others = (await this.store.channels()).filter(
       ({ channelId }) => channelId !== channel.channelId,
     );
-    const large: AtLarge = { here: 0n, all: 0n, until: undefined };
+    const large: Outstanding = { here: 0n, all: 0n, until: undefined };
     for (const one of [channel, ...others]) {
       for (const order of outstandingDeposits(one, seconds)) {
         if (await this.#isUsed(one, order)) continue;
@@ -196,13 +181,13 @@ export class Deposits {
 
   /** Whether a deposit is used or cancelled; false where nobody can tell. */
   async #isUsed({ channelId, network, config }: Channel, { salt }: DepositOrder): Promise<boolean> {
-    const wallet = this.#teller.wallet();
+    const { wallet } = this.account;
     if (!wallet?.isUsed) return false;
     try {
       const elsewhere = wallet.kind === 'injected' && (await wallet.chainId()) !== chainIdOf(network);
       if (elsewhere) return false;
       const nonce = depositNonce(channelId, salt);
-      return await wallet.isUsed(config.token, config.payer, nonce, this.#teller.rpcUrl(network));
+      return await wallet.isUsed(config.token, config.payer, nonce, this.chain.rpcUrl(network));
     } catch {
       return false;
     }
@@ -212,8 +197,8 @@ export class Deposits {
    * What to deposit: what the server finds worth its gas, as far as the budget goes. Throws
    * `LimitReached` where what is missing goes beyond what may lie in the channel.
    */
-  #suggested(channel: Channel, missing: bigint, target: bigint, large: AtLarge): bigint {
-    const { total, deposit } = this.#spending.budget;
+  #suggested(channel: Channel, missing: bigint, target: bigint, large: Outstanding): bigint {
+    const { total, deposit } = this.spending.budget;
     const floor = this.#floors.has(channel.channelId);
     const room = this.#room(channel, floor ? (deposit ?? total) : this.#cap(large), large);
     const needed = floor ? most(missing, target) : missing;
@@ -226,20 +211,20 @@ export class Deposits {
         ...(large.until !== undefined && { resumesAt: large.until }),
       });
     }
-    const left = most(0n, this.#spending.left - large.all);
+    const left = most(0n, this.spending.left - large.all);
     const suggested = floor ? needed : most(missing, least(target, left));
     return room === undefined ? suggested : least(suggested, room);
   }
 
   /** The most that may lie in a channel, if there is an end to it. */
-  #cap({ here }: AtLarge): bigint | undefined {
-    const { total, deposit } = this.#spending.budget;
+  #cap({ here }: Outstanding): bigint | undefined {
+    const { total, deposit } = this.spending.budget;
     return deposit ?? (here > 0n ? total : undefined);
   }
 
   /** How much more may be deposited in a channel, if there is an end to it. */
-  #room(channel: Channel, cap: bigint | undefined, { here, all }: AtLarge): bigint | undefined {
-    const { total, deposit } = this.#spending.budget;
+  #room(channel: Channel, cap: bigint | undefined, { here, all }: Outstanding): bigint | undefined {
+    const { total, deposit } = this.spending.budget;
     const own = cap === undefined ? undefined : cap - refundable(channel) - here;
     const shared = all > 0n ? most(total, deposit ?? 0n) - all : undefined;
     if (own === undefined || shared === undefined) {
@@ -252,13 +237,13 @@ export class Deposits {
   async #order(
     wallet: Wallet,
     channel: Channel,
-    terms: ChannelOffer,
+    offer: ChannelOffer,
     { size, missing }: { size: bigint; missing: bigint },
   ): Promise<DepositOrder> {
-    const chainId = chainIdOf(terms.network);
-    await this.#account.check(wallet);
+    const chainId = chainIdOf(offer.network);
+    await this.account.check(wallet);
     if ((await wallet.chainId()) !== chainId) await wallet.switchChain(chainId);
-    const held = await this.#held(wallet, terms);
+    const held = await this.#held(wallet, offer);
     if (held !== undefined && (held < missing || held === 0n)) {
       throw new PaymentError(
         'insufficient-funds',
@@ -267,15 +252,15 @@ export class Deposits {
       );
     }
     const amount = held === undefined ? size : least(size, held);
-    const asked = Math.min(terms.maxTimeoutSeconds, LONGEST_VALIDITY);
+    const asked = Math.min(offer.maxTimeoutSeconds, LONGEST_VALIDITY);
     const order = {
       amount,
       validBefore: this.#seconds() + asked,
       salt: hexOf(crypto.getRandomValues(new Uint8Array(32))),
     };
-    this.#teller.depositing({ amount, state: 'signing' });
+    this.events.dispatch('deposit', { amount, state: 'signing' });
     const data = depositData(
-      { address: terms.asset, name: terms.extra.name, version: terms.extra.version, chainId },
+      { address: offer.asset, name: offer.extra.name, version: offer.extra.version, chainId },
       { ...order, payer: channel.config.payer, channelId: channel.channelId },
     );
     const signature = await wallet.signTypedData(data);
@@ -285,16 +270,23 @@ export class Deposits {
     return { ...order, signature };
   }
 
-  async #held(wallet: Wallet, terms: ChannelOffer): Promise<bigint | undefined> {
+  async #held(wallet: Wallet, offer: ChannelOffer): Promise<bigint | undefined> {
     try {
-      return await wallet.balance(terms.asset, this.#teller.rpcUrl(terms.network));
+      return await wallet.balance(offer.asset, this.chain.rpcUrl(offer.network));
     } catch {
       return undefined; // nobody to ask; the server will say
     }
   }
 
+  /** The deposit that its owner wants, if any, once: 0 is what is suggested. */
+  #takeWanted(): bigint | undefined {
+    const wanted = this.#wanted;
+    this.#wanted = undefined;
+    return wanted && (wanted.amount ?? 0n);
+  }
+
   #seconds(): number {
-    return Math.floor(this.#now() / 1000);
+    return Math.floor(this.now() / 1000);
   }
 }
 

@@ -1,16 +1,16 @@
 import { recoverAddress } from 'viem/utils';
 import type { Channel } from './channel';
 import { AMOUNT_MISMATCH, BELOW_CLAIMED, CHANNEL_NOT_FOUND } from '../x402/codes';
-import type { ChannelOnChain } from '../wallets/rpc';
+import type { ChainReader, ChannelOnChain } from '../wallets/rpc';
 import { chainIdOf, voucherDigest } from '../x402/typed_data';
 import type { Hex } from '../x402/types';
 import {
   readCorrection,
   readState,
-  type Challenge,
-  type Correction,
   type ChannelReport,
-} from '../x402/wire';
+  type Correction,
+} from '../x402/channel_wire';
+import type { Challenge } from '../x402/wire';
 
 /** What a 402 says of a channel, and what there is to show for it. */
 export interface ChannelProof {
@@ -26,7 +26,7 @@ export interface ChannelProof {
 export async function proofOf(
   challenge: Challenge,
   channel: Channel,
-  ask: (channel: Channel) => Promise<ChannelOnChain | undefined>,
+  chain: ChainReader,
 ): Promise<ChannelProof> {
   const { channelId, config, network } = channel;
   const code = challenge.error;
@@ -40,7 +40,7 @@ export async function proofOf(
       ? await proves(correction, channelId, config.payerAuthorizer, chainIdOf(network))
       : false,
     report: readState(challenge, channelId),
-    found: bare ? await ask(channel) : undefined,
+    found: bare ? await chain.channel(channel) : undefined,
   };
 }
 

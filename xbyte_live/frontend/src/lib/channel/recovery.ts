@@ -20,7 +20,7 @@ import {
 } from '../x402/codes';
 import { most } from '../money';
 import type { ChannelProof } from './proof';
-import type { Correction } from '../x402/wire';
+import type { Correction } from '../x402/channel_wire';
 
 const UNTAKEN = new Set([DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED]); // a deposit has not come in
 

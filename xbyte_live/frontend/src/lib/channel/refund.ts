@@ -1,4 +1,8 @@
-import { emptied, refundable, refunded, returnable, reconciled, type Channel } from './channel';
+import { discard, unreachable } from '../http';
+import type { HttpClient } from '../payer/http_retry';
+import type { ChainReader } from '../wallets/rpc';
+import { CHANNEL_OFFERS, isChannelOffer } from '../x402/channel_offers';
+import { readRefund } from '../x402/channel_wire';
 import {
   AMOUNT_MISMATCH,
   BELOW_CLAIMED,
@@ -7,15 +11,16 @@ import {
   REFUND_NOTHING,
 } from '../x402/codes';
 import { PaymentError } from '../x402/errors';
-import { discard, unreachable } from '../http';
-import { proofOf } from './proof';
-import type { Means } from '../payer/purchase';
-import { receiptOf } from './receipts';
-import { recover } from './recovery';
+import type { ChannelOffer, Hex } from '../x402/types';
+import { readChallenge, retryAfter, type Challenge } from '../x402/wire';
+import { emptied, reconciled, refundable, refunded, returnable, type Channel } from './channel';
 import { ChannelLock } from './lock';
+import { proofOf } from './proof';
+import type { ReceiptBook } from './receipts';
+import { recover } from './recovery';
+import type { ChannelSigner } from './signer';
+import type { ChannelStore } from './store';
 import type { Refund } from './types';
-import type { Hex, ChannelOffer } from '../x402/types';
-import { readChallenge, readRefund, retryAfter, type Challenge } from '../x402/wire';
 
 const TRIES = 6;
 
@@ -28,16 +33,18 @@ export interface RefundFilter {
 
 /** Gets money back out of channels, by their servers. */
 export class Refunds {
-  readonly #means: Means;
-
-  constructor(means: Means) {
-    this.#means = means;
-  }
+  constructor(
+    private readonly store: ChannelStore,
+    private readonly signer: ChannelSigner,
+    private readonly chain: ChainReader,
+    private readonly receipts: ReceiptBook,
+    private readonly http: HttpClient,
+    private readonly now: () => number,
+  ) {}
 
   /** Refund what can be had back; throws `PaymentError` when that fails for all there is. */
   async refundAll({ payer, named, url }: RefundFilter): Promise<Refund[]> {
-    const { store } = this.#means;
-    const channels = (await store.channels()).filter(
+    const channels = (await this.store.channels()).filter(
       (channel) =>
         (named?.includes(channel.channelId) ?? isOf(channel, payer)) &&
         returnable(channel, Infinity) > 0n,
@@ -45,18 +52,18 @@ export class Refunds {
     const refunds: Refund[] = [];
     const failures: unknown[] = [];
     for (const channel of channels) {
-      const turn = await ChannelLock.take(store, channel);
+      const lock = await ChannelLock.take(this.store, channel);
       try {
-        await this.#look(turn);
-        const { returned = 0n } = turn.channel;
+        await this.#look(lock);
+        const { returned = 0n } = lock.channel;
         const again = named !== undefined && returned > 0n;
-        if (!again && refundable(turn.channel) === 0n) continue;
-        const refund = await this.#refund(turn, placesOf(turn.channel, url));
+        if (!again && refundable(lock.channel) === 0n) continue;
+        const refund = await this.#refund(lock, placesOf(lock.channel, url));
         if (refund) refunds.push(refund);
       } catch (error) {
         failures.push(error);
       } finally {
-        turn.release();
+        lock.release();
       }
     }
     if (refunds.length === 0 && failures.length > 0) throw failures[0];
@@ -64,53 +71,53 @@ export class Refunds {
   }
 
   /** What its server said went back is looked for on the chain, where a node is known. */
-  async #look(turn: ChannelLock): Promise<void> {
-    if (!turn.channel.returned) return;
-    const found = await this.#means.till.onChain(turn.channel);
-    if (found) await turn.keep(reconciled(turn.channel, found.balance), undefined, true);
+  async #look(lock: ChannelLock): Promise<void> {
+    if (!lock.channel.returned) return;
+    const found = await this.chain.channel(lock.channel);
+    if (found) await lock.keep(reconciled(lock.channel, found.balance), undefined, true);
   }
 
-  async #refund(turn: ChannelLock, urls: readonly string[]): Promise<Refund | undefined> {
+  async #refund(lock: ChannelLock, urls: readonly string[]): Promise<Refund | undefined> {
     let silent = false;
     for (const url of urls) {
       const response = await this.#send(url, {});
       silent ||= !response;
       if (response) await discard(response);
       if (response?.status !== 402) continue;
-      const challenge = readChallenge(response.headers);
-      const terms = challenge.offers.find((offer) => pays(offer, turn.channel));
-      if (terms) return this.#ask(turn, url, terms, challenge);
+      const challenge = readChallenge(response.headers, [CHANNEL_OFFERS]);
+      const offer = challenge.offers.filter(isChannelOffer).find((one) => pays(one, lock.channel));
+      if (offer) return this.#ask(lock, url, offer, challenge);
     }
     if (silent) throw unreachable();
     throw new PaymentError('refused', 'nothing this channel pays for is on sale here any more');
   }
 
   async #ask(
-    turn: ChannelLock,
+    lock: ChannelLock,
     url: string,
-    terms: ChannelOffer,
+    offer: ChannelOffer,
     { resource, extensions }: Challenge,
   ): Promise<Refund | undefined> {
     const context = { ...(resource && { resource }), ...(extensions && { extensions }) };
-    const until = performance.now() + this.#means.patience.pending;
+    const until = performance.now() + this.http.patience.pending;
     for (let tries = 0; tries < TRIES; ) {
-      const header = await this.#means.till.refund(turn.channel, terms, context);
+      const header = await this.signer.refund(lock.channel, offer, context);
       const headers = { 'payment-signature': header };
       const response = await this.#send(url, { headers, redirect: 'error' });
       const refund = response && readRefund(response.headers);
       if (refund) {
         await discard(response);
-        if (refund.amount > returnable(turn.channel, this.#means.now() / 1000)) {
+        if (refund.amount > returnable(lock.channel, this.now() / 1000)) {
           const what = `the server says that it gave back ${refund.amount}, which was not there`;
           throw new PaymentError('refused', what);
         }
-        const next = refunded(turn.channel, refund.amount);
-        await turn.keep(next, undefined, true);
-        const found = await this.#means.till.onChain(next);
-        if (found && found.balance <= next.balance) await turn.keep({ ...next, returned: 0n });
-        return { channelId: turn.channel.channelId, ...refund };
+        const next = refunded(lock.channel, refund.amount);
+        await lock.keep(next, undefined, true);
+        const found = await this.chain.channel(next);
+        if (found && found.balance <= next.balance) await lock.keep({ ...next, returned: 0n });
+        return { channelId: lock.channel.channelId, ...refund };
       }
-      const wait = await this.#judge(turn, response);
+      const wait = await this.#judge(lock, response);
       if (wait === 'nothing') return undefined;
       if (wait === 0) tries += 1;
       else if (performance.now() + wait > until) break;
@@ -121,13 +128,13 @@ export class Refunds {
 
   /** Ask once; no answer is `undefined`. */
   async #send(url: string, init: RequestInit): Promise<Response | undefined> {
-    const { fetch: get, patience } = this.#means;
+    const { fetch: get, patience } = this.http;
     const signal = AbortSignal.timeout(patience.firstByte);
     return get(url, { ...init, cache: 'no-store', signal }).catch(() => undefined);
   }
 
   /** How long to wait (ms) before the next try: 0 once the channel was mended. */
-  async #judge(turn: ChannelLock, response: Response | undefined): Promise<number | 'nothing'> {
+  async #judge(lock: ChannelLock, response: Response | undefined): Promise<number | 'nothing'> {
     if (!response) return 1000;
     await discard(response);
     if (response.status !== 402) {
@@ -137,37 +144,35 @@ export class Refunds {
       }
       return 1000 * Math.max(1, retryAfter(response.headers) ?? 1);
     }
-    const challenge = readChallenge(response.headers);
+    const challenge = readChallenge(response.headers, [CHANNEL_OFFERS]);
     if (challenge.error === BUSY) return 1000;
     if (challenge.error === REFUND_NOTHING || challenge.error === CHANNEL_NOT_FOUND) {
-      const found = await this.#means.till.onChain(turn.channel);
-      const denied = found ? found.balance > turn.channel.charged : challenge.error !== REFUND_NOTHING;
+      const found = await this.chain.channel(lock.channel);
+      const denied = found ? found.balance > lock.channel.charged : challenge.error !== REFUND_NOTHING;
       if (!denied) {
-        const { charged: balance } = turn.channel;
-        const returned = found ? 0n : returnable(turn.channel, Infinity);
-        await turn.keep({ ...emptied(turn.channel), balance, returned });
+        const { charged: balance } = lock.channel;
+        const returned = found ? 0n : returnable(lock.channel, Infinity);
+        await lock.keep({ ...emptied(lock.channel), balance, returned });
         return 'nothing';
       }
     }
     if (challenge.error !== AMOUNT_MISMATCH && challenge.error !== BELOW_CLAIMED) {
       throw new PaymentError('refused', `the server does not refund (${challenge.error})`);
     }
-    await this.#mend(turn, challenge);
+    await this.#mend(lock, challenge);
     return 0;
   }
 
-  async #mend(turn: ChannelLock, challenge: Challenge): Promise<void> {
-    const { till } = this.#means;
-    const evidence = await proofOf(challenge, turn.channel, async (of) => till.onChain(of));
-    const outcome = recover(turn.channel, { ...evidence, identity: '', presentedBefore: false });
+  async #mend(lock: ChannelLock, challenge: Challenge): Promise<void> {
+    const proof = await proofOf(challenge, lock.channel, this.chain);
+    const outcome = recover(lock.channel, { ...proof, identity: '', presentedBefore: false });
     if (outcome.verdict === 'refused') {
       throw new PaymentError('refused', `the server does not refund (${challenge.error})`);
     }
-    await turn.keep(outcome.channel);
+    await lock.keep(outcome.channel);
     if (outcome.charged) {
       const taken = { charged: outcome.charged.amount };
-      const receipt = receiptOf(outcome.channel, outcome.charged, taken, this.#means.now());
-      this.#means.charged(receipt, outcome.charged.deposit);
+      this.receipts.add(outcome.channel, outcome.charged, taken);
     }
   }
 }
@@ -184,12 +189,12 @@ function isOf({ config }: Channel, payer: Hex | undefined): boolean {
   return payer === undefined || config.payer === payer.toLowerCase();
 }
 
-function pays(terms: ChannelOffer, { config, network }: Channel): boolean {
+function pays(offer: ChannelOffer, { config, network }: Channel): boolean {
   return (
-    terms.network === network &&
-    terms.asset.toLowerCase() === config.token &&
-    terms.payTo.toLowerCase() === config.receiver &&
-    terms.extra.receiverAuthorizer.toLowerCase() === config.receiverAuthorizer &&
-    terms.extra.withdrawDelay === config.withdrawDelay
+    offer.network === network &&
+    offer.asset.toLowerCase() === config.token &&
+    offer.payTo.toLowerCase() === config.receiver &&
+    offer.extra.receiverAuthorizer.toLowerCase() === config.receiverAuthorizer &&
+    offer.extra.withdrawDelay === config.withdrawDelay
   );
 }

@@ -32,12 +32,15 @@ export class Spending {
   budget: Budget;
   /** What was seen to be charged. */
   spent = 0n;
+  /** The highest price that its owner agreed to, in atomic units per MB. */
+  maxPerMb: bigint | undefined;
   #signed = 0n;
   #stakes: Moment[] = [];
   #charges: Moment[] = [];
 
-  constructor(budget: Budget) {
+  constructor(budget: Budget, maxPerMb?: bigint) {
     this.budget = budget;
+    this.maxPerMb = maxPerMb;
   }
 
   /** What may still be signed. */

@@ -36,6 +36,12 @@ export const PATIENCE: Patience = {
   grace: 4_000,
 };
 
+/** What requests are sent with, and how long they may take. */
+export interface HttpClient {
+  fetch: typeof fetch;
+  patience: Patience;
+}
+
 /** What pays for a request, or opens it: none, a payment or a receipt. */
 export interface Credentials {
   payment?: string | undefined;
@@ -50,8 +56,7 @@ export interface FinalResponse {
 
 /** One request to a server, sent again while its answers decide nothing; whatever pays for it. */
 export class RetryingRequest {
-  readonly #fetch: typeof fetch;
-  readonly #patience: Patience;
+  readonly #http: HttpClient;
   readonly #url: string;
   readonly #request: PaidRequest;
   readonly #wire = new AbortController();
@@ -59,9 +64,8 @@ export class RetryingRequest {
   #unguided = 0;
   #waited = 0;
 
-  constructor(get: typeof fetch, patience: Patience, url: string, request: PaidRequest) {
-    this.#fetch = get;
-    this.#patience = patience;
+  constructor(http: HttpClient, url: string, request: PaidRequest) {
+    this.#http = http;
     this.#url = url;
     this.#request = request;
   }
@@ -113,7 +117,7 @@ export class RetryingRequest {
 
   /** Wait before it is sent again; throws `PaymentError` where that was often enough. */
   async wait(what: string, response?: Response): Promise<void> {
-    const patience = this.#patience;
+    const { patience } = this.#http;
     const said = response && retryAfter(response.headers);
     this.#failures += 1;
     if (said === undefined) this.#unguided += 1;
@@ -135,7 +139,7 @@ export class RetryingRequest {
 
   /** Its caller has left: be done at once, or within a grace that is left to be told of a charge. */
   leave(paid: boolean): void {
-    if (paid) setTimeout(() => this.#wire.abort(), this.#patience.grace);
+    if (paid) setTimeout(() => this.#wire.abort(), this.#http.patience.grace);
     else this.#wire.abort();
   }
 
@@ -146,7 +150,7 @@ export class RetryingRequest {
   ): Promise<ReadableStreamReadResult<Uint8Array<ArrayBuffer>>> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const silence = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error('nothing comes')), this.#patience.nextBytes);
+      timer = setTimeout(() => reject(new Error('nothing comes')), this.#http.patience.nextBytes);
     });
     try {
       return await unlessAborted(Promise.race([reader.read(), silence]), signal);
@@ -161,10 +165,10 @@ export class RetryingRequest {
     const one = new AbortController();
     signal.throwIfAborted();
     signal.addEventListener('abort', () => one.abort());
-    const timer = setTimeout(() => one.abort(), this.#patience.firstByte);
+    const timer = setTimeout(() => one.abort(), this.#http.patience.firstByte);
     if (!this.#request.signal?.aborted) this.#request.onStart?.();
     try {
-      return await this.#fetch(this.#url, {
+      return await this.#http.fetch(this.#url, {
         headers,
         cache: pays ? 'no-store' : 'default',
         redirect: pays ? 'error' : 'follow',

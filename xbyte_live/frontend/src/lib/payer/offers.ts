@@ -2,36 +2,34 @@ import { assetOf } from '../x402/assets';
 import { priceRaised } from './price_limit';
 import { PaymentError } from '../x402/errors';
 import { least } from '../money';
-import { loadPricing } from './pricing';
-import type { Asset, ChannelOffer } from '../x402/types';
-import type { Challenge } from '../x402/wire';
+import type { HttpClient } from './http_retry';
+import { fetchPricing } from './pricing';
+import type { Asset, Offer } from '../x402/types';
+import { readPricing, type Challenge, type OfferRule } from '../x402/wire';
 
 const MOST_ITEMS = 256;
 const OF_ONE_ANSWER = ['channelState', 'voucherState'];
 
-/** What each item's server takes, learned from its price list or its last 402. */
+/** The offers for each item, learned from its price list or its last 402. */
 export class Offers {
-  readonly #known = new Map<string, readonly ChannelOffer[]>();
+  readonly #known = new Map<string, readonly Offer[]>();
   readonly #asked = new Map<string, Promise<void>>();
-  readonly #fetch: typeof fetch;
-  readonly #assets: readonly Asset[];
 
-  readonly #within: number;
-
-  /** A price list may take `within` milliseconds. */
-  constructor(assets: readonly Asset[], get: typeof fetch, within: number) {
-    this.#assets = assets;
-    this.#fetch = get;
-    this.#within = within;
-  }
+  /** `rules` are of the schemes that may be paid by, `assets` what may be paid in. */
+  constructor(
+    private readonly rules: readonly OfferRule[],
+    private readonly assets: readonly Asset[],
+    private readonly http: HttpClient,
+  ) {}
 
   /** Ask for an item's price list, once; where there is none its 402 will say the same. */
   async ask(item: string, url: string): Promise<void> {
     let asking = this.#asked.get(url);
     if (!asking) {
-      asking = loadPricing(url, { fetch: this.#fetch, within: this.#within }).then(
-        (pricing) => {
-          if (!this.#known.has(item)) this.learn(item, pricing.offers);
+      const { fetch: get, patience } = this.http;
+      asking = fetchPricing(url, { fetch: get, within: patience.firstByte }).then(
+        (document) => {
+          if (!this.#known.has(item)) this.learn(item, readPricing(document, this.rules));
         },
         () => undefined,
       );
@@ -40,8 +38,8 @@ export class Offers {
     await asking;
   }
 
-  learn(item: string, offers: readonly ChannelOffer[]): void {
-    const usable = offers.filter((offer) => assetOf(offer, this.#assets));
+  learn(item: string, offers: readonly Offer[]): void {
+    const usable = offers.filter((offer) => assetOf(offer, this.assets));
     if (usable.length === 0) return;
     this.#known.delete(item);
     this.#known.set(item, usable.map(withoutState));
@@ -52,8 +50,8 @@ export class Offers {
   }
 
   /** The ways to pay `amount` for an item; none where nothing is known of it. */
-  of(item: string, amount: bigint): readonly ChannelOffer[] {
-    return (this.#known.get(item) ?? []).map((terms) => ({ ...terms, amount: amount.toString() }));
+  of(item: string, amount: bigint): readonly Offer[] {
+    return (this.#known.get(item) ?? []).map((offer) => ({ ...offer, amount: amount.toString() }));
   }
 
   /**
@@ -65,8 +63,8 @@ export class Offers {
     challenge: Challenge,
     ceiling: bigint | undefined,
     bytes?: number,
-  ): readonly ChannelOffer[] {
-    const usable = challenge.offers.filter((offer) => assetOf(offer, this.#assets));
+  ): readonly Offer[] {
+    const usable = challenge.offers.filter((offer) => assetOf(offer, this.assets));
     if (usable.length === 0) {
       const why = challenge.offers.length > 0 ? 'it takes no token allowed here' : challenge.unfit;
       throw new PaymentError('no-way-to-pay', `this server cannot be paid: ${why}`, false, 402);
@@ -80,9 +78,9 @@ export class Offers {
   }
 }
 
-/** Whether a 402 offers exactly these terms, so that signing anew is no help. */
-export function stillOffered(challenge: Challenge, terms: ChannelOffer): boolean {
-  const wanted = canonical(withoutState(terms));
+/** Whether a 402 offers exactly these offer, so that signing anew is no help. */
+export function stillOffered(challenge: Challenge, offer: Offer): boolean {
+  const wanted = canonical(withoutState(offer));
   return challenge.offers.some((offer) => canonical(withoutState(offer)) === wanted);
 }
 
@@ -95,9 +93,9 @@ export function itemOf(url: string): string {
 }
 
 /** An offer without what a corrective 402 adds to it. */
-function withoutState(terms: ChannelOffer): ChannelOffer {
-  const extra = Object.entries(terms.extra).filter(([name]) => !OF_ONE_ANSWER.includes(name));
-  return { ...terms, extra: Object.fromEntries(extra) as ChannelOffer['extra'] };
+function withoutState(offer: Offer): Offer {
+  const extra = Object.entries(offer.extra).filter(([name]) => !OF_ONE_ANSWER.includes(name));
+  return { ...offer, extra: Object.fromEntries(extra) as Offer['extra'] };
 }
 
 function canonical(value: unknown): string {

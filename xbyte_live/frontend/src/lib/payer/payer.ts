@@ -1,22 +1,26 @@
-import { WalletAccount } from '../wallets/account';
-import { KNOWN_ASSETS } from '../x402/assets';
-import { forgiven, viewOf } from '../channel/channel';
+import { BatchSettlement } from '../channel/batch_settlement';
+import { viewOf } from '../channel/channel';
+import { Deposits } from '../channel/deposits';
+import { ReceiptBook } from '../channel/receipts';
 import { Refunds } from '../channel/refund';
-import type { Teller } from '../channel/deposits';
+import { ChannelSigner } from '../channel/signer';
+import { IndexedDbStore, unlessAborted, type ChannelStore } from '../channel/store';
+import type { ChannelView, Receipt, Refund } from '../channel/types';
+import { WalletAccount } from '../wallets/account';
+import { ChainReader } from '../wallets/rpc';
+import type { Wallet } from '../wallets/wallet';
+import { KNOWN_ASSETS } from '../x402/assets';
 import { PaymentError, type PaymentErrorCode } from '../x402/errors';
+import type { Asset, Hex } from '../x402/types';
+import { LimitReached, Spending, type Limit } from './budget';
+import { EventDispatcher } from './events';
 import { PATIENCE, type Patience } from './http_retry';
 import { Offers } from './offers';
-import { Paused, Purchase, type PaidDelivery, type Means } from './purchase';
-import { LimitReached, Spending, type Limit } from './budget';
-import { IndexedDbStore, unlessAborted, type ChannelStore } from '../channel/store';
-import { ChannelSigner } from '../channel/signer';
-import { ChannelLock } from '../channel/lock';
-import type { ChannelView, Receipt, Refund } from '../channel/types';
+import { Pause } from './pause';
+import { Paused, Purchases, type PaidDelivery } from './purchase';
+import type { PaymentScheme } from './scheme';
 import type { Budget, PaidRequest, PaidResponse, PayerEvents, Waiting } from './types';
-import type { Wallet } from '../wallets/wallet';
-import type { Asset, Hex } from '../x402/types';
 
-const MOST_RECEIPTS = 20_000;
 const FOR_THE_OWNER: ReadonlySet<PaymentErrorCode> = new Set([
   'no-wallet',
   'wallet-rejected',
@@ -56,13 +60,6 @@ export interface CloseOptions {
   url?: string;
 }
 
-interface Pause {
-  why: Waiting;
-  error: PaymentError;
-  until: Promise<void>;
-  end: () => void;
-}
-
 /**
  * Pays for bytes by vouchers of payment channels, within a budget.
  *
@@ -72,56 +69,45 @@ interface Pause {
  * `resume()`, `topUp()` or a new `wallet`.
  */
 export class Payer extends EventTarget {
+  readonly #events = new EventDispatcher(this);
+  readonly #pause = new Pause(this.#events);
   readonly #spending: Spending;
-  readonly #account = new WalletAccount();
-  readonly #till: ChannelSigner;
-  readonly #means: Means;
+  readonly #account: WalletAccount;
+  readonly #deposits: Deposits;
+  readonly #receipts: ReceiptBook;
+  readonly #channels: BatchSettlement;
+  readonly #refunds: Refunds;
+  readonly #purchases: Purchases;
   readonly #store: ChannelStore;
-  readonly #deposit: (suggested: bigint) => bigint;
-  readonly #receipts: Receipt[] = [];
-  /**
-   * The highest price that its owner agreed to, in atomic units per MB. Above it nothing is signed
-   * and purchases fail with `price-raised`; set it anew once they agreed to another.
-   */
-  maxPerMb: bigint | undefined;
-  #wallet: Wallet | undefined;
-  #pause: Pause | undefined;
-  #wanted: { amount: bigint | undefined } | undefined;
+  readonly #now: () => number;
 
   constructor(options: PayerOptions) {
     super();
-    const now = options.now ?? Date.now;
-    const get = options.fetch ?? globalThis.fetch.bind(globalThis);
-    const assets = options.assets ?? KNOWN_ASSETS;
-    const patience = { ...PATIENCE, ...options.patience };
-    this.maxPerMb = options.maxPerMb;
-    this.#wallet = options.wallet;
-    this.#deposit = options.deposit ?? ((suggested) => suggested);
-    this.#store = options.store ?? new IndexedDbStore();
-    this.#spending = new Spending({ ...options.budget });
-    const teller: Teller = {
-      wallet: () => this.#wallet,
-      takeWanted: () => this.#takeWanted(),
-      mayDeposit: (need) => this.#tell('topup-needed', need),
-      depositSize: (suggested) => this.#deposit(suggested),
-      depositing: (detail) => this.#tell('deposit', detail),
-      failed: (error) => this.#report(error),
-      rpcUrl: (network) => options.rpcUrls?.[network],
+    const { store = new IndexedDbStore(), now = Date.now, assets = KNOWN_ASSETS } = options;
+    const size = options.deposit ?? ((suggested) => suggested);
+    const http = {
+      fetch: options.fetch ?? globalThis.fetch.bind(globalThis),
+      patience: { ...PATIENCE, ...options.patience },
     };
-    this.#till = new ChannelSigner(this.#store, this.#spending, this.#account, assets, teller, now);
-    this.#means = {
-      store: this.#store,
-      till: this.#till,
-      offers: new Offers(assets, get, patience.firstByte),
-      fetch: get,
-      now,
-      patience,
-      resources: new Map(),
-      charged: (receipt, deposit) => this.#charged(receipt, deposit),
-      agreed: () => this.maxPerMb,
-      paused: () => this.#pause !== undefined,
-      deposited: (amount) => this.#tell('deposit', { amount, state: 'sent' }),
-    };
+    const events = this.#events;
+    const chain = new ChainReader(options.rpcUrls);
+    const spending = new Spending({ ...options.budget }, options.maxPerMb);
+    const account = new WalletAccount(options.wallet);
+    const deposits = new Deposits(store, spending, account, chain, events, size, now);
+    const signer = new ChannelSigner(deposits, store, spending, account, assets, now);
+    const receipts = new ReceiptBook(spending, events, now);
+    const channels = new BatchSettlement(store, signer, chain, receipts, events, now);
+    const schemes: PaymentScheme[] = [channels]; // the one that is preferred first
+    const offers = new Offers(schemes.map(({ rule }) => rule), assets, http);
+    this.#purchases = new Purchases(store, schemes, offers, http, spending, this.#pause);
+    this.#refunds = new Refunds(store, signer, chain, receipts, http, now);
+    this.#spending = spending;
+    this.#account = account;
+    this.#deposits = deposits;
+    this.#receipts = receipts;
+    this.#channels = channels;
+    this.#store = store;
+    this.#now = now;
   }
 
   /**
@@ -146,17 +132,17 @@ export class Payer extends EventTarget {
 
   /** What was charged within the last 60 seconds. */
   get perMinute(): bigint {
-    return this.#spending.perMinute(this.#means.now());
+    return this.#spending.perMinute(this.#now());
   }
 
   /** What was charged for, the oldest first; the last 20,000. */
   get receipts(): readonly Receipt[] {
-    return this.#receipts;
+    return this.#receipts.all;
   }
 
   /** Why nothing is bought at the moment. */
   get waiting(): Waiting | undefined {
-    return this.#pause?.why;
+    return this.#pause.why;
   }
 
   get budget(): Readonly<Budget> {
@@ -166,30 +152,41 @@ export class Payer extends EventTarget {
   /** A new budget holds at once; what waits for a limit is tried again. */
   set budget(budget: Budget) {
     this.#spending.budget = { ...budget };
-    this.#tell('budget', { ...budget });
+    this.#events.dispatch('budget', { ...budget });
     if (this.waiting !== 'topup' && this.waiting !== 'wallet') this.resume();
   }
 
+  /**
+   * The highest price that its owner agreed to, in atomic units per MB. Above it nothing is signed
+   * and purchases fail with `price-raised`; set it anew once they agreed to another.
+   */
+  get maxPerMb(): bigint | undefined {
+    return this.#spending.maxPerMb;
+  }
+
+  set maxPerMb(price: bigint | undefined) {
+    this.#spending.maxPerMb = price;
+  }
+
   get wallet(): Wallet | undefined {
-    return this.#wallet;
+    return this.#account.wallet;
   }
 
   /** Another wallet has channels of its own. */
   set wallet(wallet: Wallet | undefined) {
-    if (wallet !== this.#wallet) this.#account.leave();
-    this.#wallet = wallet;
+    this.#account.wallet = wallet;
     if (wallet && (this.waiting === 'wallet' || this.waiting === 'topup')) this.resume();
   }
 
   /** Have the wallet deposit with the next purchase: `amount`, or what is suggested. */
   topUp(amount?: bigint): void {
-    this.#wanted = { amount };
+    this.#deposits.topUp(amount);
     if (this.waiting === 'topup' || this.waiting === 'wallet') this.resume();
   }
 
   /** Try again what waits. */
   resume(): void {
-    this.#pause?.end();
+    this.#pause.end();
   }
 
   /** The channels of this browser, all wallets'. */
@@ -208,26 +205,18 @@ export class Payer extends EventTarget {
   async close({ channelId, channelIds, url }: CloseOptions = {}): Promise<Refund[]> {
     const named = channelId === undefined ? channelIds : [...(channelIds ?? []), channelId];
     try {
-      const payer = named || !this.#wallet ? undefined : await this.#account.of(this.#wallet);
-      return await new Refunds(this.#means).refundAll({ payer, named, url });
+      const { wallet } = this.#account;
+      const payer = named || !wallet ? undefined : await this.#account.of(wallet);
+      return await this.#refunds.refundAll({ payer, named, url });
     } catch (error) {
-      this.#report(error);
+      this.#events.report(error);
       throw error;
     }
   }
 
   /** Pay a server again that twice in a row handed over what was not paid for, or all such. */
   async trustAgain(channelId?: Hex): Promise<void> {
-    for (const channel of await this.#store.channels()) {
-      if (channelId !== undefined && channel.channelId !== channelId) continue;
-      if (forgiven(channel) === channel) continue;
-      const turn = await ChannelLock.take(this.#store, channel);
-      try {
-        await turn.keep(forgiven(turn.channel), undefined, true);
-      } finally {
-        turn.release();
-      }
-    }
+    await this.#channels.trustAgain(channelId);
   }
 
   override addEventListener<K extends keyof PayerEvents>(
@@ -251,89 +240,44 @@ export class Payer extends EventTarget {
   async #run(url: string, request: PaidRequest): Promise<PaidDelivery> {
     for (;;) {
       try {
-        return await new Purchase(this.#means, url, request).run();
+        return await this.#purchases.buy(url, request);
       } catch (error) {
         this.#stopped(error, request);
       }
-      if (!this.#pause) continue;
+      const { until } = this.#pause;
+      if (!until) continue;
       request.onWait?.();
-      await unlessAborted(this.#pause.until, request.signal);
+      await unlessAborted(until, request.signal);
     }
   }
 
   /** Wait for what stopped a purchase, or throw it. */
   #stopped(error: unknown, { wait, signal }: PaidRequest): void {
     if (error instanceof Paused && !signal?.aborted) {
-      if (this.#pause && wait === false) throw this.#pause.error;
+      if (this.#pause.error && wait === false) throw this.#pause.error;
       return;
     }
     if (error instanceof LimitReached && wait !== false) this.#cap(error.limit);
     else if (forTheOwner(error) && wait !== false) this.#ask(error);
     else {
       const stop = error instanceof LimitReached ? capError(error.limit) : error;
-      this.#report(stop);
+      this.#events.report(stop);
       throw stop;
     }
     signal?.throwIfAborted();
   }
 
   #cap(limit: Limit): void {
-    const pause = this.#hold(limit.limit, capError(limit));
-    if (!pause) return;
-    this.#tell('cap', limit);
+    const end = this.#pause.begin(limit.limit, capError(limit));
+    if (!end) return;
+    this.#events.dispatch('cap', limit);
     if (limit.resumesAt === undefined) return;
-    setTimeout(() => pause.end(), Math.max(20, limit.resumesAt - this.#means.now()));
+    setTimeout(end, Math.max(20, limit.resumesAt - this.#now()));
   }
 
   #ask(error: PaymentError): void {
     const why = error.code === 'topup-needed' ? 'topup' : 'wallet';
-    if (this.#hold(why, error) && why === 'wallet') this.#report(error);
-  }
-
-  /** Wait from now on, unless it does already. */
-  #hold(why: Waiting, error: PaymentError): Pause | undefined {
-    if (this.#pause) return undefined;
-    let go = (): void => undefined;
-    const until = new Promise<void>((resolve) => (go = resolve));
-    const end = (): void => {
-      if (this.#pause !== pause) return;
-      this.#pause = undefined;
-      go();
-      this.#tell('resume', { waited: why });
-    };
-    const pause: Pause = { why, error, until, end };
-    this.#pause = pause;
-    return pause;
-  }
-
-  #charged(receipt: Receipt, deposit: bigint): void {
-    const { amount, bytes, url, transaction } = receipt;
-    this.#spending.charged(amount, this.#means.now());
-    this.#receipts.push(receipt);
-    if (this.#receipts.length > MOST_RECEIPTS) this.#receipts.shift();
-    const { spent: total, perMinute } = this;
-    this.#tell('spend', { amount, total, bytes, url, perMinute });
-    if (deposit > 0n) {
-      this.#tell('deposit', { amount: deposit, state: 'done', ...(transaction && { transaction }) });
-    }
-  }
-
-  #takeWanted(): bigint | undefined {
-    const wanted = this.#wanted;
-    this.#wanted = undefined;
-    return wanted && (wanted.amount ?? 0n);
-  }
-
-  #report(error: unknown): void {
-    if (!(error instanceof PaymentError)) return;
-    const { code, message, retryable, asked, channelId } = error;
-    const about = { ...(asked && { asked }), ...(channelId && { channelId }) };
-    this.#tell('error', { code, message, retryable, ...about });
-  }
-
-  /** Dispatch an event; false if a listener prevented what comes next. */
-  #tell<K extends keyof PayerEvents>(type: K, detail: PayerEvents[K]): boolean {
-    return this.dispatchEvent(new CustomEvent(type, { detail, cancelable: true }));
+    if (this.#pause.begin(why, error) && why === 'wallet') this.#events.report(error);
   }
 }
 

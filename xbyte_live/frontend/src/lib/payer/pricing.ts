@@ -1,6 +1,7 @@
 import { PaymentError } from '../x402/errors';
 import { parseAmount } from '../money';
 import type { ChannelOffer } from '../x402/types';
+import { CHANNEL_OFFERS, isChannelOffer } from '../x402/channel_offers';
 import { readPricing } from '../x402/wire';
 
 /** A `pricing.json`. */
@@ -20,14 +21,22 @@ export interface Pricing {
 
 const PATIENCE = 15_000; // milliseconds
 
+interface PricingRequest {
+  fetch?: typeof fetch;
+  signal?: AbortSignal;
+  within?: number;
+}
+
 /**
  * Fetch what an item costs; throws `PaymentError` where that is not to be had, and the reason of
  * `signal` or of a time-out. `within` is how long it may take (default 15,000 ms).
  */
-export async function loadPricing(
-  url: string,
-  options: { fetch?: typeof fetch; signal?: AbortSignal; within?: number } = {},
-): Promise<Pricing> {
+export async function loadPricing(url: string, options: PricingRequest = {}): Promise<Pricing> {
+  return pricingOf(await fetchPricing(url, options));
+}
+
+/** The document of a price list; throws as `loadPricing` does. */
+export async function fetchPricing(url: string, options: PricingRequest = {}): Promise<unknown> {
   const get = options.fetch ?? globalThis.fetch.bind(globalThis);
   const late = AbortSignal.timeout(options.within ?? PATIENCE);
   const signal = options.signal ? AbortSignal.any([options.signal, late]) : late;
@@ -35,12 +44,12 @@ export async function loadPricing(
   if (!response.ok) {
     throw new PaymentError('http', `no price list (${response.status})`, false, response.status);
   }
-  return pricingOf(await response.json());
+  return response.json();
 }
 
 function pricingOf(document: unknown): Pricing {
   const fields = (document ?? {}) as Record<string, unknown>;
-  const offers = readPricing(document);
+  const offers = readPricing(document, [CHANNEL_OFFERS]).filter(isChannelOffer);
   const methods = fields.payment_methods;
   const method = (Array.isArray(methods) ? methods[0] : undefined) as
     | { amount_per_mb?: string }

@@ -1,23 +1,41 @@
 import { PaymentError } from '../x402/errors';
-import type { Wallet } from './wallet';
 import type { Hex } from '../x402/types';
+import type { Wallet } from './wallet';
 
 /**
- * Which account of a wallet pays.
+ * The wallet that deposits, and which of its accounts pays.
  *
- * It is asked for once: a session key signs the vouchers, so a wallet may be locked meanwhile.
- * Another account would have channels and deposits of its own, so its owner is asked first.
+ * The account is asked for once: a session key signs the vouchers, so a wallet may be locked
+ * meanwhile. Another account would have channels and deposits of its own, so its owner is asked
+ * first.
  */
 export class WalletAccount {
-  #wallet: Wallet | undefined;
+  #watched: Wallet | undefined;
   #address: Hex | undefined;
   #changed = false;
   #stop: (() => void) | undefined;
 
+  constructor(private current?: Wallet) {}
+
+  get wallet(): Wallet | undefined {
+    return this.current;
+  }
+
+  set wallet(wallet: Wallet | undefined) {
+    if (wallet !== this.current) this.#leave();
+    this.current = wallet;
+  }
+
+  /** The wallet; throws `PaymentError` (`no-wallet`) where there is none. */
+  require(): Wallet {
+    if (this.current) return this.current;
+    throw new PaymentError('no-wallet', 'there is no wallet to pay with', true);
+  }
+
   /** The address that pays; throws `PaymentError` (`wallet-changed`) once after a change. */
   async of(wallet: Wallet): Promise<Hex> {
     if (this.#changed) throw this.#forget();
-    if (this.#wallet !== wallet) this.#watch(wallet);
+    if (this.#watched !== wallet) this.#watch(wallet);
     this.#address ??= lower(await wallet.address());
     return this.#address;
   }
@@ -27,16 +45,15 @@ export class WalletAccount {
     if (lower(await wallet.address()) !== (await this.of(wallet))) throw this.#forget();
   }
 
-  /** The payer has another wallet. */
-  leave(): void {
+  #leave(): void {
     this.#stop?.();
-    this.#wallet = this.#stop = this.#address = undefined;
+    this.#watched = this.#stop = this.#address = undefined;
     this.#changed = false;
   }
 
   #watch(wallet: Wallet): void {
-    this.leave();
-    this.#wallet = wallet;
+    this.#leave();
+    this.#watched = wallet;
     this.#stop = wallet.onAccount?.((address) => {
       this.#changed = this.#address !== undefined && lower(address) !== this.#address;
     });

@@ -14,6 +14,12 @@ export interface ChannelOnChain {
   claimed: bigint;
 }
 
+/** A channel, and the network it is on. */
+export interface ChannelName {
+  network: string;
+  channelId: Hex;
+}
+
 /** What a node is asked for (`eth_call`). */
 export interface ContractCall {
   to: Hex;
@@ -43,8 +49,22 @@ export async function callNode(rpcUrl: string, call: ContractCall): Promise<bigi
   return readNumber(await ask(rpcUrl, call));
 }
 
-/** How a channel stands on the chain, or `undefined` where the node does not say. */
-export async function readChannel(rpcUrl: string, channelId: Hex): Promise<ChannelOnChain | undefined> {
+/** Reads chains by the nodes that are known, each by its CAIP-2 network. */
+export class ChainReader {
+  constructor(private readonly rpcUrls: Readonly<Record<string, string>> = {}) {}
+
+  rpcUrl(network: string): string | undefined {
+    return this.rpcUrls[network];
+  }
+
+  /** How a channel stands on its chain; `undefined` where no node is known, or says so. */
+  async channel({ network, channelId }: ChannelName): Promise<ChannelOnChain | undefined> {
+    const rpcUrl = this.rpcUrl(network);
+    return rpcUrl ? readChannel(rpcUrl, channelId) : undefined;
+  }
+}
+
+async function readChannel(rpcUrl: string, channelId: Hex): Promise<ChannelOnChain | undefined> {
   const call = { to: CONTRACT, data: `${CHANNELS}${word(channelId)}` } as const;
   const result = await ask(rpcUrl, call).catch(() => undefined);
   const words = typeof result === 'string' && /^0x([0-9a-f]{64})([0-9a-f]{64})$/i.exec(result);

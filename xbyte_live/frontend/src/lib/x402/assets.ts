@@ -1,4 +1,4 @@
-import type { Asset, ChannelOffer } from './types';
+import type { Asset, Offer } from './types';
 
 const usdc = (network: string, address: Asset['address'], name = 'USD Coin'): Asset => ({
   network,
@@ -18,12 +18,12 @@ export const KNOWN_ASSETS: readonly Asset[] = [
 ];
 
 /** The asset an offer asks for under its right EIP-712 domain, if it is one of `assets`. */
-export function assetOf(terms: ChannelOffer, assets: readonly Asset[]): Asset | undefined {
+export function assetOf(offer: Offer, assets: readonly Asset[]): Asset | undefined {
   return assets.find(
     (asset) =>
-      asset.network === terms.network &&
-      asset.address.toLowerCase() === terms.asset.toLowerCase() &&
-      asset.name === terms.extra.name &&
-      asset.version === terms.extra.version,
+      asset.network === offer.network &&
+      asset.address.toLowerCase() === offer.asset.toLowerCase() &&
+      asset.name === offer.extra.name &&
+      asset.version === offer.extra.version,
   );
 }

@@ -1,8 +1,8 @@
 export type Hex = `0x${string}`;
 
 /** One way to pay as a server offers it (x402 v2 5.1.2); `extra` may hold more than is named. */
-export interface ChannelOffer {
-  scheme: 'batch-settlement';
+export interface Offer {
+  scheme: string;
   /** CAIP-2, such as `eip155:8453`. */
   network: string;
   asset: Hex;
@@ -10,19 +10,28 @@ export interface ChannelOffer {
   amount: string;
   payTo: Hex;
   maxTimeoutSeconds: number;
-  extra: ChannelOfferExtra;
+  extra: OfferExtra;
 }
 
-export interface ChannelOfferExtra {
+export interface OfferExtra {
   /** Name and version of the asset's EIP-712 domain. */
   name: string;
   version: string;
+  [more: string]: unknown;
+}
+
+/** An offer to be paid through a channel (x402 `scheme_batch_settlement_evm`). */
+export interface ChannelOffer extends Offer {
+  scheme: 'batch-settlement';
+  extra: ChannelOfferExtra;
+}
+
+export interface ChannelOfferExtra extends OfferExtra {
   receiverAuthorizer: Hex;
   /** Seconds. */
   withdrawDelay: number;
-  /** What the server finds worth its gas, in atomic units. */
+  /** The smallest deposit that the server finds worth its gas, in atomic units. */
   minDeposit?: string;
-  [more: string]: unknown;
 }
 
 /** A token the payer may pay in; the address is compared without regard to case. */

@@ -1,5 +1,5 @@
 import { byId, say } from '../dom';
-import type { Item } from './goods';
+import type { Item } from './item';
 import type { Notice } from './messages/notice';
 import type { Server } from './server';
 
@@ -9,7 +9,7 @@ const LOOK_EVERY = 4_000; // milliseconds
 export class OnAir {
   constructor(
     private readonly server: Server,
-    private readonly goods: Item,
+    private readonly item: Item,
     private readonly notice: Notice,
     private readonly startButton: HTMLButtonElement,
   ) {}
@@ -30,7 +30,7 @@ export class OnAir {
     const viewers = byId('viewers');
     viewers.hidden = !onAir;
     say(viewers, `${status.viewers_paying} paying now`);
-    if (!this.goods.begun) {
+    if (!this.item.begun) {
       this.startButton.disabled = !onAir;
       if (!onAir && !this.notice.code) this.notice.show('offair');
       if (onAir && this.notice.code === 'offair') location.reload();

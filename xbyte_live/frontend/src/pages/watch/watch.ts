@@ -5,19 +5,18 @@ import type { PayerEvents } from '../../lib/payer/types';
 import { byId, elementOf } from '../dom';
 import { Consent } from './payment/consent';
 import { mayPlay } from './player/autoplay';
-import type { Item } from './goods';
-import { Overlay } from './messages/halt';
+import type { Item } from './item';
+import { Notice, Overlay } from './messages/notice';
 import { SpendLimits } from './payment/spend_limits';
 import { Meter } from './payment/meter';
-import { Notice } from './messages/notice';
-import { Listing } from './payment/offer';
+import { Listing } from './payment/listing';
 import { OnAir } from './on_air';
 import { Playback } from './player/playback';
 import { Player } from './player/player';
 import { WalletPanel } from './payment/wallet_panel';
 import { Sale } from './payment/sale';
 import { Server } from './server';
-import { DEPOSITS, Troubleshooter } from './messages/trouble';
+import { DEPOSITS, Troubleshooter } from './messages/troubleshooter';
 
 const NOTHING = { total: 0n };
 
@@ -29,44 +28,44 @@ const NOTHING = { total: 0n };
  */
 export class Watch {
   readonly #start = elementOf(HTMLButtonElement, 'start');
-  readonly #halt = new Overlay();
+  readonly #overlay = new Overlay();
   readonly #payer: Payer;
   readonly #meter: Meter;
-  readonly #purse: WalletPanel;
-  readonly #goods: Item;
+  readonly #panel: WalletPanel;
+  readonly #item: Item;
   readonly #onAir: OnAir | undefined;
   readonly #limits: SpendLimits;
-  readonly #agreement: Consent;
-  readonly #trouble: Troubleshooter;
+  readonly #consent: Consent;
+  readonly #troubleshooter: Troubleshooter;
 
   private constructor(
     server: Server,
-    offer: Listing,
+    listing: Listing,
     private readonly notice: Notice,
   ) {
     this.#payer = new Payer({
       budget: NOTHING,
       // What the question said: a cap below it would have the wallet asked twice.
-      deposit: (suggested) => most(suggested, offer.deposit),
-      assets: offer.assets,
-      rpcUrls: offer.rpcUrls,
+      deposit: (suggested) => most(suggested, listing.deposit),
+      assets: listing.assets,
+      rpcUrls: listing.rpcUrls,
     });
     const payer = this.#payer;
     this.#meter = new Meter(server.slug, payer, () => this.#capsMoved());
-    this.#meter.cap.cap = offer.usualCap;
-    this.#meter.expected = offer.perMinute;
-    this.#purse = new WalletPanel(payer, offer);
-    this.#goods =
+    this.#meter.cap.cap = listing.usualCap;
+    this.#meter.expected = listing.perMinute;
+    this.#panel = new WalletPanel(payer, listing);
+    this.#item =
       server.kind === 'object'
-        ? new Sale(server, offer, payer, notice, this.#start)
-        : this.#playback(server, offer);
-    const [meter, purse, goods, halt] = [this.#meter, this.#purse, this.#goods, this.#halt];
-    if (server.kind === 'stream') this.#onAir = new OnAir(server, goods, notice, this.#start);
-    this.#limits = new SpendLimits(payer, offer, meter, goods, notice, halt);
+        ? new Sale(server, listing, payer, notice, this.#start)
+        : this.#playback(server, listing);
+    const [meter, panel, item, overlay] = [this.#meter, this.#panel, this.#item, this.#overlay];
+    if (server.kind === 'stream') this.#onAir = new OnAir(server, item, notice, this.#start);
+    this.#limits = new SpendLimits(payer, listing, meter, item, notice, overlay);
     const limits = this.#limits;
-    this.#agreement = new Consent(offer, meter, limits, purse, goods, notice, halt);
-    const agreement = this.#agreement;
-    this.#trouble = new Troubleshooter(server, offer, payer, goods, purse, limits, agreement, notice);
+    this.#consent = new Consent(listing, meter, limits, panel, item, notice, overlay);
+    const consent = this.#consent;
+    this.#troubleshooter = new Troubleshooter(server, listing, payer, item, panel, limits, consent, notice);
     this.#hearPayer();
     this.#hearViewer();
   }
@@ -77,11 +76,11 @@ export class Watch {
     const notice = new Notice();
     const server = new Server(slug, kind);
     try {
-      const [offer, mayBegin] = await Promise.all([
+      const [listing, mayBegin] = await Promise.all([
         Listing.of(server),
         kind !== 'object' && mayPlay(elementOf(HTMLVideoElement, 'media')),
       ]);
-      await new Watch(server, offer, notice).#offer(mayBegin);
+      await new Watch(server, listing, notice).#offer(mayBegin);
     } catch {
       notice.show('setup', [{ label: 'Try again', act: () => location.reload() }]);
     }
@@ -89,7 +88,7 @@ export class Watch {
 
   /** Let it be begun; as if it had been clicked, where it may and there is something to begin. */
   async #offer(mayBegin: boolean): Promise<void> {
-    void this.#purse.showRest();
+    void this.#panel.showRest();
     this.#onAir?.follow();
     if (!(await this.#onAir?.look())) this.#start.disabled = false;
     if (mayBegin && !this.#start.disabled) this.#begin();
@@ -97,28 +96,28 @@ export class Watch {
 
   // --- what the player tells
 
-  #playback(server: Server, offer: Listing): Playback {
-    const player = new Player(server, offer.pricing, this.#payer, {
-      dry: () => {
-        this.#trouble.wonder(playback.paused);
-        this.#agreement.dry();
-        this.#limits.dry();
+  #playback(server: Server, listing: Listing): Playback {
+    const player = new Player(server, listing.pricing, this.#payer, {
+      bufferEmpty: () => {
+        this.#troubleshooter.checkSilence(playback.paused);
+        this.#consent.bufferEmpty();
+        this.#limits.bufferEmpty();
       },
       playing: () => {
-        this.#halt.clear();
-        this.#trouble.over();
+        this.#overlay.clear();
+        this.#troubleshooter.clear();
       },
       ended: () => {
         byId('spinner').hidden = true;
         void this.#onAir?.end();
       },
       refused: () => {
-        if (!this.#agreement.stands) playback.unbegin();
+        if (!this.#consent.stands) playback.unbegin();
       },
-      failed: (code) => this.#trouble.ofPlayer(code),
+      failed: (code) => this.#troubleshooter.playerFailed(code),
       rate: (rate) => (this.#meter.expected = rate),
     });
-    const playback = new Playback(player, offer, this.#start);
+    const playback = new Playback(player, listing, this.#start);
     return playback;
   }
 
@@ -128,15 +127,15 @@ export class Watch {
     const payer = this.#payer;
     payer.addEventListener('cap', ({ detail }) => this.#capReached(detail));
     payer.addEventListener('error', ({ detail }) => {
-      if (!this.#purse.refunding) this.#trouble.ofPayer(detail); // else the refund says so itself
+      if (!this.#panel.refunding) this.#troubleshooter.payerFailed(detail); // else the refund says so itself
     });
     payer.addEventListener('spend', () => {
       this.notice.clear('unreachable', 'pending', 'facilitator');
-      void this.#purse.showChannel();
+      void this.#panel.showChannel();
     });
     payer.addEventListener('deposit', ({ detail }) => {
       this.notice.clear(...DEPOSITS); // what kept it from that is over
-      this.#purse.depositing(detail);
+      this.#panel.depositing(detail);
     });
     payer.addEventListener('resume', ({ detail }) => {
       if (detail.waited === 'wallet' || detail.waited === 'topup') this.notice.clear(...DEPOSITS);
@@ -147,15 +146,15 @@ export class Watch {
   }
 
   #capReached(reached: PayerEvents['cap']): void {
-    if (!this.#agreement.stands) {
-      this.#agreement.due();
+    if (!this.#consent.stands) {
+      this.#consent.due();
       return;
     }
     const stop = { label: 'Stop and refund', act: () => void this.#refund() };
     if (reached.limit === 'deposit' && reached.resumesAt !== undefined) {
       this.notice.show('cap-refused', [stop]);
     } else if (reached.limit === 'deposit') {
-      const ask = { label: 'See what it wants', act: () => void this.#agreement.askAnew() };
+      const ask = { label: 'See what it wants', act: () => void this.#consent.askAnew() };
       this.notice.show('cap-deposit', [ask, stop]);
     } else {
       this.#limits.reach(reached, [stop]);
@@ -166,18 +165,18 @@ export class Watch {
 
   #hearViewer(): void {
     this.#start.addEventListener('click', () => this.#begin());
-    this.#purse.topUpButton.addEventListener('click', () => void this.#topUp());
-    this.#purse.refundButton.addEventListener('click', () => void this.#refund());
+    this.#panel.topUpButton.addEventListener('click', () => void this.#topUp());
+    this.#panel.refundButton.addEventListener('click', () => void this.#refund());
     byId('halt-action').addEventListener('click', () => this.#goOn());
   }
 
   #begin(): void {
-    this.#agreement.reconsider();
-    this.#goods.begin();
+    this.#consent.reconsider();
+    this.#item.begin();
   }
 
   #capsMoved(): void {
-    if (this.#agreement.stands) this.#limits.apply();
+    if (this.#consent.stands) this.#limits.apply();
   }
 
   /** The way on that lies over the picture. */
@@ -185,33 +184,33 @@ export class Watch {
     if (this.#limits.reached) {
       this.#limits.raise();
     } else {
-      this.#agreement.reconsider();
-      this.#halt.clear();
-      void this.#agreement.ask();
+      this.#consent.reconsider();
+      this.#overlay.clear();
+      void this.#consent.ask();
     }
   }
 
   async #topUp(): Promise<void> {
-    if (!this.#agreement.stands) {
-      this.#agreement.reconsider();
-      await this.#agreement.ask();
+    if (!this.#consent.stands) {
+      this.#consent.reconsider();
+      await this.#consent.ask();
       return;
     }
     try {
-      await this.#purse.topUp();
+      await this.#panel.topUp();
     } catch (error) {
-      if (error instanceof PaymentError) this.#trouble.ofPayer(error);
+      if (error instanceof PaymentError) this.#troubleshooter.payerFailed(error);
       else this.notice.failed(error, () => void this.#topUp());
     }
   }
 
   async #refund(): Promise<void> {
-    this.#goods.pause();
+    this.#item.pause();
     this.notice.clear();
-    this.#agreement.stop();
+    this.#consent.stop();
     try {
-      await this.#purse.refund();
-      this.#agreement.returned();
+      await this.#panel.refund();
+      this.#consent.returned();
     } catch (error) {
       this.notice.failed(error, () => void this.#refund());
     }

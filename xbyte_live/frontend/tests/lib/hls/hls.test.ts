@@ -1,7 +1,8 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import type Hls from 'hls.js';
 import type { HlsConfig, LevelLoadedData, LoaderCallbacks, LoaderContext } from 'hls.js';
-import { aheadOf, xbyteLoader } from '../../../src/lib/hls/loader';
+import { xbyteLoader } from '../../../src/lib/hls/loader';
+import { aheadOf } from '../../../src/lib/hls/tags';
 import type { Payer } from '../../../src/lib/payer/payer';
 import { setUp, type Setup } from '../../support/payers';
 

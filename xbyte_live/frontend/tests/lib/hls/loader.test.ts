@@ -1,12 +1,8 @@
 import type { FragmentLoaderContext, LoaderConfiguration, LoaderStats } from 'hls.js';
 import { describe, expect, it } from 'vitest';
-import {
-  aheadOf,
-  capLevels,
-  xbyteLoader,
-  type LevelSource,
-  type LoaderOptions,
-} from '../../../src/lib/hls/loader';
+import { capLevels, type LevelSource } from '../../../src/lib/hls/levels';
+import { xbyteLoader, type LoaderOptions } from '../../../src/lib/hls/loader';
+import { aheadOf } from '../../../src/lib/hls/tags';
 import type { Payer } from '../../../src/lib/payer/payer';
 import { setUp, until } from '../../support/payers';
 

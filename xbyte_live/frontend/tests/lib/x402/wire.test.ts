@@ -6,12 +6,13 @@ import { itemOf } from '../../../src/lib/payer/offers';
 import { SigningKey } from '../../../src/lib/wallets/keys';
 import { channelIdOf, chainIdOf, voucherDigest } from '../../../src/lib/x402/typed_data';
 import type { ChannelConfig } from '../../../src/lib/x402/types';
+import { CHANNEL_OFFERS } from '../../../src/lib/x402/channel_offers';
+import { readCharge } from '../../../src/lib/x402/channel_wire';
 import {
   decodeHeader,
   encodeHeader,
   readChallenge,
   readPricing,
-  readCharge,
 } from '../../../src/lib/x402/wire';
 import { ASSET, NETWORK, PAYEE, Shop } from '../../support/shop';
 
@@ -56,7 +57,7 @@ describe('headers', () => {
     const terms = new Shop().terms(7n);
     const offer = { ...terms, ...change, extra: { ...terms.extra, ...extra } };
     const value = encodeHeader({ x402Version: 2, error: 'e', accepts: [offer] });
-    return readChallenge(new Headers({ 'payment-required': value }));
+    return readChallenge(new Headers({ 'payment-required': value }), [CHANNEL_OFFERS]);
   };
 
   it('of a good offer give it as the server wrote it', () => {
@@ -89,16 +90,16 @@ describe('headers', () => {
   });
 
   it('that are no 402 of version 2 are refused', () => {
-    expect(() => readChallenge(new Headers())).toThrow('x402 version 2');
+    expect(() => readChallenge(new Headers(), [CHANNEL_OFFERS])).toThrow('x402 version 2');
     const value = encodeHeader({ x402Version: 1, accepts: [] });
-    expect(() => readChallenge(new Headers({ 'payment-required': value }))).toThrow();
+    expect(() => readChallenge(new Headers({ 'payment-required': value }), [CHANNEL_OFFERS])).toThrow();
   });
 
   it('of a price list need no amounts', () => {
     const { amount, ...terms } = new Shop().terms(7n);
     expect(amount).toBe('7');
-    expect(readPricing({ accepts: [terms, { scheme: 'exact' }] })).toHaveLength(1);
-    expect(readPricing('x')).toEqual([]);
+    expect(readPricing({ accepts: [terms, { scheme: 'exact' }] }, [CHANNEL_OFFERS])).toHaveLength(1);
+    expect(readPricing('x', [CHANNEL_OFFERS])).toEqual([]);
   });
 
   it('of an answer are read without trust', () => {

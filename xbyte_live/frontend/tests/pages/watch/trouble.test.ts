@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 import type { PaymentErrorCode } from '../../../src/lib/x402/errors';
 import { Notice } from '../../../src/pages/watch/messages/notice';
-import { Troubleshooter } from '../../../src/pages/watch/messages/trouble';
+import { Troubleshooter } from '../../../src/pages/watch/messages/troubleshooter';
 
 type Parts = ConstructorParameters<typeof Troubleshooter>;
 
@@ -36,15 +36,15 @@ let halted: number;
 function troubled(): Troubleshooter {
   const parts = {
     server: { ailment: async () => Promise.resolve(ailment) },
-    offer: { isFile: false },
+    listing: { isFile: false },
     payer: { waiting: undefined },
-    goods: { halt: () => (halted += 1) },
-    purse: { undo: () => undefined },
+    item: { halt: () => (halted += 1) },
+    panel: { undo: () => undefined },
     limits: { reached: false },
-    agreement: { stands: true },
+    consent: { stands: true },
   };
-  const { server, offer, payer, goods, purse, limits, agreement } = parts;
-  const all = [server, offer, payer, goods, purse, limits, agreement, notice];
+  const { server, listing, payer, item, panel, limits, consent } = parts;
+  const all = [server, listing, payer, item, panel, limits, consent, notice];
   return new Troubleshooter(...(all as unknown as Parts));
 }
 
@@ -62,9 +62,9 @@ test.each(['pending', 'unreachable', 'bad-delivery', 'charged-before', 'overchar
   'what the payer says of %s stays when hls.js gives up for it',
   (code) => {
     const trouble = troubled();
-    trouble.ofPayer(payers(code));
+    trouble.payerFailed(payers(code));
     for (const fatal of ['unreachable', 'unplayable'] as const) {
-      trouble.ofPlayer(fatal);
+      trouble.playerFailed(fatal);
       expect(notice.code).toBe(code);
     }
   },
@@ -73,35 +73,35 @@ test.each(['pending', 'unreachable', 'bad-delivery', 'charged-before', 'overchar
 test('what the server says of its ailment stays, too', async () => {
   ailment = 'facilitator';
   const trouble = troubled();
-  trouble.ofPayer(payers('pending'));
+  trouble.payerFailed(payers('pending'));
   await vi.waitFor(() => expect(notice.code).toBe('facilitator'));
-  trouble.ofPlayer('unreachable');
+  trouble.playerFailed('unreachable');
   expect(notice.code).toBe('facilitator');
 });
 
 test('what hls.js gives up for by itself is said', () => {
   const trouble = troubled();
-  trouble.ofPlayer('unplayable');
+  trouble.playerFailed('unplayable');
   expect(notice.code).toBe('unplayable');
   notice.show('cap'); // that is no cause of it
-  trouble.ofPlayer('gone');
+  trouble.playerFailed('gone');
   expect(notice.code).toBe('gone');
-  trouble.ofPayer(payers('pending'));
-  trouble.over(); // it played since
-  trouble.ofPlayer('unreachable');
+  trouble.payerFailed(payers('pending'));
+  trouble.clear(); // it played since
+  trouble.playerFailed('unreachable');
   expect(notice.code).toBe('unreachable');
 });
 
 test('segments that are gone are for the player to tell of', () => {
   const trouble = troubled();
-  trouble.ofPayer(payers('http', false));
+  trouble.payerFailed(payers('http', false));
   expect(notice.code).toBe('');
 });
 
 test('nothing more is bought where it would fail alike', () => {
   const trouble = troubled();
-  trouble.ofPayer(payers('pending'));
+  trouble.payerFailed(payers('pending'));
   expect(halted).toBe(0);
-  trouble.ofPayer(payers('price-raised', false));
+  trouble.payerFailed(payers('price-raised', false));
   expect(halted).toBe(1);
 });

@@ -4,10 +4,10 @@ import { amountFor, parseAmount } from '../../../src/lib/money';
 import type { PaidRequest, PaidResponse } from '../../../src/lib/payer/types';
 import { stepAfter, stepAt, stepsWith, usualCap } from '../../../src/pages/watch/payment/cap_sliders';
 import { Download, PIECE, Replaced } from '../../../src/pages/watch/payment/download';
-import { perMbOf } from '../../../src/pages/watch/payment/offer';
+import { perMbOf } from '../../../src/pages/watch/payment/listing';
 import { after, leftOut } from '../../../src/pages/watch/payment/receipts';
 import { Recent } from '../../../src/pages/watch/player/recent';
-import { isForGood, remedyOf } from '../../../src/pages/watch/messages/trouble';
+import { isForGood, remedyOf } from '../../../src/pages/watch/messages/troubleshooter';
 
 const DOLLAR = 1_000_000n;
 

@@ -1,6 +1,6 @@
 import { PaymentError } from '../../../lib/x402/errors';
 import { byId, made, say } from '../../dom';
-import { messageFor } from './told';
+import { messageFor } from './texts';
 
 /** A way out of trouble. */
 export interface WayOut {
@@ -62,6 +62,22 @@ export class Notice {
     if (codes.length > 0 && !codes.includes(this.#code)) return;
     this.#code = '';
     this.#isPayers = false;
+    this.#box.hidden = true;
+  }
+}
+
+/** What lies over the picture where it does not go on by itself, with the way on. */
+export class Overlay {
+  readonly #box = byId('halt');
+
+  show(text: string, action: string): void {
+    this.#box.hidden = false;
+    say(byId('halt-text'), text);
+    say(byId('halt-action'), action);
+    byId('spinner').hidden = true;
+  }
+
+  clear(): void {
     this.#box.hidden = true;
   }
 }

@@ -2,9 +2,9 @@ import { PaymentError } from '../../../lib/x402/errors';
 import type { Payer } from '../../../lib/payer/payer';
 import { byId, say } from '../../dom';
 import { Download, Replaced } from './download';
-import type { Item } from '../goods';
+import type { Item } from '../item';
 import type { Notice } from '../messages/notice';
-import type { Listing } from './offer';
+import type { Listing } from './listing';
 import { save } from './receipts';
 import type { Server } from '../server';
 
@@ -17,7 +17,7 @@ export class Sale implements Item {
 
   constructor(
     private readonly server: Server,
-    private readonly offer: Listing,
+    private readonly listing: Listing,
     payer: Payer,
     private readonly notice: Notice,
     private readonly startButton: HTMLButtonElement,
@@ -62,7 +62,7 @@ export class Sale implements Item {
 
   async #buy(): Promise<void> {
     if (this.#buying) return;
-    const { pricing } = this.offer;
+    const { pricing } = this.listing;
     this.#buying = true;
     this.startButton.disabled = true;
     byId('spinner').hidden = false;

@@ -3,11 +3,10 @@ import type { Payer } from '../../../lib/payer/payer';
 import type { Budget, PayerEvents } from '../../../lib/payer/types';
 import { inSeconds, round } from '../../words';
 import { minuteStepAfter, stepAfter } from './cap_sliders';
-import type { Item } from '../goods';
-import type { Overlay } from '../messages/halt';
+import type { Item } from '../item';
+import type { Notice, Overlay, WayOut } from '../messages/notice';
 import type { Meter } from './meter';
-import type { Notice, WayOut } from '../messages/notice';
-import type { Listing } from './offer';
+import type { Listing } from './listing';
 
 type Reached = PayerEvents['cap'];
 
@@ -17,11 +16,11 @@ export class SpendLimits {
 
   constructor(
     private readonly payer: Payer,
-    private readonly offer: Listing,
+    private readonly listing: Listing,
     private readonly meter: Meter,
-    private readonly goods: Item,
+    private readonly item: Item,
     private readonly notice: Notice,
-    private readonly halt: Overlay,
+    private readonly overlay: Overlay,
   ) {}
 
   /** A cap is reached, and nothing is bought until it is raised or the minute is over. */
@@ -31,7 +30,7 @@ export class SpendLimits {
 
   /** Spend up to `cap` from now on, at no higher price than that of now. */
   begin(cap: bigint): void {
-    this.payer.maxPerMb = this.offer.perMb;
+    this.payer.maxPerMb = this.listing.perMb;
     this.meter.cap.cap = cap;
     this.meter.state = 'paying';
     this.payer.budget = this.#budget;
@@ -47,7 +46,7 @@ export class SpendLimits {
 
   /** Let the cap be no lower than what is spent with what is usual on top. */
   makeRoom(): void {
-    this.meter.cap.cap = most(this.meter.cap.cap, this.payer.spent + this.offer.usualCap);
+    this.meter.cap.cap = most(this.meter.cap.cap, this.payer.spent + this.listing.usualCap);
   }
 
   /** Whether nothing was charged so far. */
@@ -74,8 +73,8 @@ export class SpendLimits {
   }
 
   /** Nothing is left to play: where that is for a cap, say so over the picture. */
-  dry(): void {
-    if (this.#reached) this.halt.show(paused(this.#reached), raising(this.#reached));
+  bufferEmpty(): void {
+    if (this.#reached) this.overlay.show(paused(this.#reached), raising(this.#reached));
   }
 
   raise(): void {
@@ -92,15 +91,15 @@ export class SpendLimits {
     this.#reached = undefined;
     this.meter.state = 'paying';
     this.notice.clear('cap', 'cap-minute');
-    this.halt.clear();
-    this.goods.unpause();
+    this.overlay.clear();
+    this.item.unpause();
   }
 
   get #budget(): Budget {
     const perMinute = this.meter.minuteCap.cap;
     const total = this.meter.cap.cap;
     // No more lies in a channel than was spoken of, whatever its server wants.
-    const deposit = most(total, this.offer.deposit);
+    const deposit = most(total, this.listing.deposit);
     return { total, deposit, ...(perMinute !== undefined && { perMinute }) };
   }
 }

@@ -1,6 +1,6 @@
 import { CapLevelController, type default as Hls } from 'hls.js';
 
-import { affordableLevel } from '../../../lib/hls/loader';
+import { affordableLevel } from '../../../lib/hls/levels';
 import type { Payer } from '../../../lib/payer/payer';
 
 /**

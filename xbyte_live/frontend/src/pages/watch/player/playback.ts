@@ -1,6 +1,6 @@
 import { byId } from '../../dom';
-import type { Item } from '../goods';
-import type { Listing } from '../payment/offer';
+import type { Item } from '../item';
+import type { Listing } from '../payment/listing';
 import type { Player } from './player';
 import type { PriceList } from '../server';
 
@@ -8,7 +8,7 @@ import type { PriceList } from '../server';
 export class Playback implements Item {
   constructor(
     private readonly player: Player,
-    private readonly offer: Listing,
+    private readonly listing: Listing,
     private readonly startButton: HTMLButtonElement,
   ) {}
 
@@ -29,7 +29,7 @@ export class Playback implements Item {
     this.startButton.hidden = true;
     byId('controls').hidden = false;
     byId('spinner').hidden = false;
-    byId('free-badge').hidden = this.offer.isFree || !this.offer.pricing.preview_seconds;
+    byId('free-badge').hidden = this.listing.isFree || !this.listing.pricing.preview_seconds;
     this.player.start();
   }
 

@@ -1,6 +1,7 @@
 import Hls, { Events, type ErrorData, type Fragment } from 'hls.js';
 
-import { capLevels, xbyteLoader } from '../../../lib/hls/loader';
+import { capLevels } from '../../../lib/hls/levels';
+import { xbyteLoader } from '../../../lib/hls/loader';
 import { parseAmount } from '../../../lib/money';
 import type { Payer } from '../../../lib/payer/payer';
 import { byId, elementOf, say } from '../../dom';
@@ -22,7 +23,7 @@ const DRY = 0.5; // seconds of media that are as good as none
 /** What the player tells. */
 export interface PlayerListener {
   /** Nothing is left to play until more is bought. */
-  dry(): void;
+  bufferEmpty(): void;
   playing(): void;
   ended(): void;
   /** The browser wants a click first. */
@@ -186,7 +187,7 @@ export class Player {
 
   #look(): void {
     if (!this.#started || this.media.ended) return;
-    if (this.ahead < DRY) this.heard.dry();
+    if (this.ahead < DRY) this.heard.bufferEmpty();
     if (this.#live) this.#showLatency();
   }
 

@@ -1,46 +1,45 @@
-import type { PaymentErrorCode } from '../../../lib/x402/errors';
+import type { Asked, PaymentErrorCode } from '../../../lib/x402/errors';
 import type { Payer } from '../../../lib/payer/payer';
 import type { PayerEvents } from '../../../lib/payer/types';
 import { byId } from '../../dom';
 import type { Consent } from '../payment/consent';
 import type { PlaybackFailure } from '../player/failure';
-import type { Item } from '../goods';
+import type { Item } from '../item';
 import type { SpendLimits } from '../payment/spend_limits';
 import type { Notice, WayOut } from './notice';
-import type { Asking, Listing } from '../payment/offer';
-import type { WalletPanel } from '../payment/wallet_panel';
+import type { Listing } from '../payment/listing';
+import { byHand, fill, isUnknown, type WalletPanel } from '../payment/wallet_panel';
 import type { Server } from '../server';
-import { byHand, fill, isUnknown } from '../payment/wallets';
 
 const PATIENCE = 5_000; // milliseconds without anything to play until one asks why
 
 /** What is said where something goes wrong, and what can be done about it. */
 export class Troubleshooter {
-  #drySince = Infinity; // milliseconds
+  #emptySince = Infinity; // milliseconds
 
   constructor(
     private readonly server: Server,
-    private readonly offer: Listing,
+    private readonly listing: Listing,
     private readonly payer: Payer,
-    private readonly goods: Item,
-    private readonly purse: WalletPanel,
+    private readonly item: Item,
+    private readonly panel: WalletPanel,
     private readonly limits: SpendLimits,
-    private readonly agreement: Consent,
+    private readonly consent: Consent,
     private readonly notice: Notice,
   ) {}
 
   /** The payer has told of it. */
-  ofPayer({ code, message, retryable, asked }: PayerEvents['error']): void {
-    if (!this.agreement.stands && code === 'no-wallet') {
-      this.agreement.due();
+  payerFailed({ code, message, retryable, asked }: PayerEvents['error']): void {
+    if (!this.consent.stands && code === 'no-wallet') {
+      this.consent.due();
       return;
     }
-    if (code === 'http' && !this.offer.isFile) return; // the player tells what that means for it
+    if (code === 'http' && !this.listing.isFile) return; // the player tells what that means for it
     byId('spinner').hidden = true;
-    this.purse.undo();
-    if (isForGood(code, retryable)) this.goods.halt();
+    this.panel.undo();
+    if (isForGood(code, retryable)) this.item.halt();
     const ways = this.#waysOut(code, retryable, asked);
-    const { network } = this.offer;
+    const { network } = this.listing;
     const text = code === 'unknown-network' && network ? byHand(network) : message;
     this.notice.showPayers(code, ways, text);
     if (code === 'pending' || code === 'unreachable') {
@@ -51,7 +50,7 @@ export class Troubleshooter {
   }
 
   /** The player has told of it: where it is what the payer told of, that one knows better. */
-  ofPlayer(code: PlaybackFailure): void {
+  playerFailed(code: PlaybackFailure): void {
     byId('spinner').hidden = true;
     if (this.notice.isPayers) return;
     const lasts = code === 'unplayable' || code === 'unsupported';
@@ -59,21 +58,21 @@ export class Troubleshooter {
   }
 
   /** Nothing has come for long, and no one was asked for anything: say why, if the server knows. */
-  wonder(paused: boolean): void {
+  checkSilence(paused: boolean): void {
     const { limits, payer, notice } = this;
     const told = limits.reached || payer.waiting !== undefined || notice.code !== '';
     const now = performance.now();
-    if (told || !this.agreement.stands || paused) this.#drySince = Infinity;
-    else if (this.#drySince === Infinity) this.#drySince = now;
-    else if (now - this.#drySince > PATIENCE) {
-      this.#drySince = Infinity;
+    if (told || !this.consent.stands || paused) this.#emptySince = Infinity;
+    else if (this.#emptySince === Infinity) this.#emptySince = now;
+    else if (now - this.#emptySince > PATIENCE) {
+      this.#emptySince = Infinity;
       void this.#diagnose();
     }
   }
 
   /** It plays. */
-  over(): void {
-    this.#drySince = Infinity;
+  clear(): void {
+    this.#emptySince = Infinity;
     this.notice.clear('unreachable', 'gone', 'setup', 'offair', 'pending', 'facilitator');
   }
 
@@ -89,13 +88,13 @@ export class Troubleshooter {
   #retry(): void {
     this.notice.clear();
     this.payer.resume();
-    this.goods.retry();
+    this.item.retry();
   }
 
-  #waysOut(code: PaymentErrorCode, retryable: boolean, asked?: Asking): WayOut[] {
+  #waysOut(code: PaymentErrorCode, retryable: boolean, asked?: Asked): WayOut[] {
     const ways: WayOut[] = [];
     const remedy = remedyOf(code, retryable);
-    const { network } = this.offer;
+    const { network } = this.listing;
     const { wallet } = this.payer;
     const again = (): void => {
       this.notice.clear();
@@ -105,7 +104,7 @@ export class Troubleshooter {
     /** Try again once something is done, or say the same again, or why it cannot be done. */
     const after = (done: Promise<void>): void =>
       void done.then(again, (error: unknown) => {
-        if (isUnknown(error)) this.ofPayer(error);
+        if (isUnknown(error)) this.payerFailed(error);
         else this.notice.showPayers(code, this.#waysOut(code, retryable));
       });
     if (code === 'insufficient-funds' && network?.faucet_url && wallet) {
@@ -120,12 +119,12 @@ export class Troubleshooter {
       const trusted = async (): Promise<void> => this.payer.trustAgain();
       ways.push({ label: 'Try it once more', act: () => after(trusted()) });
     } else if (remedy === 'new-price') {
-      ways.push({ label: 'See the new price', act: () => void this.agreement.askAnew(asked) });
+      ways.push({ label: 'See the new price', act: () => void this.consent.askAnew(asked) });
     } else if (remedy !== 'none') {
       ways.push({ label: code === 'wallet-changed' ? 'Pay from that one' : 'Try again', act: again });
     }
     if (WALLETS.has(code)) {
-      ways.push({ label: 'Another wallet', act: () => this.agreement.askAgain() });
+      ways.push({ label: 'Another wallet', act: () => this.consent.askAgain() });
     }
     if (DEPOSITS.has(code) && this.payer.waiting === undefined) {
       // what is in the channel plays on

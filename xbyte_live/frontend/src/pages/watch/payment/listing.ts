@@ -1,14 +1,23 @@
 import { KNOWN_ASSETS } from '../../../lib/x402/assets';
-import type { PaymentError } from '../../../lib/x402/errors';
+import type { Asked } from '../../../lib/x402/errors';
 import { amountFor, formatAmount, MIB, most, parseAmount } from '../../../lib/money';
 import type { Asset } from '../../../lib/x402/types';
 import { price, size } from '../../words';
 import { usualCap } from './cap_sliders';
-import type { PriceQuestion } from './question';
 import { depositOf, perMinute, type Network, type PriceList, type Server } from '../server';
 
-/** What was asked for a delivery, where that was more than was agreed to. */
-export type Asking = NonNullable<PaymentError['asked']>;
+/** What a viewer is asked before the first cent. */
+export interface PriceQuestion {
+  heading: string;
+  /** What was free, if anything was. */
+  free: string;
+  figure: string;
+  unit: string;
+  text: string;
+  perMinute: bigint;
+  cap: bigint;
+  deposit: bigint;
+}
 
 /** What is sold here, for how much, and on which network it is paid. */
 export class Listing {
@@ -32,7 +41,7 @@ export class Listing {
   }
 
   /** Read the price of now; what is listed already may be dearer, as what was asked for it says. */
-  async renew(asking?: Asking): Promise<void> {
+  async renew(asking?: Asked): Promise<void> {
     this.known = await this.server.pricing();
     const mayBeDearer = asking && !this.isFile;
     this.#asked = mayBeDearer && !covers(this.#listed, asking) ? perMbOf(asking) : 0n;
@@ -126,11 +135,11 @@ export class Listing {
 }
 
 /** Whether that is what bytes cost at a price a MB, or less. */
-function covers(perMb: bigint, { amount, bytes = 0 }: Asking): boolean {
+function covers(perMb: bigint, { amount, bytes = 0 }: Asked): boolean {
   return amountFor(bytes, perMb) >= amount;
 }
 
 /** The highest price a MB at which bytes cost no more than that, in atomic units; 0 if unknown. */
-export function perMbOf({ amount, bytes = 0 }: Asking): bigint {
+export function perMbOf({ amount, bytes = 0 }: Asked): bigint {
   return bytes > 0 ? (amount * MIB) / BigInt(bytes) : 0n;
 }
