@@ -18,7 +18,7 @@ from xbyte_live.client.download.progress import Plan
 from xbyte_live.client.payer.budget import Budget, dollars
 from xbyte_live.client.payer.chain import channel_reader, read_balance
 from xbyte_live.client.payer.channel_lock import Turns
-from xbyte_live.client.payer.channel_store import ChannelStore, channels_folder
+from xbyte_live.client.payer.channel_store import FileChannelStore, channels_folder
 from xbyte_live.client.payer.keystore import (
     PASSWORD_ENV,
     account_of_environment,
@@ -94,7 +94,9 @@ async def pay(
 
 async def _closed(settings: Settings, payer: Payer) -> list[dict[str, Any]]:
     """Have the rest of every channel that was paid through given back; what came."""
-    turns = Turns(payer, open_channels(payer.address), channel_reader(settings.rpc_by_network))
+    turns = Turns(
+        payer.channels, open_channels(payer.address), channel_reader(settings.rpc_by_network)
+    )
     found: list[dict[str, Any]] = []
     async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
         for channel in payer.used:
@@ -135,9 +137,9 @@ def open_payer(
     )
 
 
-def open_channels(address: str) -> ChannelStore:
+def open_channels(address: str) -> FileChannelStore:
     """The channels of an address, beside its wallet."""
-    return ChannelStore(channels_folder(wallet_path(os.environ), address))
+    return FileChannelStore(channels_folder(wallet_path(os.environ), address))
 
 
 class _Shown:
