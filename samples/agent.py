@@ -10,9 +10,9 @@ import sys
 import httpx
 from eth_account import Account
 
-from xbyte_live.client.http.transport import RECEIPT, PayingTransport
-from xbyte_live.client.payer.budget import Budget, dollars
-from xbyte_live.client.payer.payer import Payer
+from xbyte_live.client import Budget, Payer, PayingTransport
+from xbyte_live.client.http.transport import RECEIPT
+from xbyte_live.client.payer.budget import dollars
 
 BUDGET = 50_000  # millionths of a dollar: five cents in all
 

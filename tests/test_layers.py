@@ -236,6 +236,13 @@ def test_packages_hold_no_code() -> None:
             assert [ast.unparse(node) for node in code] == [
                 "from xbyte_live.cli.main import main as main"
             ]
+        elif file.parent == PACKAGE / "client":  # what programs import, loaded once asked for
+            assert [ast.unparse(node) for node in code if isinstance(node, ast.Assign)] == [
+                "__all__ = ['Budget', 'Payer', 'PayingTransport']"
+            ]
+            assert [node.name for node in code if isinstance(node, ast.FunctionDef)] == [
+                "__getattr__"
+            ]
         else:
             assert code == []
 

@@ -17,7 +17,7 @@ from tests.support.media import Recipe, h264
 from tests.support.server import Server, a_server
 from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.client.load_figures import Tally, figures_of, percentile
-from xbyte_live.client.load_test import SparingStore, salt_of
+from xbyte_live.client.load_test import SparingChannelStore, salt_of
 from xbyte_live.client.payer.channel import Channel
 from xbyte_live.evm.channels import ChannelConfig
 from xbyte_live.media.vod.packager import PackageOptions
@@ -79,7 +79,7 @@ class Disk:
 async def test_only_what_moves_money_is_written_at_once() -> None:
     config = ChannelConfig(*("0x" + "1" * 40,) * 5, 900, "0x" + "0" * 64)
     disk = Disk()
-    store = SparingStore(disk)
+    store = SparingChannelStore(disk)
     for charged, balance in ((0, 0), (1, 10), (2, 10), (3, 10), (4, 20)):
         assert await store.take("0x1") == (await store.take("0x1"))
         channel = Channel("0x1", "eip155:1", config, charged=charged, balance=balance)
@@ -87,7 +87,7 @@ async def test_only_what_moves_money_is_written_at_once() -> None:
     assert [channel.charged for channel in disk.written] == [0, 1, 4]
     await store.rest()
     assert disk.written[-1].charged == 4
-    assert (await SparingStore(disk).take("0x1")) == disk.written[-1]
+    assert (await SparingChannelStore(disk).take("0x1")) == disk.written[-1]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

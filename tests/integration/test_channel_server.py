@@ -19,7 +19,7 @@ from xbyte_live.client.download.download import Options, download
 from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.chain import channel_reader
 from xbyte_live.client.payer.channel import Channel
-from xbyte_live.client.payer.channel_store import ChannelStore
+from xbyte_live.client.payer.channel_store import FileChannelStore
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.playlists import Wanted
 
@@ -69,7 +69,7 @@ async def test_an_object_is_bought_through_a_channel_and_the_rest_refunded(
         out,
         payer,
         options=PIECES,
-        store=ChannelStore(tmp_path / "channels"),
+        store=FileChannelStore(tmp_path / "channels"),
         read_channel=read,
     )
     assert out.read_bytes() == content(server, "large")
@@ -84,14 +84,14 @@ import asyncio, sys
 from pathlib import Path
 from eth_account import Account
 from xbyte_live.client.payer.budget import Budget
-from xbyte_live.client.payer.channel_store import ChannelStore
+from xbyte_live.client.payer.channel_store import FileChannelStore
 from xbyte_live.client.download.download import Options, download
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.playlists import Wanted
 url, out, key, store = sys.argv[1:]
 payer = Payer(Account.from_key(key), Budget(10**7))
 options = Options(wanted=Wanted(piece_size=20_000))
-asyncio.run(download(url, Path(out), payer, options=options, store=ChannelStore(Path(store))))
+asyncio.run(download(url, Path(out), payer, options=options, store=FileChannelStore(Path(store))))
 """
 
 
@@ -120,7 +120,7 @@ async def test_kill_9_of_the_payer_loses_and_pays_nothing_twice(
         assert process.returncode == -signal.SIGKILL, run
     assert kills == 5
     assert out.read_bytes() == content(server, "large")
-    (channel,) = ChannelStore(store).load().values()
+    (channel,) = FileChannelStore(store).load().values()
     assert channel.charged == sum(-(-20_000 * PRICE // 2**20) for _ in range(50))
     assert channel.balance == FUNDS - devnet.usdc_balance(account.address)
 

@@ -86,7 +86,9 @@ async def pay(
 
 async def _refunds(settings: Settings, payer: Payer) -> list[dict[str, Any]]:
     """Ask for the rest of every channel that was paid through; returns what came back."""
-    turns = Turns(payer, open_channels(payer.address), channel_reader(settings.rpc_by_network))
+    turns = Turns(
+        payer.channels, open_channels(payer.address), channel_reader(settings.rpc_by_network)
+    )
     found: list[dict[str, Any]] = []
     async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
         for channel in payer.used:

@@ -227,7 +227,7 @@ class _Tools:
 async def _at_hand(settings: Settings) -> AsyncIterator[_Tools]:
     payer = open_payer(settings, budget="0")
     reader = channel_reader(settings.rpc_by_network)
-    turns = Turns(payer, open_channels(payer.address), reader)
+    turns = Turns(payer.channels, open_channels(payer.address), reader)
     async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
         yield _Tools(payer, Closing(payer, turns, client), PlaylistReader(client))
 

@@ -7,7 +7,7 @@ import click
 from eth_account.signers.local import LocalAccount
 
 from xbyte_live.client.payer.budget import Budget
-from xbyte_live.client.payer.channel_store import ChannelStore, channels_folder
+from xbyte_live.client.payer.channel_store import FileChannelStore, channels_folder
 from xbyte_live.client.payer.keystore import (
     PASSWORD_ENV,
     account_of_environment,
@@ -48,9 +48,9 @@ def open_payer(
     )
 
 
-def open_channels(address: str) -> ChannelStore:
+def open_channels(address: str) -> FileChannelStore:
     """The store of an address's channels, beside its wallet."""
-    return ChannelStore(channels_folder(wallet_path(os.environ), address))
+    return FileChannelStore(channels_folder(wallet_path(os.environ), address))
 
 
 def account() -> LocalAccount:

@@ -19,7 +19,7 @@ from xbyte_live.client.http.transport import PAYMENT, QUOTED, PayingTransport
 from xbyte_live.client.load_figures import Figures, Tally, figures_of
 from xbyte_live.client.payer.budget import Budget, dollars
 from xbyte_live.client.payer.channel import Channel
-from xbyte_live.client.payer.channel_lock import ReadChannel, Store, Turns
+from xbyte_live.client.payer.channel_lock import ChannelStore, ReadChannel, Turns
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import item_of
 from xbyte_live.client.payer.withdrawals import Closing
@@ -70,18 +70,18 @@ class LoadOptions:
 @dataclass(slots=True)
 class _Viewer:
     payer: Payer
-    store: "SparingStore"
+    store: "SparingChannelStore"
     client: httpx.AsyncClient
     at: int
 
 
-class SparingStore:
+class SparingChannelStore:
     """Channels that live in memory, and are written to ``disk`` when money moves or they rest.
 
     What a crash makes it forget, the server proves when it is asked again.
     """
 
-    def __init__(self, disk: Store) -> None:
+    def __init__(self, disk: ChannelStore) -> None:
         self._disk = disk
         self._known: dict[str, Channel] = {}
 
@@ -131,7 +131,7 @@ class Load:
         options: LoadOptions,
         budget: Budget,
         new_payer: Callable[[str], Payer],
-        store: Store,
+        store: ChannelStore,
         *,
         read_channel: ReadChannel | None = None,
         stages: Stages,
@@ -203,7 +203,7 @@ class Load:
         payer = self._new_payer(salt_of(number))
         if offered.terms is not None:
             payer.learn(offered.item, offered.terms)
-        store = SparingStore(self._disk)
+        store = SparingChannelStore(self._disk)
         transport = PayingTransport(
             payer,
             self._inner,
@@ -228,8 +228,6 @@ class Load:
             except TermsRefused:
                 return  # paid one by one, without deposits
             channel = viewer.payer.holdings.channel_of(way)
-            assert channel is not None
-            assert way.channel is not None
             least = max(way.channel.least_deposit, dearest)
             known = kept.get(channel.channel_id)
             missing += known is None or known.balance - known.signed < dearest
@@ -334,7 +332,7 @@ class Load:
         async def close(viewer: _Viewer) -> None:
             nonlocal back
             if any(channel.refundable for channel in viewer.payer.channels.values()):
-                turns = Turns(viewer.payer, viewer.store, self._read_channel)
+                turns = Turns(viewer.payer.channels, viewer.store, self._read_channel)
                 closing = Closing(viewer.payer, turns, plain, sleep=self._sleep)
                 try:
                     _, refund = await closing.refund(priced)

@@ -38,8 +38,9 @@ from xbyte_live.client.http.transport import QUOTED, PayingTransport
 from xbyte_live.client.payer import chain
 from xbyte_live.client.payer.budget import Budget, TooSoon
 from xbyte_live.client.payer.channel import Channel, OnChain, Open, deposit_for
-from xbyte_live.client.payer.channel_lock import MemoryStore, Store
-from xbyte_live.client.payer.channel_store import ChannelStore
+from xbyte_live.client.payer.channel_lock import ChannelStore, MemoryChannelStore
+from xbyte_live.client.payer.channel_store import FileChannelStore
+from xbyte_live.client.payer.exact import Exact
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import KNOWN_ASSETS, Quoted, read_challenge
 from xbyte_live.client.payer.vouchers import VoucherSigner, sign_deposit
@@ -322,7 +323,7 @@ def test_restarts_and_lost_books_on_either_side(
         for n, price in enumerate(prices):
             if n in restarts:
                 payer, signed = Payer(ACCOUNT, Budget(10**6)), signed + payer.budget.signed
-            store: Store = ChannelStore(folder) if keeps else MemoryStore()
+            store: ChannelStore = FileChannelStore(folder) if keeps else MemoryChannelStore()
             how: dict[str, Any] = {"store": store, "read_channel": model.read if rpc else None}
             async with a_client(model, payer, **how) as client:
                 for _ in range(20):
@@ -460,16 +461,16 @@ def test_a_channel_is_preferred_and_exact_is_what_is_left() -> None:
     exact = {**offer(700), "scheme": "exact"}
     terms = read_challenge(encoded({"x402Version": 2, "accepts": [exact, offer(700)]}), b"")
     item = Quoted("http://127.0.0.1/item")
-    assert Payer(ACCOUNT, Budget(10_000)).choose(terms, item).channel is not None
-    assert Payer(ACCOUNT, Budget(10_000), schemes=("exact",)).choose(terms, item).channel is None
+    assert Payer(ACCOUNT, Budget(10_000)).choose(terms, item).scheme == "batch-settlement"
+    assert Payer(ACCOUNT, Budget(10_000), schemes=(Exact,)).choose(terms, item).scheme == "exact"
     poor = Payer(ACCOUNT, Budget(10_000))
     poor.budget.deposit(9_500)  # all but so much is deposited elsewhere
-    assert poor.choose(terms, item).channel is None
+    assert poor.choose(terms, item).scheme == "exact"
     only = read_challenge(encoded({"x402Version": 2, "accepts": [offer(700)]}), b"")
     with pytest.raises(BudgetExceeded, match="deposit"):
         poor.choose(only, item)
     with pytest.raises(TermsRefused, match="way"):
-        Payer(ACCOUNT, Budget(10_000), schemes=("exact",)).choose(only, item)
+        Payer(ACCOUNT, Budget(10_000), schemes=(Exact,)).choose(only, item)
 
 
 @pytest.mark.parametrize(
@@ -512,7 +513,7 @@ def test_a_minute_has_its_limit() -> None:
 
 
 async def kept(folder: Path, *channels: Channel) -> None:
-    store = ChannelStore(folder)
+    store = FileChannelStore(folder)
     for channel in channels:
         await store.take(channel.channel_id)
         await store.keep(channel, sync=True)
@@ -530,8 +531,8 @@ async def test_a_channel_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
         fault="it lied",
     )
     await kept(tmp_path, a_channel(), full)
-    assert ChannelStore(tmp_path).load() == {full.channel_id: full}
-    assert await ChannelStore(tmp_path).take(full.channel_id) == full
+    assert FileChannelStore(tmp_path).load() == {full.channel_id: full}
+    assert await FileChannelStore(tmp_path).take(full.channel_id) == full
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
@@ -539,16 +540,16 @@ async def test_a_line_torn_by_a_crash_was_never_presented(tmp_path: Path) -> Non
     await kept(tmp_path, a_channel(charged=1), a_channel(charged=2))
     (path,) = tmp_path.glob("*.jsonl")
     path.write_bytes(path.read_bytes()[:-5])
-    assert ChannelStore(tmp_path).load()[a_channel().channel_id].charged == 1
+    assert FileChannelStore(tmp_path).load()[a_channel().channel_id].charged == 1
     await kept(tmp_path, a_channel(charged=3))
     assert len(path.read_bytes().splitlines()) == 2
     path.write_bytes(b"{}\n")
     with pytest.raises(ConfigError, match="not the state of a channel"):
-        ChannelStore(tmp_path).load()
+        FileChannelStore(tmp_path).load()
 
 
 async def test_a_long_file_is_begun_anew(tmp_path: Path) -> None:
-    store, other = ChannelStore(tmp_path), ChannelStore(tmp_path)
+    store, other = FileChannelStore(tmp_path), FileChannelStore(tmp_path)
     channel = a_channel()
     largest = 0
     for charged in range(1500):
@@ -563,11 +564,11 @@ async def test_a_long_file_is_begun_anew(tmp_path: Path) -> None:
         largest = max(largest, path.stat().st_size)
     assert 250_000 < largest < 300_000
     assert path.stat().st_size < largest
-    assert ChannelStore(tmp_path).load()[channel.channel_id].charged == 1499
+    assert FileChannelStore(tmp_path).load()[channel.channel_id].charged == 1499
 
 
 async def test_others_wait_until_a_turn_is_over(tmp_path: Path) -> None:
-    first, second = ChannelStore(tmp_path), ChannelStore(tmp_path)
+    first, second = FileChannelStore(tmp_path), FileChannelStore(tmp_path)
     channel = a_channel()
     assert await first.take(channel.channel_id) is None
     waiting = asyncio.create_task(second.take(channel.channel_id))
@@ -583,4 +584,4 @@ async def test_others_wait_until_a_turn_is_over(tmp_path: Path) -> None:
 async def test_a_disk_that_refuses_stops_before_anything_is_shown(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
-        ChannelStore(tmp_path / "file" / "channels")
+        FileChannelStore(tmp_path / "file" / "channels")

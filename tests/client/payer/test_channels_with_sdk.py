@@ -25,7 +25,7 @@ from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.chain import channel_reader, read_channel
 from xbyte_live.client.payer.channel import Channel, OnChain
 from xbyte_live.client.payer.channel_lock import Turns
-from xbyte_live.client.payer.channel_store import ChannelStore
+from xbyte_live.client.payer.channel_store import FileChannelStore
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import Quoted, item_of
 from xbyte_live.client.payer.withdrawals import Closing
@@ -123,7 +123,7 @@ async def test_parallel_fetches_share_a_channel(
 ) -> None:
     shop.add_title("plasma", SIZES)
     payer = Payer(account, Budget(10**6))
-    async with a_client(payer, store=ChannelStore(tmp_path)) as client:
+    async with a_client(payer, store=FileChannelStore(tmp_path)) as client:
         answers = await asyncio.gather(*(get(client, shop, msn) for msn in range(8)))
     assert b"".join(answer.content for answer in answers) == shop.whole("plasma")
     assert shop.charged == COST == payer.budget.signed
@@ -135,7 +135,7 @@ async def test_two_programs_share_a_wallet(
 ) -> None:
     shop.add_title("plasma", SIZES)
     payers = [Payer(account, Budget(10**6)) for _ in range(2)]
-    clients = [a_client(payer, store=ChannelStore(tmp_path)) for payer in payers]
+    clients = [a_client(payer, store=FileChannelStore(tmp_path)) for payer in payers]
     asked = [get(clients[msn % 2], shop, msn) for msn in range(8)]
     answers = await asyncio.gather(*asked)
     for client in clients:
@@ -195,7 +195,7 @@ async def test_a_restart_goes_on_where_the_channel_stood(
     shop.add_title("plasma", SIZES)
     for msn in range(3):
         payer = Payer(account, Budget(10**6))
-        async with a_client(payer, store=ChannelStore(tmp_path)) as client:
+        async with a_client(payer, store=FileChannelStore(tmp_path)) as client:
             assert (await get(client, shop, msn)).content
     assert len(shop.channels) == 1
     assert shop.charged == sum(map(amount, SIZES[:3]))
@@ -272,12 +272,12 @@ import asyncio, sys
 from pathlib import Path
 from eth_account import Account
 from xbyte_live.client.payer.budget import Budget
-from xbyte_live.client.payer.channel_store import ChannelStore
+from xbyte_live.client.payer.channel_store import FileChannelStore
 from xbyte_live.client.download.download import download
 from xbyte_live.client.payer.payer import Payer
 url, out, key, store = sys.argv[1:]
 payer = Payer(Account.from_key(key), Budget(10**6))
-asyncio.run(download(url, Path(out), payer, store=ChannelStore(Path(store))))
+asyncio.run(download(url, Path(out), payer, store=FileChannelStore(Path(store))))
 """
 
 
@@ -323,7 +323,7 @@ async def test_kill_9_in_mid_download_and_again(
     assert out.read_bytes() == shop.whole("plasma")
     assert kills >= 3
     whole = sum(map(amount, sizes))
-    (channel,) = ChannelStore(store).load().values()
+    (channel,) = FileChannelStore(store).load().values()
     assert channel.charged == shop.charged
     lost = shop.charged - whole  # charged by the SDK, which does not serve again what was lost
     assert 0 <= lost <= kills * 4 * max(map(amount, sizes))
@@ -380,7 +380,7 @@ async def test_a_server_that_claims_more_than_it_earned_gets_nothing_more(
 ) -> None:
     shop.add_title("plasma", SIZES)
     shop.meddle = spoiling(change)
-    store = ChannelStore(tmp_path)
+    store = FileChannelStore(tmp_path)
     payer = Payer(account, Budget(10**6))
     async with a_client(payer, store=store) as client:
         await get(client, shop, 0)
@@ -389,7 +389,7 @@ async def test_a_server_that_claims_more_than_it_earned_gets_nothing_more(
             await get(client, shop, 2)
     signed = only(payer).signed
     payer = Payer(account, Budget(10**6))
-    async with a_client(payer, store=ChannelStore(tmp_path)) as client:
+    async with a_client(payer, store=FileChannelStore(tmp_path)) as client:
         with pytest.raises(ChannelDistrusted, match="nothing more"):
             await get(client, shop, 3)
     assert only(payer).signed == signed
@@ -421,7 +421,7 @@ async def test_a_charge_for_what_was_refused_is_noticed(
 
 async def closing(shop: ChannelShop, payer: Payer, client: httpx.AsyncClient) -> Closing:
     read = channel_reader({shop.devnet.network: shop.devnet.rpc_url})
-    return Closing(payer, Turns(payer, None, read), client)
+    return Closing(payer, Turns(payer.channels, None, read), client)
 
 
 async def test_what_was_not_charged_is_refunded_and_the_channel_goes_on(

@@ -286,7 +286,7 @@ class Assembly:
                 self._payer.budget.check_delivery(piece.amount, size=piece.size)
                 cost += piece.amount
         self._payer.budget.require(cost, item)
-        self._payer.expect(item, cost)
+        self._payer.budget.expect(item, cost)
 
     def _announce(self, listed: Sequence[Piece], missing: Sequence[Piece], *, live: bool) -> None:
         self._progress.planned(

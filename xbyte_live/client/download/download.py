@@ -15,7 +15,7 @@ from xbyte_live.client.download.progress import Progress, Silence
 from xbyte_live.client.http.journal import FileJournal
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import PayingTransport
-from xbyte_live.client.payer.channel_lock import ReadChannel, Store
+from xbyte_live.client.payer.channel_lock import ChannelStore, ReadChannel
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import Receipt
 from xbyte_live.client.playlists import Offered, PlaylistReader, Wanted
@@ -60,7 +60,7 @@ async def download(
     *,
     options: Options | None = None,
     progress: Progress | None = None,
-    store: Store | None = None,
+    store: ChannelStore | None = None,
     read_channel: ReadChannel | None = None,
     inner: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.time,

@@ -9,13 +9,10 @@ import httpx
 
 from xbyte_live.client.http.journal import Journal
 from xbyte_live.client.payer.budget import TooSoon, dollars
-from xbyte_live.client.payer.channel_exchange import Exchange
-from xbyte_live.client.payer.channel_lock import Turns
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.payer.signing import SignedPayment, still_offered
+from xbyte_live.client.payer.signing import Exchange, SignedPayment
 from xbyte_live.client.payer.terms import Quoted, Requirement, Terms, read_challenge, resource_of
 from xbyte_live.errors import DeliveryFailed, PaymentPending, PaymentRefused, TermsRefused
-from xbyte_live.evm.channels import BUSY
 from xbyte_live.runtime.json import MAX_DOCUMENT
 
 RETRY_WINDOW = 120  # seconds a server re-serves for the same payment, unless it says otherwise
@@ -47,10 +44,13 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What purchases are made with. ``in_use`` are the identities of payments being presented."""
+    """What purchases are made with. ``in_use`` are the identities of payments being presented.
+
+    ``exchanges`` gives each scheme's side of one purchase, by the scheme's name.
+    """
 
     payer: Payer
-    turns: Turns
+    exchanges: Callable[[], dict[str, Exchange]]
     inner: httpx.AsyncBaseTransport
     journal: Journal
     patience: Patience = Patience()
@@ -76,7 +76,8 @@ class Purchase:
     ) -> None:
         self.payment: SignedPayment | None = None
         self.quoted = quoted
-        self._exchange = Exchange(means.payer, means.turns, means.clock)
+        self._exchanges = means.exchanges()
+        self._exchange = Exchange()  # of the scheme that pays it
         self._means = means
         self._request = request
         self._content = content
@@ -116,7 +117,7 @@ class Purchase:
         await self._wait(None)
         response = await self._present()
         if response.status_code == 402 and self.payment is not None:
-            raise _refusal(await _terms_of(response), self.payment)
+            raise self._refusal(await _terms_of(response))
         return response
 
     def fault(self, response: httpx.Response) -> str | None:
@@ -141,20 +142,20 @@ class Purchase:
         """Answer a 402, unless a payment was made that may still be taken for these bytes."""
         refused = self.payment
         if refused is not None:
-            if terms.error == BUSY:
+            verdict = await self._exchange.refused(
+                refused,
+                terms,
+                presented_before=inherited or self._ambiguous,
+                answered=self._answered,
+            )
+            if verdict == "busy":
                 await self._wait(None)
                 return
-            before = inherited or self._ambiguous
-            if refused.channel_id:
-                verdict = await self._exchange.refused(refused, terms, presented_before=before)
-                if verdict == "charged":
-                    self._means.journal.drop(refused, lost=True)
-                    raise _lost(refused)
-                before &= verdict == "refused"
-                if before or (verdict == "refused" and still_offered(terms, refused)):
-                    raise _refusal(terms, refused)
-            elif before or self._answered or still_offered(terms, refused):
-                raise _refusal(terms, refused)
+            if verdict == "charged":
+                self._means.journal.drop(refused, lost=True)
+                raise _lost(refused)
+            if verdict == "refused":
+                raise self._refusal(terms)
             self.end(delivered=True)  # it will not be taken, and another one may be
             self.payment = None
         if not self._may_pay:
@@ -178,6 +179,17 @@ class Purchase:
         except BaseException:
             await response.aclose()
             raise
+
+    def _refusal(self, terms: Terms) -> PaymentRefused:
+        assert self.payment is not None
+        return self._exchange.refusal(self.payment, terms.error or "payment_required")
+
+    def _turn_to(self, scheme: str) -> None:
+        """Go on in another scheme; the one before is through with this purchase for now."""
+        exchange = self._exchanges.setdefault(scheme, Exchange())
+        if exchange is not self._exchange:
+            self._exchange.end()
+            self._exchange = exchange
 
     async def _present(self) -> httpx.Response:
         """Send the request with its payment, again while the outcome is not known."""
@@ -236,6 +248,7 @@ class Purchase:
                 requirement = choose()
                 if requirement is None:
                     return
+                self._turn_to(requirement.scheme)
                 if await self._exchange.begin(requirement):
                     continue  # the channel may stand otherwise than before it was waited for
             except TooSoon as error:
@@ -262,6 +275,7 @@ class Purchase:
         if self.payment is None:
             return False
         self._means.in_use.add(self.payment.identity)
+        self._turn_to(self.payment.scheme)
         if await self._exchange.take_over(self.payment):
             return True
         self.end(delivered=True)  # certainly not charged, and never will be
@@ -326,18 +340,6 @@ async def _terms_of(response: httpx.Response) -> Terms:
     finally:
         await response.aclose()
     return read_challenge(response.headers.get("payment-required"), body)
-
-
-def _refusal(terms: Terms, payment: SignedPayment) -> PaymentRefused:
-    code = terms.error or "payment_required"
-    if payment.channel_id:
-        return PaymentRefused(code, f"the server refused a voucher ({code}) and charged nothing")
-    until = time.strftime("%H:%M:%S UTC", time.gmtime(payment.valid_before))
-    return PaymentRefused(
-        code,
-        f"the server refused a payment ({code}); it could still take it until {until}, so no "
-        "other was signed for these bytes",
-    )
 
 
 def _lost(payment: SignedPayment) -> PaymentRefused:

@@ -4,12 +4,13 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import httpx
 
 from xbyte_live.client.http.journal import Journal, MemoryJournal
 from xbyte_live.client.http.purchase import DELIVERED, Means, PaidBody, Patience, Purchase
-from xbyte_live.client.payer.channel_lock import ReadChannel, Store, Turns
+from xbyte_live.client.payer.channel_lock import ChannelStore, ReadChannel, Turns
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import Quoted, item_of, read_receipt
 from xbyte_live.errors import DeliveryFailed
@@ -44,7 +45,7 @@ class PayingTransport(httpx.AsyncBaseTransport):
         inner: httpx.AsyncBaseTransport | None = None,
         *,
         journal: Journal | None = None,
-        store: Store | None = None,
+        store: ChannelStore | None = None,
         read_channel: ReadChannel | None = None,
         patience: Patience | None = None,
         allow_plain_http: bool = False,
@@ -53,9 +54,10 @@ class PayingTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._inner = inner or httpx.AsyncHTTPTransport()
         self._allow_plain_http = allow_plain_http
+        turns = Turns(payer.channels, store, read_channel, clock)
         self._means = Means(
             payer=payer,
-            turns=Turns(payer, store, read_channel, clock),
+            exchanges=partial(payer.exchanges, turns),
             inner=self._inner,
             journal=journal or MemoryJournal(),
             patience=patience or Patience(),

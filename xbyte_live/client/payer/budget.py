@@ -6,6 +6,7 @@ from xbyte_live.errors import BudgetExceeded
 from xbyte_live.money import PRICE_DECIMALS, Price, format_decimal
 
 MINUTE = 60.0
+MAX_ITEMS = 256  # items of which it is remembered what they will cost
 
 
 class TooSoon(BudgetExceeded):
@@ -20,7 +21,7 @@ class Budget:
     """What may be signed: in all, for one item, for one request, per MB, and within a minute.
 
     Whatever was signed counts as spent, delivered or not, because it may be taken until the
-    chain says otherwise; only then does ``give_back`` free it. Of a channel that is the highest
+    chain says otherwise. Of a channel that is the highest
     ceiling that was signed: what the server may claim, and no unit more. Money deposited into a
     channel is not spent but locked, until it is signed away, refunded or withdrawn; what is
     deposited never goes beyond ``total`` either (``deposit``).
@@ -43,6 +44,7 @@ class Budget:
         self.deposited = 0
         self._signed = 0
         self._by_item: dict[str, int] = {}
+        self._expected: dict[str, int] = {}
         self._latest: deque[tuple[float, int]] = deque()
 
     @property
@@ -61,6 +63,17 @@ class Budget:
         if self.per_item is not None:
             left = min(left, self.per_item - self._by_item.get(item, 0))
         return max(0, left)
+
+    def expect(self, item: str, cost: int) -> None:
+        """Note what the rest of an item will cost, so that no more is deposited for it."""
+        self._expected.pop(item, None)
+        self._expected[item] = max(0, cost)
+        while len(self._expected) > MAX_ITEMS:
+            self._expected.pop(next(iter(self._expected)))
+
+    def expected(self, item: str) -> int | None:
+        """What the rest of an item will cost, or ``None`` if that is not known."""
+        return self._expected.get(item)
 
     def require(self, cost: int, item: str) -> None:
         """Raise ``BudgetExceeded`` unless ``cost`` may still be signed for ``item``."""
@@ -119,10 +132,6 @@ class Budget:
     def deposit(self, amount: int) -> None:
         """Count ``amount`` as deposited into a channel."""
         self.deposited += amount
-
-    def give_back(self, cost: int, item: str) -> None:
-        """Free what was signed and can be proved never to have moved."""
-        self.take(-cost, item)
 
 
 def dollars(cost: int) -> str:

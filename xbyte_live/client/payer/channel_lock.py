@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from xbyte_live.client.payer.channel import Channel, OnChain, synced
-from xbyte_live.client.payer.payer import Payer
 from xbyte_live.errors import ChainUnavailable, ConfigError
 
 ReadChannel = Callable[[str, str], Awaitable[OnChain]]  # network, channel id
 
 
-class Store(Protocol):
+class ChannelStore(Protocol):
     """Where channels are kept, so that nothing that was signed is forgotten."""
 
     def load(self) -> dict[str, Channel]:
@@ -29,7 +28,7 @@ class Store(Protocol):
         """Let other processes in again."""
 
 
-class MemoryStore:
+class MemoryChannelStore:
     """Channels of this process alone; the payer remembers them."""
 
     def load(self) -> dict[str, Channel]:
@@ -48,21 +47,24 @@ class MemoryStore:
 
 
 class Turns:
-    """Hands out the turns of a payer's channels; ``read`` asks the chain, where one is known."""
+    """Hands out the turns of the channels in ``known``, which it keeps up to date.
+
+    ``read`` asks the chain, where one is known.
+    """
 
     def __init__(
         self,
-        payer: Payer,
-        store: Store | None = None,
+        known: dict[str, Channel],
+        store: ChannelStore | None = None,
         read: ReadChannel | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._payer = payer
-        self._store = store or MemoryStore()
+        self._known = known
+        self._store = store or MemoryChannelStore()
         self._read = read
         self._clock = clock
         self._locks: dict[str, asyncio.Lock] = {}
-        payer.channels.update(self._store.load())
+        known.update(self._store.load())
 
     async def take(self, channel: Channel) -> "Turn":
         """Wait until no other voucher of the channel is being presented, and look it up."""
@@ -70,13 +72,13 @@ class Turns:
         lock = self._locks.setdefault(channel_id, asyncio.Lock())
         await lock.acquire()
         try:
-            known = await self._store.take(channel_id) or self._payer.channels.get(channel_id)
-            turn = Turn(channel_id, self._payer, self._store, self._read, lock)
+            found = await self._store.take(channel_id) or self._known.get(channel_id)
+            turn = Turn(channel_id, self._known, self._store, self._read, lock)
         except BaseException:
             lock.release()
             raise
         try:
-            self._payer.channels[channel_id] = known or channel
+            self._known[channel_id] = found or channel
             if not turn.channel.known or turn.channel.deposit is not None:
                 await turn.look(self._clock())
         except BaseException:
@@ -91,13 +93,13 @@ class Turn:
     def __init__(
         self,
         channel_id: str,
-        payer: Payer,
-        store: Store,
+        known: dict[str, Channel],
+        store: ChannelStore,
         read: ReadChannel | None,
         lock: asyncio.Lock,
     ) -> None:
         self.channel_id = channel_id
-        self._payer = payer
+        self._known = known
         self._store = store
         self._read = read
         self._lock = lock
@@ -105,11 +107,11 @@ class Turn:
     @property
     def channel(self) -> Channel:
         """The channel as it stands."""
-        return self._payer.channels[self.channel_id]
+        return self._known[self.channel_id]
 
     async def keep(self, channel: Channel, *, sync: bool = False) -> None:
         """This is how it stands from now on; with ``sync`` that is on disk on return."""
-        self._payer.channels[self.channel_id] = channel
+        self._known[self.channel_id] = channel
         await self._store.keep(channel, sync=sync)
 
     async def on_chain(self) -> OnChain | None:

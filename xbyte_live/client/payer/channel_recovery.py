@@ -4,7 +4,6 @@ Source: x402 ``scheme_batch_settlement_evm``, "Recovery After State Loss".
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from xbyte_live.client.payer.channel import (
     MOST_GONE,
@@ -16,6 +15,7 @@ from xbyte_live.client.payer.channel import (
     synced,
 )
 from xbyte_live.client.payer.channel_reports import Correction
+from xbyte_live.client.payer.signing import Verdict
 from xbyte_live.errors import ChannelDistrusted
 from xbyte_live.evm.channels import (
     AMOUNT_MISMATCH,
@@ -25,10 +25,6 @@ from xbyte_live.evm.channels import (
     Voucher,
     signed_by_key,
 )
-
-# charged: it was, and its bytes will not come any more; again: not charged, another may be
-# signed; refused: not charged, and another would not be taken either.
-Verdict = Literal["charged", "again", "refused"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,39 @@
 """Pure: what a server says of a payment channel, read without trust."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
-from xbyte_live.client.payer.terms import Terms, read_header
+from xbyte_live.client.payer.terms import Requirement, Terms, read_header, read_requirement
 from xbyte_live.errors import TermsRefused
-from xbyte_live.money import MAX_AMOUNT
+from xbyte_live.evm.channels import LEAST_DELAY, LONGEST_DELAY
+from xbyte_live.money import MAX_AMOUNT, Asset
 
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_AMOUNT = re.compile(r"[1-9][0-9]{0,18}")
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _WORD = re.compile(r"0x[0-9a-fA-F]{64}")
 _SIGNATURE = re.compile(r"0x[0-9a-fA-F]{130}")
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelTerms:
+    """What a server asks of a channel; ``withdraw_delay`` in seconds.
+
+    ``least_deposit`` is what it finds worth its gas, 0 if it does not say.
+    """
+
+    receiver_authorizer: str
+    withdraw_delay: int
+    least_deposit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRequirement(Requirement):
+    """One way to pay through a channel: ``channel`` is what the server asks of it."""
+
+    channel: ChannelTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +70,17 @@ class Refund:
     amount: int
     transaction: str
     report: Report | None
+
+
+def read_channel_requirement(
+    terms: Terms, document: dict[str, Any], assets: Iterable[Asset], amount: int | None = None
+) -> ChannelRequirement:
+    """An offer of ``batch-settlement``, believed as ``read_requirement`` does; so raises it."""
+    if terms.version != 2:
+        raise TermsRefused("the server offers channels in the form of x402 version 1")
+    found = read_requirement(terms, document, assets, amount)
+    values = {name.name: getattr(found, name.name) for name in fields(found)}
+    return ChannelRequirement(**values, channel=_channel(document.get("extra")))
 
 
 def read_taken(headers: Mapping[str, str]) -> Taken | None:
@@ -89,6 +122,23 @@ def read_correction(terms: Terms, channel_id: str) -> Correction | None:
         if signed is not None and isinstance(signature, str) and _SIGNATURE.fullmatch(signature):
             return Correction(report, signed, signature)
     return None
+
+
+def _channel(extra: object) -> ChannelTerms:
+    if not isinstance(extra, dict):
+        raise TermsRefused("the server does not say how its channels are")
+    authorizer, delay = extra.get("receiverAuthorizer"), extra.get("withdrawDelay")
+    if not isinstance(authorizer, str) or _ADDRESS.fullmatch(authorizer) is None:
+        raise TermsRefused("the server names nobody who authorizes refunds of its channels")
+    if int(authorizer, 16) == 0:
+        raise TermsRefused("the server names nobody who authorizes refunds of its channels")
+    if not isinstance(delay, int) or isinstance(delay, bool):
+        raise TermsRefused("the server does not say how long a withdrawal takes")
+    if not LEAST_DELAY <= delay <= LONGEST_DELAY:
+        raise TermsRefused("the server wants withdrawals to take shorter or longer than may be")
+    least = extra.get("minDeposit")
+    known = isinstance(least, str) and _AMOUNT.fullmatch(least) is not None
+    return ChannelTerms(authorizer.lower(), delay, min(int(str(least)), MAX_AMOUNT) if known else 0)
 
 
 def _response(headers: Mapping[str, str]) -> dict[str, Any] | None:

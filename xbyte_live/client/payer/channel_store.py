@@ -30,7 +30,7 @@ class _File:
     inode: int
 
 
-class ChannelStore:
+class FileChannelStore:
     """A folder with two files for each channel: JSON lines, the last of which holds, and a lock.
 
     Any number of processes may share it: a channel is read anew at each turn. A line is on disk

@@ -1,49 +1,28 @@
 """Pure: a payer's channels: which one pays what, what may lie in it, and its next voucher."""
 
-from collections.abc import Callable
-
-from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.channel import Channel, deposit_for, under_way
-from xbyte_live.client.payer.signing import SignedPayment, Signer
-from xbyte_live.client.payer.terms import Requirement, Terms
+from xbyte_live.client.payer.channel_reports import ChannelRequirement
+from xbyte_live.client.payer.signing import SignedPayment, Wallet
+from xbyte_live.client.payer.terms import Terms
 from xbyte_live.client.payer.vouchers import VoucherSigner, channel_for, sign_charge, sign_deposit
 from xbyte_live.errors import BudgetExceeded, ChannelDistrusted, TermsRefused
 from xbyte_live.evm.channels import Deposit
 
 DEPOSIT_SEGMENTS = 10  # what a deposit lasts for where the server does not say what it finds good
-MAX_ITEMS = 256  # items of which it is remembered what they will cost
 
 
-class Holdings:
-    """The channels of one account, in ``known`` by their id; whoever presents payments keeps them.
+class Channels:
+    """The channels of one wallet, in ``known`` by their id; whoever presents payments keeps them.
 
-    No more than ``cap`` atomic units lie unspent in one, no more than the rest of the budget in
-    all that were paid through, and deposits never come to more than the budget. A deposit has
-    ``least`` atomic units or more where these limits allow, and is valid ``validity`` seconds at
-    most. ``nonces`` gives that many random bytes.
+    No more than the rest of the budget lies unspent in all that were paid through, and deposits
+    never come to more than the budget.
     """
 
-    def __init__(
-        self,
-        account: Signer,
-        budget: Budget,
-        *,
-        cap: int,
-        least: int,
-        salt: str,
-        validity: int,
-        nonces: Callable[[int], bytes],
-    ) -> None:
+    def __init__(self, wallet: Wallet) -> None:
         self.known: dict[str, Channel] = {}
-        self.signer = VoucherSigner(account)
-        self._account = account
-        self._budget = budget
-        self._cap = cap
-        self._least = least
-        self._salt = salt
-        self._validity = validity
-        self._nonces = nonces
-        self._expected: dict[str, int] = {}
+        self.signer = VoucherSigner(wallet.account)
+        self._wallet = wallet
+        self._budget = wallet.budget
         self._used: set[str] = set()  # channels that were paid through
         self._unfit: set[str] = set()  # channels whose server wants more than may be deposited
 
@@ -52,19 +31,10 @@ class Holdings:
         """The channels that were paid through, as they are known."""
         return [channel for name, channel in self.known.items() if name in self._used]
 
-    def channel_of(self, requirement: Requirement) -> Channel | None:
-        """The channel a requirement is paid through, as it is known; ``None`` for ``exact``."""
-        if requirement.channel is None:
-            return None
-        new = channel_for(requirement, self._account.address, self._salt)
+    def channel_of(self, requirement: ChannelRequirement) -> Channel:
+        """The channel a requirement is paid through, as it is known."""
+        new = channel_for(requirement, self._wallet.account.address, self._wallet.salt)
         return self.known.get(new.channel_id, new)
-
-    def expect(self, item: str, cost: int) -> None:
-        """Be told what the rest of an item costs, so that no more is deposited for it."""
-        self._expected.pop(item, None)
-        self._expected[item] = cost
-        while len(self._expected) > MAX_ITEMS:
-            self._expected.pop(next(iter(self._expected)))
 
     def avoid(self, channel_id: str) -> None:
         """Do not pay through a channel that needs a larger deposit than is allowed."""
@@ -82,42 +52,44 @@ class Holdings:
         if channel.channel_id in self._unfit:
             raise BudgetExceeded("the server wants a larger deposit than the limits allow")
 
-    def deposit_for(self, requirement: Requirement, channel: Channel, item: str, now: float) -> int:
+    def deposit_for(
+        self, requirement: ChannelRequirement, channel: Channel, item: str, now: float
+    ) -> int:
         """How much to deposit along with the payment; raises ``BudgetExceeded``."""
         amount, terms = requirement.amount, requirement.channel
-        assert terms is not None
         signed = max(channel.signed, channel.ceiling(amount))
         left = self._budget.left_for(item) - channel.at_stake(amount)
         others = sum(self.known[used].locked for used in self._used - {channel.channel_id})
         return deposit_for(
             channel,
             amount,
-            target=max(terms.least_deposit, self._least) or amount * DEPOSIT_SEGMENTS,
+            target=max(terms.least_deposit, self._wallet.least_deposit)
+            or amount * DEPOSIT_SEGMENTS,
             most=min(
-                self._cap - channel.balance + signed,
+                self._wallet.deposit_cap - channel.balance + signed,
                 left - others - channel.balance + signed,
                 self._budget.left_to_deposit,
             ),
-            expected=self._expected.get(item),
+            expected=self._budget.expected(item),
             now=now,
         )
 
     def order_deposit(
-        self, requirement: Requirement, channel: Channel, amount: int, now: float
+        self, requirement: ChannelRequirement, channel: Channel, amount: int, now: float
     ) -> Deposit:
         """Sign a deposit, whatever the limits say."""
         return sign_deposit(
-            self._account,
+            self._wallet.account,
             requirement.asset,
             channel.channel_id,
             amount,
-            valid_before=int(now) + min(requirement.timeout, self._validity),
-            salt=self._nonces(32),
+            valid_before=int(now) + min(requirement.timeout, self._wallet.max_validity),
+            salt=self._wallet.nonces(32),
         )
 
     def charge(
         self,
-        requirement: Requirement,
+        requirement: ChannelRequirement,
         *,
         item: str,
         resource: str,
@@ -127,7 +99,6 @@ class Holdings:
     ) -> SignedPayment:
         """Sign the next voucher of the channel, with a deposit where one is due."""
         channel = self.channel_of(requirement)
-        assert channel is not None
         payment, since = sign_charge(
             self.signer,
             requirement,
@@ -141,12 +112,10 @@ class Holdings:
         )
         self.known[channel.channel_id] = since
         self._used.add(channel.channel_id)
-        if item in self._expected:
-            self._expected[item] = max(0, self._expected[item] - payment.amount)
         return payment
 
     def _deposit(
-        self, requirement: Requirement, channel: Channel, item: str, now: float
+        self, requirement: ChannelRequirement, channel: Channel, item: str, now: float
     ) -> Deposit | None:
         amount = self.deposit_for(requirement, channel, item, now)
         if not amount or under_way(channel, now):

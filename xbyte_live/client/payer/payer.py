@@ -1,14 +1,19 @@
-"""Pure: what is signed and what is not; a wallet's key behind the limits its owner set."""
+"""Wiring: a wallet's key behind the limits its owner set, and the schemes it pays with."""
 
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any, Protocol
 
+from xbyte_live.client.payer.batch_settlement import BatchSettlement
 from xbyte_live.client.payer.budget import Budget, dollars
 from xbyte_live.client.payer.channel import Channel
-from xbyte_live.client.payer.channels import Holdings
-from xbyte_live.client.payer.signing import SignedPayment, Signer, sign
-from xbyte_live.client.payer.terms import KNOWN_ASSETS, Quoted, Requirement, Terms, read_requirement
+from xbyte_live.client.payer.channel_lock import Turns
+from xbyte_live.client.payer.channel_reports import ChannelRequirement
+from xbyte_live.client.payer.channels import Channels
+from xbyte_live.client.payer.exact import Exact
+from xbyte_live.client.payer.signing import Exchange, SignedPayment, Signer, Wallet
+from xbyte_live.client.payer.terms import KNOWN_ASSETS, Quoted, Requirement, Terms
 from xbyte_live.client.payer.vouchers import SALT
 from xbyte_live.errors import BudgetExceeded, TermsRefused
 from xbyte_live.money import Asset
@@ -16,11 +21,50 @@ from xbyte_live.money import Asset
 MAX_VALIDITY = 600  # seconds an authorization is signed for at most, whatever a server asks
 MAX_ITEMS = 256  # items whose terms are remembered
 DEPOSIT_CAP = 1_000_000  # atomic units that may lie unspent in one channel
-SCHEMES = ("batch-settlement", "exact")
+
+
+class Scheme(Protocol):
+    """A payment scheme on the paying side; ``name`` is its ``scheme`` on the wire."""
+
+    @property
+    def name(self) -> str:
+        """The value of ``scheme`` in an offer."""
+
+    def read(
+        self, terms: Terms, document: dict[str, Any], assets: Iterable[Asset], amount: int | None
+    ) -> Requirement:
+        """One of ``terms.accepts`` as a payment that may be signed; raises ``TermsRefused``.
+
+        ``amount`` (atomic units) overrides the offer's own.
+        """
+
+    def cost(self, requirement: Requirement, quoted: Quoted, now: float) -> int:
+        """How much more may be taken of the payer once it is signed; signs nothing.
+
+        Raises ``TermsRefused`` or one of its kind where it may not be paid this way.
+        """
+
+    def sign(
+        self,
+        requirement: Requirement,
+        quoted: Quoted,
+        *,
+        resource: str,
+        now: float,
+        terms: Terms | None = None,
+    ) -> SignedPayment:
+        """Sign for a requirement whose cost was just allowed; ``terms`` if it answers a 402."""
+
+    def exchange(self, turns: Turns) -> Exchange:
+        """The scheme's side of one purchase; ``turns`` are those of the wallet's channels."""
+
+
+# The schemes a payer has unless it is told otherwise, the best one first.
+SCHEMES: tuple[Callable[[Wallet], Scheme], ...] = (BatchSettlement, Exact)
 
 
 class Payer:
-    """A wallet with limits: turns terms into signed payments, or refuses.
+    """A wallet with limits: turns the offers of a server into signed payments, or refuses.
 
     ``assets`` are all the tokens it ever signs for, ``schemes`` the ways it pays, the best one
     first. An authorization is valid for what the server asks, but ``max_validity`` seconds at
@@ -29,10 +73,10 @@ class Payer:
 
     A channel (``batch-settlement``) is opened by the first payment that may go through it, and
     topped up before it is empty, by as much as its server finds worth its gas and by
-    ``least_deposit`` at least, but never so that
-    more than ``deposit_cap`` lies unspent in it, more than the rest of the budget in all channels
-    paid through, or that deposits come to more than the budget. Money in a channel is locked, not
-    spent: the server gives it back when asked, and at the latest the contract does.
+    ``least_deposit`` at least, but never so that more than ``deposit_cap`` lies unspent in it,
+    more than the rest of the budget in all channels paid through, or that deposits come to more
+    than the budget. Money in a channel is locked, not spent: the server gives it back when asked,
+    and at the latest the contract does.
     """
 
     def __init__(
@@ -43,35 +87,42 @@ class Payer:
         assets: Iterable[Asset] = KNOWN_ASSETS,
         max_validity: int = MAX_VALIDITY,
         pin_payee: bool = True,
-        schemes: tuple[str, ...] = SCHEMES,
+        schemes: Iterable[Callable[[Wallet], Scheme]] = SCHEMES,
         deposit_cap: int = DEPOSIT_CAP,
         least_deposit: int = 0,
         salt: str = SALT,
         nonces: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.budget = budget
-        self.holdings = Holdings(
-            account,
-            budget,
-            cap=deposit_cap,
-            least=least_deposit,
+        wallet = Wallet(
+            account=account,
+            budget=budget,
+            max_validity=max_validity,
+            deposit_cap=deposit_cap,
+            least_deposit=least_deposit,
             salt=salt,
-            validity=max_validity,
             nonces=nonces,
         )
+        self.budget = budget
+        self.schemes = tuple(scheme(wallet) for scheme in schemes)
+        self._by_name = {scheme.name: scheme for scheme in self.schemes}
         self._account = account
         self._assets = tuple(assets)
-        self._max_validity = max_validity
         self._pin_payee = pin_payee
-        self._schemes = schemes
-        self._nonces = nonces
         self._terms: dict[str, Terms] = {}
         self._payees: dict[str, str] = {}
+        # Refunds and withdrawals are for channels of earlier runs too, whatever is paid with now.
+        known = [one for one in self.schemes if isinstance(one, BatchSettlement)]
+        self._batch_settlement = known[0] if known else BatchSettlement(wallet)
 
     @property
     def address(self) -> str:
         """The address that pays."""
         return self._account.address
+
+    @property
+    def holdings(self) -> Channels:
+        """The payment channels of this wallet."""
+        return self._batch_settlement.channels
 
     @property
     def channels(self) -> dict[str, Channel]:
@@ -83,6 +134,10 @@ class Payer:
         """The channels that were paid through."""
         return self.holdings.used
 
+    def exchanges(self, turns: Turns) -> dict[str, Exchange]:
+        """Each scheme's side of one purchase, by the scheme's name."""
+        return {scheme.name: scheme.exchange(turns) for scheme in self.schemes}
+
     def learn(self, item: str, terms: Terms) -> None:
         """Remember an item's terms, so that its next deliveries can be paid ahead."""
         self._terms.pop(item, None)
@@ -90,14 +145,10 @@ class Payer:
         while len(self._terms) > MAX_ITEMS:
             self._terms.pop(next(iter(self._terms)))
 
-    def expect(self, item: str, cost: int) -> None:
-        """Be told what the rest of an item costs, so that no more is deposited for it."""
-        self.holdings.expect(item, cost)
-
     def choose(self, terms: Terms, quoted: Quoted, now: float = 0.0) -> Requirement:
-        """The best of the offered ways to pay that is within every limit; signs nothing.
+        """The best of the offers that is within every limit; signs nothing.
 
-        Raises ``BudgetExceeded`` if a way was good but for a limit (``TooSoon`` if but for the
+        Raises ``BudgetExceeded`` if an offer was good but for a limit (``TooSoon`` if but for the
         one for a minute), ``ChannelDistrusted`` for a server that was caught, else
         ``TermsRefused``.
         """
@@ -129,16 +180,9 @@ class Payer:
             return None
         return self.sign(requirement, quoted, resource=resource, now=now)
 
-    def channel_way(self, terms: Terms, amount: int | None = None) -> Requirement:
-        """The first of the offered ways that goes through a channel; raises ``TermsRefused``."""
-        refused = TermsRefused("the server does not take payment by channel")
-        for document in terms.accepts:
-            if document.get("scheme") == SCHEMES[0]:
-                try:
-                    return read_requirement(terms, document, self._assets, amount)
-                except TermsRefused as error:
-                    refused = error
-        raise refused
+    def channel_way(self, terms: Terms, amount: int | None = None) -> ChannelRequirement:
+        """The first of the offers that goes through a channel; raises ``TermsRefused``."""
+        return self._batch_settlement.read_first(terms, self._assets, amount)
 
     def sign(
         self,
@@ -149,49 +193,31 @@ class Payer:
         now: float,
         terms: Terms | None = None,
     ) -> SignedPayment:
-        """Sign for a requirement that was chosen just now; ``terms`` if it answers a 402.
-
-        A channel's voucher may be signed only while none of its others is being presented.
-        """
-        if requirement.channel is None:
-            payment = sign(
-                self._account,
-                requirement,
-                item=quoted.item,
-                resource=resource,
-                now=now,
-                validity=min(requirement.timeout, self._max_validity),
-                nonce=self._nonces(32),
-                terms=terms,
-            )
-        else:
-            payment = self.holdings.charge(
-                requirement,
-                item=quoted.item,
-                resource=resource,
-                home=quoted.home,
-                now=now,
-                terms=terms,
-            )
-        self.budget.take(payment.at_stake, payment.item, now)
-        self._payees.setdefault(payment.item, payment.pay_to.lower())
+        """Sign for a requirement that was chosen just now; ``terms`` if it answers a 402."""
+        scheme, item = self._by_name[requirement.scheme], quoted.item
+        payment = scheme.sign(requirement, quoted, resource=resource, now=now, terms=terms)
+        self.budget.take(payment.at_stake, item, now)
+        expected = self.budget.expected(item)
+        if expected is not None:
+            self.budget.expect(item, expected - payment.amount)
+        self._payees.setdefault(item, payment.pay_to.lower())
         return payment
 
     def adopt(self, payment: SignedPayment) -> None:
         """Count a payment that an earlier process signed."""
         self.budget.take(payment.at_stake, payment.item)
 
-    def release(self, payment: SignedPayment) -> None:
-        """Free a payment's budget: only once the chain shows its nonce unused after expiry."""
-        self.budget.give_back(payment.at_stake, payment.item)
-
     def _choose(self, terms: Terms, quoted: Quoted, amount: int | None, now: float) -> Requirement:
         refused: list[TermsRefused] = []
         too_dear: list[BudgetExceeded] = []
+        known = ", ".join(self._by_name)
         for document in sorted(terms.accepts, key=self._rank):
             try:
-                requirement = read_requirement(terms, document, self._assets, amount)
-                self._check(requirement, quoted, now)
+                scheme = self._by_name.get(str(document.get("scheme")))
+                if scheme is None:
+                    raise TermsRefused(f"the server takes no way to pay that is allowed: {known}")
+                requirement = scheme.read(terms, document, self._assets, amount)
+                self._check(scheme, requirement, quoted, now)
             except BudgetExceeded as error:
                 too_dear.append(error)
             except TermsRefused as error:
@@ -200,15 +226,12 @@ class Payer:
                 return requirement
         raise [*too_dear, *refused, TermsRefused("the server offers no way to pay")][0]
 
-    def _rank(self, document: dict[str, object]) -> int:
-        scheme = document.get("scheme")
-        known = isinstance(scheme, str) and scheme in self._schemes
-        return self._schemes.index(str(scheme)) if known else len(self._schemes)
+    def _rank(self, document: dict[str, Any]) -> int:
+        names, scheme = list(self._by_name), str(document.get("scheme"))
+        return names.index(scheme) if scheme in names else len(names)
 
-    def _check(self, requirement: Requirement, quoted: Quoted, now: float) -> None:
+    def _check(self, scheme: Scheme, requirement: Requirement, quoted: Quoted, now: float) -> None:
         amount = requirement.amount
-        if requirement.document.get("scheme") not in self._schemes:
-            raise TermsRefused("the server wants to be paid in a way that is not allowed here")
         if quoted.ceiling is not None and amount > quoted.ceiling:
             raise TermsRefused(
                 f"the server asks {dollars(amount)} for what it had quoted at "
@@ -221,16 +244,6 @@ class Payer:
                 f"the payee of this item changed from {pinned} to {payee} while it was being bought"
             )
         self.budget.check_delivery(amount, size=quoted.size)
-        channel = self.holdings.channel_of(requirement)
-        if channel is None:
-            cost = amount
-        else:
-            self.holdings.check(channel)
-            cost = channel.at_stake(amount)
+        cost = scheme.cost(requirement, quoted, now)
         self.budget.require(cost, quoted.item)
-        if channel is not None:
-            deposit = self.holdings.deposit_for(requirement, channel, quoted.item, now)
-            least = requirement.channel.least_deposit if requirement.channel else 0
-            if quoted.home and 0 < deposit < least:  # no other payment follows that could be more
-                raise BudgetExceeded("the server wants a larger deposit than the limits allow")
         self.budget.check_pace(cost, now)

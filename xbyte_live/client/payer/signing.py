@@ -1,27 +1,19 @@
-"""Pure: a signed payment and its wire form (EIP-3009 in EIP-712, x402 v2 5.2 and v1)."""
+"""Pure: signed payments, their wire form, and what every payment scheme has (x402 v2 5.2, v1)."""
 
 import base64
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
 
+from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.terms import Requirement, Terms
-from xbyte_live.evm.eip712 import SigningKey
-from xbyte_live.evm.eip3009 import Authorization, transfer_digest
+from xbyte_live.errors import PaymentRefused
 
 PAYMENT_HEADERS = {1: "X-PAYMENT", 2: "PAYMENT-SIGNATURE"}
 
-_V1_BACKDATED = 600  # seconds; as version 1 payers do, for chains whose clock is behind
-_TRANSFER_TYPE = {
-    "TransferWithAuthorization": [
-        {"name": "from", "type": "address"},
-        {"name": "to", "type": "address"},
-        {"name": "value", "type": "uint256"},
-        {"name": "validAfter", "type": "uint256"},
-        {"name": "validBefore", "type": "uint256"},
-        {"name": "nonce", "type": "bytes32"},
-    ]
-}
+Verdict = Literal["charged", "again", "refused", "busy"]
 
 
 class Signer(Protocol):
@@ -38,6 +30,25 @@ class Signer(Protocol):
         message_data: dict[str, Any],
     ) -> Any:
         """Sign; the answer's ``signature`` has r ‖ s ‖ v."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """A key and the limits of its owner, as every scheme is given them; money in atomic units.
+
+    An authorization is valid ``max_validity`` seconds at most. A channel holds no more than
+    ``deposit_cap`` unspent, a deposit has ``least_deposit`` where that allows it, and ``salt``
+    tells this program's channels from others of the same key. ``nonces`` gives that many random
+    bytes.
+    """
+
+    account: Signer
+    budget: Budget
+    max_validity: int
+    deposit_cap: int
+    least_deposit: int
+    salt: str
+    nonces: Callable[[int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,55 +77,67 @@ class SignedPayment:
     channel_id: str = ""
     deposit: int = 0
 
+    @property
+    def scheme(self) -> str:
+        """The scheme it was signed in, as its header says."""
+        document = _document(self)
+        return str(document.get("accepted", document).get("scheme", ""))
 
-def sign(
-    account: Signer,
-    requirement: Requirement,
-    *,
-    item: str,
-    resource: str,
-    now: float,
-    validity: int,
-    nonce: bytes,
-    terms: Terms | None = None,
-) -> SignedPayment:
-    """Sign a transfer of ``requirement.amount`` that stays valid ``validity`` seconds.
 
-    ``terms`` are those of the 402 it answers, whose resource and extensions a version 2 payment
-    repeats; without them it is paid ahead. ``nonce`` has 32 random bytes.
+class Exchange:
+    """A scheme's side of one purchase: before a payment is signed, and after each response.
+
+    This one is for payments that are taken once and whole, such as ``exact``; a scheme with state
+    of its own overrides what it needs.
     """
-    authorization = {
-        "from": account.address,
-        "to": requirement.pay_to,
-        "value": str(requirement.amount),
-        "validAfter": str(int(now) - _V1_BACKDATED if requirement.version == 1 else 0),
-        "validBefore": str(int(now) + validity),
-        "nonce": "0x" + nonce.hex(),
-    }
-    payload = {
-        "signature": _signature(account, requirement, authorization),
-        "authorization": authorization,
-    }
-    return SignedPayment(
-        resource=resource,
-        item=item,
-        header=PAYMENT_HEADERS[requirement.version],
-        value=payment_header(requirement, payload, terms),
-        amount=requirement.amount,
-        network=requirement.asset.network,
-        asset=requirement.asset.address,
-        pay_to=requirement.pay_to,
-        payer=account.address,
-        identity=authorization["nonce"],
-        signed_at=now,
-        valid_before=int(authorization["validBefore"]),
-        at_stake=requirement.amount,
-    )
+
+    async def begin(self, requirement: Requirement) -> bool:
+        """Get ready to sign; true if that took a wait, so that the choice must be made anew."""
+        return False
+
+    async def take_over(self, payment: SignedPayment) -> bool:
+        """Get ready to present a payment of an earlier request; false if it cannot be taken."""
+        return True
+
+    async def signed(self) -> None:
+        """Make durable what was signed, before it is presented."""
+
+    async def answered(
+        self, payment: SignedPayment, headers: Mapping[str, str], *, turned_down: bool
+    ) -> None:
+        """Check the response to a payment, whatever its status but 402.
+
+        It was ``turned_down`` when nothing was delivered and it was not presented before.
+        """
+
+    async def refused(
+        self, payment: SignedPayment, terms: Terms, *, presented_before: bool, answered: bool
+    ) -> Verdict:
+        """Decide after a 402 to a payment; ``answered`` when one was signed for a 402 before.
+
+        ``charged``: it was taken, and its bytes will not come any more; ``again``: it was not,
+        and another may be signed; ``refused``: another would not be taken either; ``busy``: the
+        same one may be presented later.
+        """
+        final = presented_before or answered or still_offered(terms, payment)
+        return "refused" if final else "again"
+
+    def refusal(self, payment: SignedPayment, code: str) -> PaymentRefused:
+        """The error for a payment that was refused with ``code``."""
+        until = f"{datetime.fromtimestamp(payment.valid_before, UTC):%H:%M:%S} UTC"
+        return PaymentRefused(
+            code,
+            f"the server refused a payment ({code}); it could still take it until {until}, so no "
+            "other was signed for these bytes",
+        )
+
+    def end(self) -> None:
+        """Let the next purchase of the scheme begin."""
 
 
 def still_offered(terms: Terms, payment: SignedPayment) -> bool:
     """Whether a 402 asks for exactly what ``payment`` gives, so that signing anew is no help."""
-    document = json.loads(base64.b64decode(payment.value))
+    document = _document(payment)
     if "accepted" in document:
         return document["accepted"] in terms.accepts
     return any(
@@ -124,45 +147,11 @@ def still_offered(terms: Terms, payment: SignedPayment) -> bool:
     )
 
 
-def _signature(account: Signer, requirement: Requirement, authorization: dict[str, str]) -> str:
-    """Where the account shows its key in microseconds, else as the account does it."""
-    asset = requirement.asset
-    key = getattr(account, "key", None)
-    if key is not None:
-        order = Authorization(
-            payer=authorization["from"],
-            to=authorization["to"],
-            value=int(authorization["value"]),
-            valid_after=int(authorization["validAfter"]),
-            valid_before=int(authorization["validBefore"]),
-            nonce=authorization["nonce"],
-            signature=b"",
-        )
-        digest = transfer_digest(order, asset)
-        return "0x" + SigningKey(bytes(key)).sign(digest).hex()
-    numbers = ("value", "validAfter", "validBefore")
-    signed = account.sign_typed_data(
-        {
-            "name": asset.name,
-            "version": asset.version,
-            "chainId": asset.chain_id,
-            "verifyingContract": asset.address,
-        },
-        _TRANSFER_TYPE,
-        {
-            **authorization,
-            **{name: int(authorization[name]) for name in numbers},
-            "nonce": bytes.fromhex(authorization["nonce"][2:]),
-        },
-    )
-    return "0x" + bytes(signed.signature).hex()
-
-
 def payment_header(requirement: Requirement, payload: dict[str, Any], terms: Terms | None) -> str:
     """The value of a payment header; ``terms`` are those of the 402 it answers, if any."""
     document: dict[str, Any] = {"x402Version": requirement.version, "payload": payload}
     if requirement.version == 1:
-        document |= {"scheme": "exact", "network": requirement.network}
+        document |= {"scheme": requirement.scheme, "network": requirement.network}
     else:
         document["accepted"] = requirement.document
         if terms and terms.resource:
@@ -170,3 +159,8 @@ def payment_header(requirement: Requirement, payload: dict[str, Any], terms: Ter
         if terms and terms.extensions:
             document["extensions"] = terms.extensions
     return base64.b64encode(json.dumps(document, separators=(",", ":")).encode()).decode("ascii")
+
+
+def _document(payment: SignedPayment) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(base64.b64decode(payment.value))
+    return document

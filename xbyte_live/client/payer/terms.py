@@ -10,7 +10,6 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from xbyte_live.errors import TermsRefused
-from xbyte_live.evm.channels import LEAST_DELAY, LONGEST_DELAY
 from xbyte_live.money import MAX_AMOUNT, Asset
 from xbyte_live.runtime.json import MAX_DOCUMENT, read_json
 
@@ -52,33 +51,21 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelTerms:
-    """What a server asks of a channel; ``withdraw_delay`` in seconds.
-
-    ``least_deposit`` is what it finds worth its gas, 0 if it does not say.
-    """
-
-    receiver_authorizer: str
-    withdraw_delay: int
-    least_deposit: int
-
-
-@dataclass(frozen=True, slots=True)
 class Requirement:
     """One way to pay that can be believed; ``amount`` is in atomic units of ``asset``.
 
     ``timeout`` is how long the payment shall stay valid, in seconds. ``document`` is what the
-    server wrote. ``channel`` is there when it is paid through one, else it is ``exact``.
+    server wrote.
     """
 
     version: Literal[1, 2]
+    scheme: str
     network: str
     asset: Asset
     amount: int
     pay_to: str
     timeout: int
     document: dict[str, Any]
-    channel: ChannelTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,26 +129,22 @@ def read_requirement(
 ) -> Requirement:
     """One of ``terms.accepts`` as a payment that may be signed; ``amount`` overrides its own.
 
-    Raises ``TermsRefused`` unless it is ``exact`` or ``batch-settlement`` by EIP-3009, on a
-    network and in a token of ``assets`` under its right EIP-712 domain, to a real address, for a
-    positive whole amount.
+    Raises ``TermsRefused`` unless it is by EIP-3009, on a network and in a token of ``assets``
+    under its right EIP-712 domain, to a real address, for a positive whole amount.
     """
-    scheme = document.get("scheme")
-    if scheme != "exact" and (scheme != "batch-settlement" or terms.version != 2):
-        raise TermsRefused("the server takes neither the scheme exact nor batch-settlement")
     if amount is not None:
         document = {**document, _AMOUNT_FIELD[terms.version]: str(amount)}
     asset = _asset(document, terms.version, assets)
     _check_domain(document, asset)
     return Requirement(
         version=terms.version,
+        scheme=str(document.get("scheme")),
         network=str(document["network"]),
         asset=asset,
         amount=_amount(document.get(_AMOUNT_FIELD[terms.version])),
         pay_to=_payee(document.get("payTo"), asset),
         timeout=_timeout(document.get("maxTimeoutSeconds")),
         document=document,
-        channel=None if scheme == "exact" else _channel(document.get("extra")),
     )
 
 
@@ -273,23 +256,6 @@ def _check_domain(document: dict[str, Any], asset: Asset) -> None:
         raise TermsRefused(f"the server calls {asset.symbol} by a wrong EIP-712 name or version")
     if extra.get("assetTransferMethod", "eip3009") != "eip3009":
         raise TermsRefused("the server wants another way of transfer than EIP-3009")
-
-
-def _channel(extra: object) -> ChannelTerms:
-    if not isinstance(extra, dict):
-        raise TermsRefused("the server does not say how its channels are")
-    authorizer, delay = extra.get("receiverAuthorizer"), extra.get("withdrawDelay")
-    if not isinstance(authorizer, str) or _ADDRESS.fullmatch(authorizer) is None:
-        raise TermsRefused("the server names nobody who authorizes refunds of its channels")
-    if int(authorizer, 16) == 0:
-        raise TermsRefused("the server names nobody who authorizes refunds of its channels")
-    if not isinstance(delay, int) or isinstance(delay, bool):
-        raise TermsRefused("the server does not say how long a withdrawal takes")
-    if not LEAST_DELAY <= delay <= LONGEST_DELAY:
-        raise TermsRefused("the server wants withdrawals to take shorter or longer than may be")
-    least = extra.get("minDeposit")
-    known = isinstance(least, str) and _AMOUNT.fullmatch(least) is not None
-    return ChannelTerms(authorizer.lower(), delay, min(int(str(least)), MAX_AMOUNT) if known else 0)
 
 
 def _amount(value: object) -> int:

@@ -6,8 +6,9 @@ Source: x402 ``scheme_batch_settlement_evm``, "Client: Payment Construction".
 from typing import Any
 
 from xbyte_live.client.payer.channel import Channel, Open, presented
+from xbyte_live.client.payer.channel_reports import ChannelRequirement
 from xbyte_live.client.payer.signing import PAYMENT_HEADERS, SignedPayment, Signer, payment_header
-from xbyte_live.client.payer.terms import Requirement, Terms
+from xbyte_live.client.payer.terms import Terms
 from xbyte_live.evm.channels import (
     COLLECTOR,
     CONTRACT,
@@ -76,10 +77,9 @@ class VoucherSigner:
         return self._account.sign_typed_data(domain, _VOUCHER_TYPE, message)
 
 
-def channel_for(requirement: Requirement, payer: str, salt: str) -> Channel:
+def channel_for(requirement: ChannelRequirement, payer: str, salt: str) -> Channel:
     """The channel that pays a requirement, as it is before anything is known of it."""
     terms = requirement.channel
-    assert terms is not None
     config = ChannelConfig(
         payer=payer.lower(),
         payer_authorizer=payer.lower(),
@@ -120,7 +120,7 @@ def sign_deposit(
 
 def sign_charge(
     signer: VoucherSigner,
-    requirement: Requirement,
+    requirement: ChannelRequirement,
     channel: Channel,
     *,
     deposit: Deposit | None,
@@ -161,7 +161,7 @@ def sign_charge(
 
 def sign_refund(
     signer: VoucherSigner,
-    requirement: Requirement,
+    requirement: ChannelRequirement,
     channel: Channel,
     amount: int | None,
     terms: Terms,

@@ -19,9 +19,14 @@ from xbyte_live.client.payer.chain import (
 from xbyte_live.client.payer.channel import Channel, distrusted, refunded, synced
 from xbyte_live.client.payer.channel_lock import Turn, Turns
 from xbyte_live.client.payer.channel_recovery import Refusal, after
-from xbyte_live.client.payer.channel_reports import Refund, read_correction, read_refund
+from xbyte_live.client.payer.channel_reports import (
+    ChannelRequirement,
+    Refund,
+    read_correction,
+    read_refund,
+)
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.payer.terms import Requirement, Terms, read_challenge
+from xbyte_live.client.payer.terms import Terms, read_challenge
 from xbyte_live.client.payer.vouchers import sign_refund
 from xbyte_live.errors import (
     ChainUnavailable,
@@ -77,7 +82,6 @@ class Closing:
         url, terms = await self._terms(url, only)
         requirement = self._payer.channel_way(terms)
         channel = self._payer.holdings.channel_of(requirement)
-        assert channel is not None
         turn = await self._turns.take(channel)
         try:
             if not turn.channel.may_refund:
@@ -144,11 +148,15 @@ class Closing:
             turn.release()
 
     async def deposit(
-        self, requirement: Requirement, amount: int, account: LocalAccount, rpc_url: str, now: float
+        self,
+        requirement: ChannelRequirement,
+        amount: int,
+        account: LocalAccount,
+        rpc_url: str,
+        now: float,
     ) -> tuple[Channel, str]:
         """Put ``amount`` into the channel that pays a requirement, with gas of the payer's own."""
         new = self._payer.holdings.channel_of(requirement)
-        assert new is not None
         turn = await self._turns.take(new)
         try:
             order = self._payer.holdings.order_deposit(requirement, turn.channel, amount, now)
@@ -161,7 +169,12 @@ class Closing:
             turn.release()
 
     async def _refund(
-        self, turn: Turn, url: str, requirement: Requirement, terms: Terms, amount: int | None
+        self,
+        turn: Turn,
+        url: str,
+        requirement: ChannelRequirement,
+        terms: Terms,
+        amount: int | None,
     ) -> Refund:
         for _ in range(_TRIES):
             name, value = sign_refund(
@@ -233,7 +246,7 @@ class Closing:
             found = self._payer.holdings.channel_of(self._payer.channel_way(terms))
         except TermsRefused:
             return False
-        return found is not None and found.channel_id == channel.channel_id
+        return found.channel_id == channel.channel_id
 
     def _places(self, url: str, only: Channel | None) -> list[str]:
         """Where a server like ours knows the channels that were opened with it."""

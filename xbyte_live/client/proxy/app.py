@@ -18,7 +18,7 @@ import httpx
 
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import PayingTransport
-from xbyte_live.client.payer.channel_lock import ReadChannel, Store
+from xbyte_live.client.payer.channel_lock import ChannelStore, ReadChannel
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import item_of
 from xbyte_live.client.pieces import Scope
@@ -176,7 +176,7 @@ class Proxy:
         if page.listed:
             if page.ended and not self._ahead.knows(playlist.url):
                 cost = sum(resource.amount or 0 for resource in page.listed.values())
-                self._payer.expect(item_of(playlist.url), cost)
+                self._payer.budget.expect(item_of(playlist.url), cost)
             self._ahead.note(playlist.url, page.listed)
 
     async def _hand_over(self, resource: Resource, headers: Mapping[str, str], send: Send) -> None:
@@ -217,7 +217,7 @@ async def open_proxy(
     watch: Watch,
     *,
     options: ProxyOptions | None = None,
-    store: Store | None = None,
+    store: ChannelStore | None = None,
     read_channel: ReadChannel | None = None,
     inner: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.time,
