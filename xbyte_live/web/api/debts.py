@@ -47,10 +47,10 @@ class Debts:
         )
         try:
             shown = request.headers if request.method == "GET" else {}  # HEAD never charges
-            receipt = await self._gate.admit(shown, sale)
+            response = await self._gate.charge(shown, sale)
         except PaymentRefused as refusal:
             challenge = self._gate.challenge(sale, refusal)
             return Response(challenge.body, 402, {**NO_STORE, **challenge.headers}, JSON)
         left = sum(other.amount for other in owed[1:])
         paid = {"payer": payer, "paid": str(debt.amount), "owed": str(left)}
-        return json_reply(paid, {**NO_STORE, **receipt.headers})
+        return json_reply(paid, {**NO_STORE, **response.headers})

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemGone, PaymentRefused, XByteError
-from xbyte_live.payments.gate import Gate, Receipt, Sale
+from xbyte_live.payments.gate import Gate, PaymentResponse, Sale
 from xbyte_live.web.common.metrics import Metrics
 from xbyte_live.web.common.ranges import Span, names_tag
 from xbyte_live.web.common.resolver import Finder, Found, deposit_at, quotes_at
@@ -124,9 +124,9 @@ class Playback:
         headers = {**NO_STORE, "accept-ranges": "bytes", **challenge.headers}
         return Response(challenge.body, 402, headers, JSON)
 
-    async def _admit(self, asked: dict[bytes, str], sale: Sale) -> Receipt:
+    async def _admit(self, asked: dict[bytes, str], sale: Sale) -> PaymentResponse:
         try:
-            receipt = await self._gate.admit(shown_payment(asked), sale)
+            receipt = await self._gate.charge(shown_payment(asked), sale)
         except XByteError as error:
             self._metrics.charged(fault_of(error).code)
             raise
