@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from xbyte_live.errors import (
@@ -25,8 +25,14 @@ from xbyte_live.payments.facilitators.remote import (
     Unknown,
     Verdict,
 )
-from xbyte_live.payments.gate import Challenge, Receipt, Sale
-from xbyte_live.payments.x402.requirements import SCHEME_EXACT, PaymentMethod, challenge, terms
+from xbyte_live.payments.gate import Challenge, PaymentResponse, Sale
+from xbyte_live.payments.x402.requirements import (
+    SCHEME_EXACT,
+    PaymentMethod,
+    challenge,
+    offers_v1,
+    requirements_v2,
+)
 from xbyte_live.pricing.quotes import Quote
 
 USDC = Asset("eip155:84532", "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "USDC", "2", 6, "USDC")
@@ -40,20 +46,32 @@ class FakeGate:
         self.verdict: XByteError | None = None
         self.asked: list[Sale] = []
 
-    async def admit(self, headers: Mapping[str, str], sale: Sale) -> Receipt:
+    async def charge(self, headers: Mapping[str, str], sale: Sale) -> PaymentResponse:
         self.asked.append(sale)
         if self.verdict is not None:
             raise self.verdict
         if {name.lower() for name in headers}.isdisjoint({"payment-signature", "x-payment"}):
             raise PaymentRefused("payment_required")
         amount = sale.quotes[0].price.amount_for(sale.size)
-        return Receipt({"PAYMENT-RESPONSE": "cmVjZWlwdA=="}, amount)
+        return PaymentResponse({"PAYMENT-RESPONSE": "cmVjZWlwdA=="}, amount)
 
     def terms(self, quote: Quote, deposit: int) -> list[dict[str, Any]]:
-        return terms(self.methods, quote, timeout=300, deposit=deposit)
+        offers = [requirements_v2(method, quote, 300, deposit) for method in self.methods]
+        return [{k: v for k, v in offer.items() if k != "amount"} for offer in offers]
 
     def challenge(self, sale: Sale, refusal: PaymentRefused) -> Challenge:
-        return challenge(sale, self.methods, timeout=300, error=refusal.code)
+        return a_challenge(sale, self.methods, refusal.code)
+
+
+def a_challenge(sale: Sale, methods: Sequence[PaymentMethod], error: str) -> Challenge:
+    """The 402 of a gate with these methods."""
+    quote = sale.quotes[0]
+    return challenge(
+        sale,
+        [requirements_v2(method, quote, 300, sale.deposit) for method in methods],
+        in_v1=offers_v1(methods, 300, sale),
+        error=error,
+    )
 
 
 class MemoryCatalog:

@@ -28,9 +28,10 @@ from tests.support.paying import Clock, v2_document
 from xbyte_live.config import Settings
 from xbyte_live.devnet.artifacts import load_artifact
 from xbyte_live.devnet.chain import Chain, Devnet
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.money import Price
-from xbyte_live.payments.clearing import claim_policy
+from xbyte_live.payments.build import claim_policy
 from xbyte_live.payments.facilitators.batch import MOST, Together
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Settled, SignedPayment
@@ -132,7 +133,7 @@ async def exact(net: Devnet, plan: Plan, payments: int, *, together: bool) -> fl
         SignedPayment(2, v2_document(payer, requirements), requirements) for _ in range(payments)
     ]
     first_block = await block_number(net.chain)
-    sender = OneSender(key, net.rpc_url, confirmation_timeout=PATIENCE)
+    sender = OneSender(key, RpcNode(net.rpc_url, timeout=20), confirmation_timeout=PATIENCE)
     facilitator = LocalFacilitator({net.network: sender}, {})
     try:
         if together:

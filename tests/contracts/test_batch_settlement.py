@@ -55,6 +55,7 @@ from xbyte_live.devnet.accounts import (
 )
 from xbyte_live.devnet.artifacts import load_artifact
 from xbyte_live.devnet.chain import Devnet
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
 
 ZERO = "0x" + "00" * 20
@@ -811,7 +812,8 @@ class Shop:
         self.payer = devnet.new_account(usdc=10_000)
         self.payee: LocalAccount = Account.create()
         gas = devnet.new_account(wei=10 * ETHER)
-        sender = OneSender("0x" + gas.key.hex(), devnet.rpc_url, confirmation_timeout=10)
+        node = RpcNode(devnet.rpc_url, timeout=20)
+        sender = OneSender("0x" + gas.key.hex(), node, confirmation_timeout=10)
         authorizer: LocalAccount = Account.create()
         self.facilitator = x402FacilitatorSync()
         self.facilitator.register(

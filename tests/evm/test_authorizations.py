@@ -27,6 +27,7 @@ from tests.support.web import serving
 from xbyte_live.devnet.chain import Devnet
 from xbyte_live.errors import ChainUnavailable
 from xbyte_live.evm.authorizations import LOGS_LAG, ChainReader
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.payments.facilitators.remote import Settled
 
 
@@ -52,11 +53,11 @@ async def balanced(node: str) -> AsyncIterator[tuple[Balancer, ChainReader]]:
     balancer = Balancer(node)
     app = Starlette(routes=[Route("/", balancer.answer, methods=["POST"])])
     async with serving(app) as (host, port):
-        reader = ChainReader(f"http://{host}:{port}", timeout=5)
+        reader = ChainReader(RpcNode(f"http://{host}:{port}", timeout=5))
         try:
             yield balancer, reader
         finally:
-            await reader.close()
+            await reader.node.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from xbyte_live.devnet.accounts import BATCH_SETTLEMENT_ADDRESS
 from xbyte_live.devnet.chain import Chain, Devnet
 from xbyte_live.errors import ChainUnavailable, PaymentRefused
 from xbyte_live.evm.channel_contract import MULTICALL3, ChannelChain, ChannelState
+from xbyte_live.evm.rpc import RpcNode
 
 NOTHING = ChannelState(0, 0, 0, 0)
 UNKNOWN = "0x" + "07" * 32
@@ -27,10 +28,10 @@ async def test_many_channels_are_read_in_few_round_trips(house: House) -> None:
     payers = [await house.opened(100 + n) for n in range(3)]
     ids = [payer.channel_id for payer in payers]
     with rpc_proxy(house.chain.rpc_url) as proxy:
-        reader = ChannelChain(proxy.url, timeout=5)
+        reader = ChannelChain(RpcNode(proxy.url, timeout=5))
 
         found = await reader.states([*ids, UNKNOWN, *ids])
-        await reader.close()
+        await reader.node.close()
 
     assert [found[i].balance for i in ids] == [100, 101, 102]
     assert found[UNKNOWN] == NOTHING
@@ -43,12 +44,12 @@ async def test_a_chain_without_multicall_is_read_all_the_same(
     async with Devnet(tmp_path) as net, a_house(sqlite_url, net.chain, net.asset) as house:
         payer = await house.opened(100)
         await net.chain.set_code(MULTICALL3, "0x")
-        reader = ChannelChain(net.rpc_url, timeout=5)
+        reader = ChannelChain(RpcNode(net.rpc_url, timeout=5))
         assert (await reader.states([payer.channel_id, UNKNOWN]))[payer.channel_id].balance == 100
         await net.chain.set_code(BATCH_SETTLEMENT_ADDRESS, "0x")
         with pytest.raises(ChainUnavailable, match="no contract"):
             await reader.states([UNKNOWN])
-        await reader.close()
+        await reader.node.close()
 
 
 async def test_events_are_read_in_windows_that_fit_the_node(
@@ -60,7 +61,7 @@ async def test_events_are_read_in_windows_that_fit_the_node(
     (claim,) = await house.actions.claim([await house.channel(payer)])
     await house.actions.refund(await house.channel(payer), 40)
     last = await house.reader.safe_block()
-    monkeypatch.setattr("xbyte_live.evm.channel_contract.LOG_WINDOW", 7)
+    monkeypatch.setattr("xbyte_live.evm.rpc.LOG_WINDOW", 7)
 
     pages = [page async for page in house.reader.events(first, last, [payer.channel_id])]
 
@@ -75,7 +76,7 @@ async def test_events_are_read_in_windows_that_fit_the_node(
 
 async def test_a_node_that_answers_errors_is_unavailable(house: House) -> None:
     with rpc_proxy(house.chain.rpc_url) as proxy:
-        reader = ChannelChain(proxy.url, timeout=5)
+        reader = ChannelChain(RpcNode(proxy.url, timeout=5))
         proxy.fails.add("*")
         for asking in (
             reader.safe_block(),
@@ -91,7 +92,7 @@ async def test_a_node_that_answers_errors_is_unavailable(house: House) -> None:
         with pytest.raises(ChainUnavailable):
             async for _ in reader.events(0, 10):
                 pass
-        await reader.close()
+        await reader.node.close()
 
 
 async def test_a_transaction_that_nobody_knows_has_not_landed(house: House) -> None:
@@ -106,7 +107,7 @@ async def test_those_who_ask_together_share_a_read(house: House) -> None:
 
     payer = await house.opened(100)
     with rpc_proxy(house.chain.rpc_url) as proxy:
-        house.mirror._chains[house.network] = reader = ChannelChain(proxy.url, timeout=5)
+        house.mirror._chains[house.network] = reader = ChannelChain(RpcNode(proxy.url, timeout=5))
         await reader.states([UNKNOWN])
         proxy.calls.clear()
 
@@ -116,7 +117,7 @@ async def test_those_who_ask_together_share_a_read(house: House) -> None:
                 for _ in range(50)
             )
         )
-        await reader.close()
+        await reader.node.close()
 
     assert {channel.chain.balance for channel in found} == {100}
     assert proxy.calls.count("eth_call") == 1

@@ -44,8 +44,8 @@ from xbyte_live.errors import (
 from xbyte_live.evm import channels as codes
 from xbyte_live.evm.channels import ZERO_ADDRESS, Voucher
 from xbyte_live.money import Price
-from xbyte_live.payments.batch_settlement import state_ttl
-from xbyte_live.payments.gate import Receipt, Sale
+from xbyte_live.payments.batch_settlement.offers import state_ttl
+from xbyte_live.payments.gate import PaymentResponse, Sale
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS
 from xbyte_live.pricing.quotes import Quote
 
@@ -379,7 +379,7 @@ async def test_version_1_has_no_channels(till: ChannelTill) -> None:
     header = {"X-PAYMENT": base64.b64encode(json.dumps(document).encode()).decode()}
 
     with pytest.raises(PaymentRefused) as caught:
-        await till.gate.admit(header, SALE)
+        await till.gate.charge(header, SALE)
 
     assert caught.value.code == "unsupported_scheme"
 
@@ -834,11 +834,13 @@ async def test_a_receipt_opens_the_same_bytes_again_and_its_parts(till: ChannelT
     token = answer_of(paid)["extensions"]["xbyte-receipt"]["receipt"]
     till.time.now += 10 * WINDOW
 
-    async def shown(what: str, of: Sale) -> Receipt:
-        return await till.gate.admit({"XBYTE-RECEIPT": what}, of)
+    async def shown(what: str, of: Sale) -> PaymentResponse:
+        return await till.gate.charge({"XBYTE-RECEIPT": what}, of)
 
     assert (await shown(token, sale)).amount == 0
-    assert (await shown(token, replace(sale, resource=f"{sale.resource}#bytes=0-9"))).paid is None
+    assert (
+        await shown(token, replace(sale, resource=f"{sale.resource}#bytes=0-9"))
+    ).charged is None
     digest = token.rpartition(".")[2]
     for bad, of in [
         (token, segment(3, rewatch_free=True)),
@@ -863,16 +865,16 @@ async def test_a_receipt_of_a_part_does_not_open_the_whole(till: ChannelTill) ->
     paid = await till.pay(till.voucher(payer, part, 2 * PRICE), part)
     token = answer_of(paid)["extensions"]["xbyte-receipt"]["receipt"]
 
-    assert (await till.gate.admit({"XBYTE-RECEIPT": token}, part)).amount == 0
+    assert (await till.gate.charge({"XBYTE-RECEIPT": token}, part)).amount == 0
     with pytest.raises(PaymentRefused):
-        await till.gate.admit({"XBYTE-RECEIPT": token}, segment(2, rewatch_free=True))
+        await till.gate.charge({"XBYTE-RECEIPT": token}, segment(2, rewatch_free=True))
 
 
 async def test_asking_what_it_costs_charges_nothing(till: ChannelTill) -> None:
     payer = await till.opened(SALE)
 
     with pytest.raises(PaymentRefused) as caught:
-        await till.gate.admit({}, segment(2))
+        await till.gate.charge({}, segment(2))
 
     assert caught.value.code == "payment_required"
     assert (await till.found(payer)).charged == PRICE
@@ -883,7 +885,7 @@ async def test_asking_what_it_costs_charges_nothing(till: ChannelTill) -> None:
 
 async def refund(
     till: ChannelTill, payer: Payer, ceiling: int, amount: Any = None, sale: Sale = SALE
-) -> Receipt:
+) -> PaymentResponse:
     more = {} if amount is None else {"amount": amount}
     return await till.pay(till.voucher(payer, sale, ceiling, "refund", **more), sale)
 
@@ -957,7 +959,7 @@ async def test_the_same_refund_at_once_pays_once(till: ChannelTill) -> None:
     )
 
     assert till.chain.channels[payer.channel_id].balance == 8000
-    assert {type(one) for one in found} <= {Receipt, PaymentRefused, PaymentPending}
+    assert {type(one) for one in found} <= {PaymentResponse, PaymentRefused, PaymentPending}
     assert all(one.code == codes.BUSY for one in found if isinstance(one, PaymentRefused))
     assert (await till.found(payer)).reserved == 0
 
@@ -1036,7 +1038,7 @@ async def test_a_refund_opens_no_bytes(till: ChannelTill) -> None:
     receipt = await refund(till, payer, PRICE, sale=segment(2))
 
     assert receipt.answer is not None
-    assert (receipt.amount, receipt.paid) == (0, None)
+    assert (receipt.amount, receipt.charged) == (0, None)
     assert (await till.found(payer)).charged == PRICE
 
 
@@ -1049,6 +1051,6 @@ async def test_without_a_database_nothing_is_admitted(till: ChannelTill) -> None
     await till.database.stop()
 
     with pytest.raises(Exception, match="database") as caught:
-        await till.gate.admit(v2_header(document), segment(2))
+        await till.gate.charge(v2_header(document), segment(2))
 
     assert not isinstance(caught.value, PaymentRefused)

@@ -29,6 +29,7 @@ from xbyte_live.devnet.chain import Devnet
 from xbyte_live.evm.authorizations import ChainReader
 from xbyte_live.evm.channel_contract import ChannelChain
 from xbyte_live.evm.keys import Authorizer
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.gate import Sale
@@ -667,10 +668,10 @@ async def on_chains(url: str, devnet: SharedDevnet, folder: Path) -> AsyncIterat
                 devnet.fund(address, wei=10 * ETHER)
             else:
                 await fund(address, 0, 10 * ETHER)
-            senders.append(OneSender(gas, rpc_url, confirmation_timeout=10))
-        mine = ChannelChain(devnet.rpc_url, timeout=5)
-        rival = ChannelChain(other.rpc_url, timeout=5)
-        fates = ChainReader(devnet.rpc_url, timeout=5)
+            senders.append(OneSender(gas, RpcNode(rpc_url, timeout=20), confirmation_timeout=10))
+        mine = ChannelChain(RpcNode(devnet.rpc_url, timeout=5))
+        rival = ChannelChain(RpcNode(other.rpc_url, timeout=5))
+        fates = ChainReader(RpcNode(devnet.rpc_url, timeout=5))
         local = LocalFacilitator({USDC.network: senders[0]}, {})
         accounts = []
         for _ in range(6):
@@ -688,7 +689,7 @@ async def on_chains(url: str, devnet: SharedDevnet, folder: Path) -> AsyncIterat
             yield Rivals(Ours(till), theirs, (mine, rival), payers)
         await local.close()
         for reader in (mine, rival, fates):
-            await reader.close()
+            await reader.node.close()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -67,7 +67,7 @@ async def the_charge(
 
 async def refusal(till: Till, headers: dict[str, str], sale: Sale) -> str:
     with pytest.raises(PaymentRefused) as refused:
-        await till.gate.admit(headers, sale)
+        await till.gate.charge(headers, sale)
     return refused.value.code
 
 
@@ -92,7 +92,7 @@ async def test_only_what_was_checked_goes_to_a_facilitator(url: str) -> None:
     async with a_till(url, exposure=OPTIMISTIC) as till:
         payer, sale = a_payer(), a_sale()
         headers = with_riders(till, payer, sale)
-        await till.gate.admit(headers, sale)
+        await till.gate.charge(headers, sale)
         charge = await the_charge(till, payer, sale, headers)
         assert set(charge.document) == {"x402Version", "accepted", "payload", "resource"}
         assert set(charge.document["payload"]) == {"authorization", "signature"}
@@ -107,14 +107,14 @@ async def test_what_json_cannot_say_is_no_payment(url: str, rider: str) -> None:
         text = '{"x402Version": 2, "rider": ' + rider + "}"
         value = base64.b64encode(text.encode()).decode()
         with pytest.raises(PaymentMalformed):
-            await till.gate.admit({"PAYMENT-SIGNATURE": value}, a_sale())
+            await till.gate.charge({"PAYMENT-SIGNATURE": value}, a_sale())
 
 
 async def test_whatever_a_payment_carries_can_be_sent_to_a_real_facilitator(url: str) -> None:
     async with a_till(url, exposure=OPTIMISTIC) as till, facilitator_double() as double:
         payer, sale = a_payer(), a_sale()
         headers = with_riders(till, payer, sale)
-        await till.gate.admit(headers, sale)
+        await till.gate.charge(headers, sale)
         charge = await the_charge(till, payer, sale, headers)
         remote = RemoteFacilitator([double.url], timeout=5)
         outcome = await remote.settle(SignedPayment(2, charge.document, charge.requirements))
@@ -126,14 +126,14 @@ async def test_a_payment_with_riders_is_the_payment_without_them(url: str) -> No
     async with a_till(url) as till:
         payer, sale = a_payer(), a_sale()
         headers = with_riders(till, payer, sale)
-        first = await till.gate.admit(headers, sale)
+        first = await till.gate.charge(headers, sale)
         document = json.loads(base64.b64decode(headers["PAYMENT-SIGNATURE"]))
         plain = await the_charge(till, payer, sale, headers)
         again = {"x402Version": 2, "accepted": document["accepted"]} | {
             "payload": plain.document["payload"]
         }
         value = base64.b64encode(json.dumps(again).encode()).decode()
-        assert await till.gate.admit({"PAYMENT-SIGNATURE": value}, sale) == first
+        assert await till.gate.charge({"PAYMENT-SIGNATURE": value}, sale) == first
         assert len(till.facilitator.settled) == 1
 
 
@@ -145,7 +145,7 @@ async def test_a_version_1_payment_is_sent_as_it_was_checked_too(url: str) -> No
         document: dict[str, Any] = {"x402Version": 1, "scheme": "exact", "network": "base-sepolia"}
         document |= {"payload": payload, "accepted": "MORE"}
         value = base64.b64encode(json.dumps(document).encode()).decode()
-        await till.gate.admit({"X-PAYMENT": value}, sale)
+        await till.gate.charge({"X-PAYMENT": value}, sale)
         charge = await the_charge(till, payer, sale, {"PAYMENT-SIGNATURE": value})
         assert set(charge.document) == {"x402Version", "scheme", "network", "payload"}
         assert set(charge.document["payload"]) == {"authorization", "signature"}
@@ -157,17 +157,17 @@ async def test_a_payment_for_few_bytes_does_not_open_many_under_the_same_name(ur
     async with a_till(url) as till:
         small, large = a_sale("/objects/x"), a_sale("/objects/x", size=2**30, price=10**6)
         headers = till.pay(a_payer(), small)
-        await till.gate.admit(headers, small)
+        await till.gate.charge(headers, small)
         assert await refusal(till, headers, large) == USED
-        await till.gate.admit(headers, small)
+        await till.gate.charge(headers, small)
 
 
 async def test_an_authorization_about_to_expire_is_settled_first(url: str) -> None:
     async with a_till(url, exposure=OPTIMISTIC) as till:
         payer, sale = a_payer(), a_sale()
-        await till.gate.admit(till.pay(payer, sale, valid_for=149), sale)
+        await till.gate.charge(till.pay(payer, sale, valid_for=149), sale)
         assert await states(till) == {"settled": 1}
-        await till.gate.admit(till.pay(payer, sale, valid_for=151), sale)
+        await till.gate.charge(till.pay(payer, sale, valid_for=151), sale)
         assert await states(till) == {"settled": 1, "queued": 1}
 
 
@@ -175,7 +175,7 @@ async def test_one_charge_that_cannot_be_settled_does_not_stop_the_others(url: s
     async with a_till(url, exposure=OPTIMISTIC) as till:
         for number in range(3):
             sale = a_sale(f"/{number}")
-            await till.gate.admit(till.pay(a_payer(), sale), sale)
+            await till.gate.charge(till.pay(a_payer(), sale), sale)
         till.facilitator.script = [RuntimeError("nobody thought of this")]
 
         async def two_settled() -> bool:
@@ -196,9 +196,9 @@ async def test_an_unforeseen_failure_leaves_a_payment_in_doubt(url: str) -> None
         headers = till.pay(a_payer(), sale)
         till.facilitator.script = [RuntimeError("nobody thought of this")]
         with pytest.raises(PaymentPending):
-            await till.gate.admit(headers, sale)
+            await till.gate.charge(headers, sale)
         assert await states(till) == {"pending": 1}
-        assert (await till.gate.admit(headers, sale)).amount == 1000
+        assert (await till.gate.charge(headers, sale)).amount == 1000
         assert len(till.facilitator.settled) == 1
 
 
@@ -208,14 +208,14 @@ async def test_a_full_queue_sells_nothing_more(url: str) -> None:
         till.facilitator.gate.clear()
         for number in range(20):
             sale = a_sale(f"/{number}")
-            await till.gate.admit(till.pay(a_payer(), sale), sale)
+            await till.gate.charge(till.pay(a_payer(), sale), sale)
 
         async def is_full() -> bool:
             return not till.settlement.has_room
 
         await until_held(till, is_full)
         with pytest.raises(FacilitatorUnavailable):
-            await till.gate.admit(till.pay(a_payer(), a_sale()), a_sale())
+            await till.gate.charge(till.pay(a_payer(), a_sale()), a_sale())
         assert await states(till) == {"queued": 20}
 
 
@@ -239,12 +239,12 @@ async def test_presenting_failed_payments_again_waits_for_room_too(
         headers = till.pay(a_payer(), sale)
         till.facilitator.script = [outcome]
         with pytest.raises((PaymentRefused, PaymentPending)):
-            await till.gate.admit(headers, sale)
+            await till.gate.charge(headers, sale)
         till.facilitator.gate.clear()
         with pytest.raises(PaymentPending):
-            await till.gate.admit(till.pay(a_payer(), sale), sale)
+            await till.gate.charge(till.pay(a_payer(), sale), sale)
         with pytest.raises((PaymentPending, FacilitatorUnavailable)):
-            await till.gate.admit(headers, sale)
+            await till.gate.charge(headers, sale)
         till.facilitator.gate.set()
         await till.settlement.drain()
         assert len(till.facilitator.settled) == 1
@@ -254,12 +254,12 @@ async def test_what_was_paid_for_opens_again_though_the_queue_is_full(url: str) 
     async with a_till(url, settle_wait=2, queue=1) as till:
         sale = a_sale()
         headers = till.pay(a_payer(), sale)
-        first = await till.gate.admit(headers, sale)
+        first = await till.gate.charge(headers, sale)
         till.facilitator.gate.clear()
         with pytest.raises(PaymentPending):
-            await till.gate.admit(till.pay(a_payer(), sale), sale)
+            await till.gate.charge(till.pay(a_payer(), sale), sale)
         assert not till.settlement.has_room
-        assert await till.gate.admit(headers, sale) == first
+        assert await till.gate.charge(headers, sale) == first
 
 
 async def test_amounts_that_round_together_stay_apart(url: str) -> None:

@@ -27,6 +27,7 @@ from xbyte_live.evm.channels import (
     voucher_digest,
 )
 from xbyte_live.evm.keys import Authorizer
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.money import Asset
 from xbyte_live.payments.facilitators.local import LocalFacilitator
@@ -246,11 +247,12 @@ async def a_house(
     await chain.fund(Account.from_key(gas_key).address, wei=10 * ETHER)
     database = Database(url)
     await database.start()
-    sender = OneSender(gas_key, rpc_url, confirmation_timeout=settle_wait)
+    node = RpcNode(rpc_url, timeout=5)
+    sender = OneSender(gas_key, node, confirmation_timeout=settle_wait)
     local = LocalFacilitator({network: sender}, {})
     chosen = facilitator or local
-    reader = ChannelChain(rpc_url, timeout=5, confirmations=confirmations)
-    fates = ChainReader(rpc_url, timeout=5)
+    reader = ChannelChain(node, confirmations=confirmations)
+    fates = ChainReader(node)
     readers: Mapping[str, ChannelChain] = {network: reader}
     ledger = ActionLedger(database, clock=clock)
     channels = ChannelLedger(database, retry_window=120, clock=clock)
@@ -286,6 +288,5 @@ async def a_house(
     finally:
         await actions.drain()
         await local.close()
-        await reader.close()
-        await fates.close()
+        await node.close()
         await database.stop()

@@ -22,6 +22,7 @@ from x402.schemas import AssetAmount
 
 from tests.support.chain import ETHER, SharedDevnet, serving
 from xbyte_live.devnet.accounts import USDC_ADDRESS
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
 
 MIB = 2**20
@@ -108,7 +109,8 @@ def open_channel_shop(
     payee: LocalAccount = Account.create()
     gas = devnet.new_account(wei=100 * ETHER)
     facilitator = x402FacilitatorSync()
-    sender = OneSender("0x" + bytes(gas.key).hex(), devnet.rpc_url, confirmation_timeout=10)
+    node = RpcNode(devnet.rpc_url, timeout=20)
+    sender = OneSender("0x" + bytes(gas.key).hex(), node, confirmation_timeout=10)
     facilitator.register(
         [devnet.network],
         BatchSettlementEvmFacilitator(sender, LocalAuthorizerSigner(Account.create())),

@@ -15,10 +15,11 @@ from tests.support.paying import PAYEE, Clock, a_payer, v2_header
 from xbyte_live.errors import PaymentRefused
 from xbyte_live.evm.channels import Voucher
 from xbyte_live.evm.keys import Authorizer
-from xbyte_live.payments.batch_settlement import ChannelPolicy, Channels
+from xbyte_live.payments.batch_settlement.offers import ChannelPolicy
+from xbyte_live.payments.batch_settlement.scheme import BatchSettlement
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.facilitators.local import LocalFacilitator
-from xbyte_live.payments.gate import Gate, Receipt, Sale
+from xbyte_live.payments.gate import Gate, PaymentResponse, Sale
 from xbyte_live.payments.ledger.actions import ActionLedger
 from xbyte_live.payments.ledger.channel import Channel
 from xbyte_live.payments.ledger.channels import ChannelLedger
@@ -32,7 +33,6 @@ from xbyte_live.payments.x402.requirements import (
     SCHEME_EXACT,
     ChannelTerms,
     PaymentMethod,
-    of_scheme,
 )
 from xbyte_live.storage.db.engine import Database
 
@@ -80,9 +80,9 @@ class ChannelTill:
         payload = payer.deposit(amount, ceiling, ahead + valid_for).wire()
         return {"x402Version": 2, "accepted": self.offer(sale), "payload": payload}
 
-    async def pay(self, document: dict[str, Any], sale: Sale) -> Receipt:
+    async def pay(self, document: dict[str, Any], sale: Sale) -> PaymentResponse:
         """Present a payment."""
-        return await self.gate.admit(v2_header(document), sale)
+        return await self.gate.charge(v2_header(document), sale)
 
     async def found(self, payer: Payer) -> Channel:
         """A payer's channel as the ledger has it."""
@@ -125,7 +125,7 @@ def corrected(gate: Gate, sale: Sale, error: PaymentRefused) -> dict[str, Any]:
     return dict(next(offer for offer in offers if offer["scheme"] == SCHEME_CHANNELS))
 
 
-def answer_of(receipt: Receipt) -> dict[str, Any]:
+def answer_of(receipt: PaymentResponse) -> dict[str, Any]:
     """What the payment response says."""
     return dict(json.loads(base64.b64decode(receipt.headers["PAYMENT-RESPONSE"])))
 
@@ -176,22 +176,23 @@ async def a_channel_till(
         charges,
         transfers,
         facilitator,
-        of_scheme(methods, SCHEME_EXACT),
+        methods,
         ExactPolicy(None, WINDOW, TIMEOUT, settle_wait),
         clock=clock,
     )
     gate = Gate(
         charges,
-        exact,
-        methods,
-        channels=Channels(
-            ledger,
-            mirror,
-            actions,
-            facilitator,
-            methods,
-            ChannelPolicy(floor, TIMEOUT, WINDOW),
-            clock=clock,
+        (
+            BatchSettlement(
+                ledger,
+                mirror,
+                actions,
+                facilitator,
+                methods,
+                ChannelPolicy(floor, TIMEOUT, WINDOW),
+                clock=clock,
+            ),
+            exact,
         ),
         payment_timeout=TIMEOUT,
         max_payment_header=16384,

@@ -178,8 +178,7 @@ async def a_till(
     exact = Exact(ledger, settlement, facilitator, methods, policy, clock=clock)
     gate = Gate(
         ledger,
-        exact,
-        methods,
+        (exact,),
         payment_timeout=300,
         max_payment_header=16384,
         secret=await ledger.secret("receipts"),

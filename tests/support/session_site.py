@@ -17,7 +17,8 @@ from tests.support.paying import Clock, a_payer, payment_headers, v1_headers, v2
 from tests.support.web import NOW, PAYEE, segment_bytes
 from xbyte_live.config import Settings
 from xbyte_live.models import Stream, Title, segment_key
-from xbyte_live.payments.batch_settlement import ChannelPolicy, Channels
+from xbyte_live.payments.batch_settlement.offers import ChannelPolicy
+from xbyte_live.payments.batch_settlement.scheme import BatchSettlement
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.ledger.channel import Channel, OnChain
@@ -165,24 +166,25 @@ async def a_session_site(
     window, timeout = settings.retry_window, settings.payment_timeout
     gate = Gate(
         charges,
-        Exact(
-            charges,
-            settlement,
-            facilitator,  # type: ignore[arg-type]
-            methods[1:],
-            ExactPolicy(exposure, window, timeout, 5.0),
-            clock=clock,
-        ),
-        methods,
-        channels=Channels(
-            channels,
-            FakeMirror(channels, clock),
-            None,  # type: ignore[arg-type]
-            facilitator,  # type: ignore[arg-type]
-            methods,
-            ChannelPolicy(deposit_floor=0, payment_timeout=timeout, retry_window=window),
-            budgets=budgets,
-            clock=clock,
+        (
+            BatchSettlement(
+                channels,
+                FakeMirror(channels, clock),  # type: ignore[arg-type]
+                None,  # type: ignore[arg-type]
+                facilitator,  # type: ignore[arg-type]
+                methods,
+                ChannelPolicy(deposit_floor=0, payment_timeout=timeout, retry_window=window),
+                sessions=budgets,
+                clock=clock,
+            ),
+            Exact(
+                charges,
+                settlement,
+                facilitator,  # type: ignore[arg-type]
+                methods,
+                ExactPolicy(exposure, window, timeout, 5.0),
+                clock=clock,
+            ),
         ),
         payment_timeout=timeout,
         max_payment_header=settings.max_payment_header,

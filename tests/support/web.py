@@ -123,17 +123,17 @@ class Site:
     levels: Levels = field(default_factory=Levels)
     catalog: Any = field(default_factory=MemoryCatalog)
     store: Any = field(default_factory=MemoryStore)
+    gate: Any = field(default_factory=FakeGate)
 
     def __post_init__(self) -> None:
         self.cache = SegmentCache(self.store, self.settings.cache_bytes)
-        self.gate = FakeGate()
         self.metrics = Metrics(levels=self._read_levels)
         self.app: Starlette = create_app(
             settings=self.settings,
             catalog=self.catalog,
             store=self.store,
             cache=self.cache,
-            gate=self.gate,  # type: ignore[arg-type]
+            gate=self.gate,
             ledger=ChargeLedger(Database("sqlite:///unopened.db")),
             metrics=self.metrics,
             readiness=Readiness({"part": self._problem}, keep=0),

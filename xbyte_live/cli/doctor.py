@@ -13,7 +13,7 @@ from xbyte_live.config import Settings
 from xbyte_live.errors import ChainUnavailable, XByteError
 from xbyte_live.live.build import tls_context
 from xbyte_live.money import is_address
-from xbyte_live.payments.build import build_chains, build_facilitator
+from xbyte_live.payments.build import build_facilitator, build_nodes
 from xbyte_live.payments.x402.methods import accepted_assets
 from xbyte_live.server.catalog_access import open_catalog
 from xbyte_live.web.common.health import store_check
@@ -122,20 +122,21 @@ async def _pages(settings: Settings) -> str:
 
 async def _chain(settings: Settings) -> str:
     assets = accepted_assets(settings)
-    chains = build_chains(settings, assets)
+    nodes = build_nodes(settings, assets)
     try:
         for asset in assets:
-            await chains[asset.network].check(asset.chain_id)
+            await nodes[asset.network].check(asset.chain_id)
     except ChainUnavailable as error:
         raise XByteError(f"{error}; check the network, or set rpc_urls=NETWORK=URL") from None
     finally:
-        for chain in chains.values():
-            await chain.close()
-    return ", ".join(f"{network} answers" for network in chains)
+        for node in nodes.values():
+            await node.close()
+    return ", ".join(f"{network} answers" for network in nodes)
 
 
 async def _facilitator(settings: Settings) -> str:
-    facilitator = build_facilitator(settings, accepted_assets(settings))
+    nodes = build_nodes(settings, accepted_assets(settings))
+    facilitator = build_facilitator(settings, nodes)
     try:
         await facilitator.check()
     finally:

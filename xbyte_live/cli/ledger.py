@@ -15,6 +15,7 @@ from xbyte_live.cli.output import print_json, print_line, print_table, progress_
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError
 from xbyte_live.evm.evidence import Evidence
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.payments.audit.audit import STAGES, Auditor, Stage
 from xbyte_live.payments.audit.findings import Audit
@@ -102,15 +103,14 @@ async def ledger_audit(settings: Settings, no_chain: bool, as_json: bool) -> Non
         access = await stack.enter_async_context(open_catalog(settings))
         chains = {
             network: Evidence(
-                url,
-                timeout=settings.facilitator_timeout,
+                RpcNode(url, timeout=settings.facilitator_timeout),
                 confirmations=settings.confirmations,
             )
             for network, url in settings.rpc_by_network.items()
             if not no_chain
         }
         for evidence in chains.values():
-            stack.push_async_callback(evidence.close)
+            stack.push_async_callback(evidence.node.close)
         with progress_bar(quiet=as_json) as bars:
             tasks = {stage: bars.add_task(stage, total=None) for stage in STAGES}
 

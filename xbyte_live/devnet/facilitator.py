@@ -27,7 +27,10 @@ from x402.schemas import (
 )
 from x402.schemas.v1 import PaymentPayloadV1, PaymentRequirementsV1
 
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
+
+RPC_TIMEOUT = 20.0  # seconds for each answer
 
 _FORMS: dict[Any, tuple[type[BaseModel], type[BaseModel]]] = {
     1: (PaymentPayloadV1, PaymentRequirementsV1),
@@ -51,7 +54,9 @@ def facilitator_app(
     One that ``authorizes`` signs the claims and refunds of channels that name its key.
     """
     facilitator = x402FacilitatorSync()
-    sender = OneSender(gas_key, rpc_url, confirmation_timeout=settle_wait)
+    sender = OneSender(
+        gas_key, RpcNode(rpc_url, timeout=RPC_TIMEOUT), confirmation_timeout=settle_wait
+    )
     register_exact_evm_facilitator(
         facilitator,
         sender,

@@ -1,4 +1,4 @@
-"""Adapter: what the chain says became of one EIP-3009 authorization, over JSON-RPC."""
+"""Adapter: reads from the chain what became of one EIP-3009 authorization."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -6,13 +6,12 @@ from typing import Any, Literal
 from eth_typing import BlockNumber, HexStr
 from web3 import Web3
 from web3.exceptions import TransactionNotFound
-from web3.types import FilterParams, LogReceipt
+from web3.types import LogReceipt
 
 from xbyte_live.errors import ChainUnavailable
 from xbyte_live.evm.eip712 import keccak
-from xbyte_live.evm.rpc import node
+from xbyte_live.evm.rpc import RpcNode, answered, hex_of
 
-LOG_WINDOW = 1000  # blocks asked for at once; public nodes allow few more
 MAX_WINDOWS = 200
 LOGS_LAG = 60  # blocks: behind one public URL stand many nodes, and some know less than others
 
@@ -63,35 +62,19 @@ class Fate:
 
 
 class ChainReader:
-    """One network's RPC node, read only; every method raises ``ChainUnavailable``."""
+    """The fates of authorizations on one network; every method raises ``ChainUnavailable``."""
 
-    def __init__(self, rpc_url: str, *, timeout: float) -> None:
-        self._web3 = node(rpc_url, timeout)
+    def __init__(self, node: RpcNode) -> None:
+        self.node = node
+        self._web3 = node.web3
 
     async def fate(self, transfer: Transfer, sent: str | None = None) -> Fate:
         """What became of an authorization, by its nonce and the logs it left.
 
         ``sent`` is the hash of the transaction that was to move it, where known.
         """
-        try:
+        with answered():
             return await self._fate(transfer, sent)
-        except ChainUnavailable:
-            raise
-        except Exception as error:
-            raise _no_answer(error) from error
-
-    async def check(self, chain_id: int) -> None:
-        """Return if the node answers for this chain, else raise ``ChainUnavailable``."""
-        try:
-            found = await self._web3.eth.chain_id
-        except Exception as error:
-            raise _no_answer(error) from error
-        if found != chain_id:
-            raise ChainUnavailable(f"the RPC node serves chain {found}, not {chain_id}")
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._web3.provider.disconnect()
 
     async def _fate(self, transfer: Transfer, sent: str | None) -> Fate:
         head = await self._web3.eth.get_block("latest")
@@ -109,10 +92,10 @@ class ChainReader:
 
     async def _of_spent(self, transfer: Transfer, spent: LogReceipt) -> Fate:
         block = await self._web3.eth.get_block(spent["blockNumber"])
-        cancelled = "0x" + bytes(spent["topics"][0]).hex() == AUTHORIZATION_CANCELED
+        cancelled = hex_of(spent["topics"][0]) == AUTHORIZATION_CANCELED
         if cancelled or block["timestamp"] < transfer.not_before:
             return Fate("void")
-        tx_hash = HexStr("0x" + bytes(spent["transactionHash"]).hex())
+        tx_hash = HexStr(hex_of(spent["transactionHash"]))
         receipt = await self._web3.eth.get_transaction_receipt(tx_hash)
         moved = any(_is_transfer(log, transfer) for log in receipt["logs"])
         return Fate("moved", tx_hash) if moved else Fate("void")
@@ -133,35 +116,21 @@ class ChainReader:
 
     async def _spent(self, transfer: Transfer, head: int) -> LogReceipt | None:
         """The log of the nonce's use or cancellation, looked for back to ``not_before``."""
-        newest = head
-        for _ in range(MAX_WINDOWS):
-            oldest = max(0, newest - LOG_WINDOW + 1)
-            query: FilterParams = {
-                "address": Web3.to_checksum_address(transfer.asset),
-                "fromBlock": oldest,
-                "toBlock": newest,
-                "topics": [
-                    [HexStr(AUTHORIZATION_USED), HexStr(AUTHORIZATION_CANCELED)],
-                    HexStr("0x" + transfer.payer[2:].rjust(64, "0")),
-                    HexStr(transfer.nonce),
-                ],
-            }
-            logs = await self._web3.eth.get_logs(query)
-            if logs:
-                return logs[0]
-            block = await self._web3.eth.get_block(oldest)
-            if oldest == 0 or block["timestamp"] < transfer.not_before:
-                return None
-            newest = oldest - 1
-        raise ChainUnavailable("the transaction lies too far back to be looked up")
-
-
-def _no_answer(error: Exception) -> ChainUnavailable:
-    return ChainUnavailable(f"the RPC node gave no answer ({type(error).__name__})")
+        topics = [
+            [HexStr(AUTHORIZATION_USED), HexStr(AUTHORIZATION_CANCELED)],
+            HexStr("0x" + transfer.payer[2:].rjust(64, "0")),
+            HexStr(transfer.nonce),
+        ]
+        logs = await self.node.newest_logs(
+            transfer.asset, topics, head, since=transfer.not_before, windows=MAX_WINDOWS
+        )
+        if logs is None:
+            raise ChainUnavailable("the transaction lies too far back to be looked up")
+        return logs[0] if logs else None
 
 
 def _is_transfer(log: LogReceipt, transfer: Transfer) -> bool:
-    topics = ["0x" + bytes(topic).hex() for topic in log["topics"]]
+    topics = [hex_of(topic) for topic in log["topics"]]
     return (
         log["address"].lower() == transfer.asset
         and len(topics) == 3

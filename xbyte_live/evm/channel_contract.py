@@ -1,4 +1,4 @@
-"""Adapter: what the chain says of payment channels, over JSON-RPC.
+"""Adapter: reads the contract of payment channels on one network: states, events, totals.
 
 States are read ``confirmations - 1`` blocks below the newest one, so that what is learnt is as
 safe from a reorganization as that setting says. Source: x402 ``scheme_batch_settlement_evm``.
@@ -7,24 +7,20 @@ safe from a reorganization as that setting says. Source: x402 ``scheme_batch_set
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 from eth_abi.abi import decode, encode
-from eth_abi.exceptions import DecodingError
 from eth_typing import HexStr
 from web3 import Web3
-from web3.exceptions import TransactionNotFound, Web3RPCError
-from web3.types import FilterParams, LogReceipt
+from web3.exceptions import TransactionNotFound
+from web3.types import LogReceipt
 
-from xbyte_live.errors import ChainUnavailable
 from xbyte_live.evm.channels import CONTRACT
 from xbyte_live.evm.eip712 import address_word, keccak
-from xbyte_live.evm.rpc import node
+from xbyte_live.evm.rpc import RpcNode, answered, hex_of
 
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
-LOG_WINDOW = 1000  # blocks asked for at once; public nodes allow few more
 CHANNELS_AT_ONCE = 100  # in one call
 IDS_IN_FILTER = 200  # channels a query for events may name
 SHORTER_FOR = 20.0  # seconds after which a chain that was longer before is believed to be shorter
@@ -95,8 +91,9 @@ class ChannelEvent(NamedTuple):
 class ChannelChain:
     """The contract on one network, read only; every method raises ``ChainUnavailable``."""
 
-    def __init__(self, rpc_url: str, *, timeout: float, confirmations: int = 1) -> None:
-        self._web3 = node(rpc_url, timeout)
+    def __init__(self, node: RpcNode, *, confirmations: int = 1) -> None:
+        self.node = node
+        self._web3 = node.web3
         self._depth = confirmations - 1
         self._has_multicall: bool | None = None
         self._head = 0
@@ -108,7 +105,7 @@ class ChannelChain:
         Behind one URL stand many nodes: what one of them knew is asked of the others too, so
         that a later answer is not an older one, unless the chain stays shorter.
         """
-        with _asking():
+        with answered():
             head, now = int(await self._web3.eth.block_number), time.monotonic()
         if head >= self._head or now - self._head_at > SHORTER_FOR:
             self._head, self._head_at = head, now
@@ -116,7 +113,7 @@ class ChannelChain:
 
     async def gas_price(self) -> int:
         """Wei that a unit of gas costs now."""
-        with _asking():
+        with answered():
             return int(await self._web3.eth.gas_price)
 
     async def states(self, channel_ids: Sequence[str]) -> dict[str, ChannelState]:
@@ -127,7 +124,7 @@ class ChannelChain:
             some = ids[at : at + CHANNELS_AT_ONCE]
             words = [bytes.fromhex(channel_id[2:]) for channel_id in some]
             datas = [call + word for word in words for call in (_CHANNELS, _WITHDRAWALS, _NONCE)]
-            with _asking():
+            with answered():
                 answers = await self._read(datas, block)
                 found |= {
                     channel_id: _state(*answers[3 * index : 3 * index + 3])
@@ -139,14 +136,14 @@ class ChannelChain:
         """The totals of a payee and token."""
         block = await self.safe_block()
         data = _RECEIVERS + address_word(pay_to) + address_word(token)
-        with _asking():
+        with answered():
             (answer,) = await self._read([data], block)
             return Receiver(*decode(["uint128", "uint128"], answer))
 
     async def landed(self, tx_hash: str) -> Literal["done", "reverted", "unknown"]:
         """What became of a transaction; ``unknown`` until enough blocks confirm it."""
         block = await self.safe_block()
-        with _asking():
+        with answered():
             try:
                 receipt = await self._web3.eth.get_transaction_receipt(HexStr(tx_hash))
             except TransactionNotFound:
@@ -157,12 +154,12 @@ class ChannelChain:
 
     async def emitted(self, tx_hash: str, name: Name, subject: str) -> bool:
         """Whether a transaction left this event of a channel or payee."""
-        with _asking():
+        with answered():
             receipt = await self._web3.eth.get_transaction_receipt(HexStr(tx_hash))
         return any(
             log["address"].lower() == CONTRACT.lower()
-            and _hex(log["topics"][0]) == TOPICS[name]
-            and _hex(log["topics"][1])[-len(subject) + 2 :] == subject[2:]
+            and hex_of(log["topics"][0]) == TOPICS[name]
+            and hex_of(log["topics"][1])[-len(subject) + 2 :] == subject[2:]
             for log in receipt["logs"]
         )
 
@@ -173,21 +170,11 @@ class ChannelChain:
 
         Each with the last block of its window; a window that a node finds too wide is halved.
         """
-        width, names = LOG_WINDOW, channel_ids is not None and len(channel_ids) <= IDS_IN_FILTER
+        names = channel_ids is not None and len(channel_ids) <= IDS_IN_FILTER
         ids = [HexStr(i) for i in sorted(channel_ids)] if names and channel_ids else None
-        while first <= last:
-            end = min(last, first + width - 1)
-            topics: list[Any] = [_OF_CHANNELS, ids] if ids else [_OF_CHANNELS]
-            try:
-                with _asking():
-                    logs = await self._logs(first, end, topics)
-            except ChainUnavailable as error:
-                if not isinstance(error.__cause__, Web3RPCError) or width == 1:
-                    raise
-                width //= 2
-                continue
+        topics: list[Any] = [_OF_CHANNELS, ids] if ids else [_OF_CHANNELS]
+        async for end, logs in self.node.logs(CONTRACT, topics, first, last):
             yield end, [_event(log) for log in logs]
-            first = end + 1
 
     async def trace(self, name: Name, *subjects: str, since: float) -> str | None:
         """The transaction of the newest such event of a channel or payee, if it is not old.
@@ -195,31 +182,10 @@ class ChannelChain:
         ``subjects`` are what the event is indexed by, ``since`` the Unix time to look back to.
         """
         topics = [HexStr(TOPICS[name]), *(HexStr("0x" + s[2:].rjust(64, "0")) for s in subjects)]
-        newest = await self.safe_block()
-        with _asking():
-            for _ in range(TRACED_WINDOWS):
-                oldest = max(0, newest - LOG_WINDOW + 1)
-                logs = await self._logs(oldest, newest, topics)
-                if logs:
-                    return _hex(logs[-1]["transactionHash"])
-                block = await self._web3.eth.get_block(oldest)
-                if oldest == 0 or block["timestamp"] < since:
-                    return None
-                newest = oldest - 1
-        return None
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._web3.provider.disconnect()
-
-    async def _logs(self, first: int, last: int, topics: list[Any]) -> list[LogReceipt]:
-        query: FilterParams = {
-            "address": Web3.to_checksum_address(CONTRACT),
-            "fromBlock": cast(Any, first),
-            "toBlock": cast(Any, last),
-            "topics": topics,
-        }
-        return list(await self._web3.eth.get_logs(query))
+        logs = await self.node.newest_logs(
+            CONTRACT, topics, await self.safe_block(), since=since, windows=TRACED_WINDOWS
+        )
+        return hex_of(logs[-1]["transactionHash"]) if logs else None
 
     async def _read(self, datas: Sequence[bytes], block: int) -> Sequence[bytes]:
         """What the contract answers to each of these calls."""
@@ -239,21 +205,6 @@ class ChannelChain:
         return bytes(await self._web3.eth.call(cast(Any, call), cast(Any, block)))
 
 
-@contextmanager
-def _asking() -> Any:
-    """Whatever goes wrong with the node is ``ChainUnavailable``."""
-    try:
-        yield
-    except ChainUnavailable:
-        raise
-    except DecodingError as error:
-        raise ChainUnavailable(
-            "the chain has no contract for payment channels at its place; check rpc_urls"
-        ) from error
-    except Exception as error:
-        raise ChainUnavailable(f"the RPC node gave no answer ({type(error).__name__})") from error
-
-
 def _state(channel: bytes, withdrawal: bytes, nonce: bytes) -> ChannelState:
     balance, claimed = decode(["uint128", "uint128"], channel)
     _, requested_at = decode(["uint128", "uint40"], withdrawal)
@@ -263,14 +214,10 @@ def _state(channel: bytes, withdrawal: bytes, nonce: bytes) -> ChannelState:
 
 def _event(log: LogReceipt) -> ChannelEvent:
     return ChannelEvent(
-        name=_NAMES[_hex(log["topics"][0])],
-        channel_id=_hex(log["topics"][1]),
+        name=_NAMES[hex_of(log["topics"][0])],
+        channel_id=hex_of(log["topics"][1]),
         block=log["blockNumber"],
-        block_hash=_hex(log["blockHash"]),
-        tx_hash=_hex(log["transactionHash"]),
+        block_hash=hex_of(log["blockHash"]),
+        tx_hash=hex_of(log["transactionHash"]),
         log_index=log["logIndex"],
     )
-
-
-def _hex(data: Any) -> str:
-    return "0x" + bytes(data).hex()

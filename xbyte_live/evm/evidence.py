@@ -1,28 +1,25 @@
-"""Adapter: what the chain can prove of recorded transactions and channels, for an audit."""
+"""Adapter: reads from the chain what proves recorded transactions and channels, for an audit."""
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from eth_typing import HexStr
-from web3 import Web3
-from web3.exceptions import TransactionNotFound, Web3RPCError
-from web3.types import FilterParams, LogReceipt
+from web3.exceptions import TransactionNotFound
+from web3.types import LogReceipt
 
-from xbyte_live.errors import ChainUnavailable
 from xbyte_live.evm.authorizations import AUTHORIZATION_USED, TRANSFER, ChainReader, Fate, Transfer
 from xbyte_live.evm.channel_contract import (
     IDS_IN_FILTER,
-    LOG_WINDOW,
     TOPICS,
     ChannelChain,
     ChannelState,
     Receiver,
 )
 from xbyte_live.evm.channels import CONTRACT
-from xbyte_live.evm.rpc import node
+from xbyte_live.evm.rpc import RpcNode, answered, hex_of
 
 AT_ONCE = 8  # questions put to a node at the same time
 SKEW = 60  # seconds a block's time may differ from ours
@@ -51,16 +48,16 @@ class Landed:
 class Evidence:
     """One network's RPC node, read only; every method raises ``ChainUnavailable``."""
 
-    def __init__(self, rpc_url: str, *, timeout: float, confirmations: int = 1) -> None:
-        self._web3 = node(rpc_url, timeout)
-        self._channels = ChannelChain(rpc_url, timeout=timeout, confirmations=confirmations)
-        self._fates = ChainReader(rpc_url, timeout=timeout)
+    def __init__(self, node: RpcNode, *, confirmations: int = 1) -> None:
+        self.node = node
+        self._channels = ChannelChain(node, confirmations=confirmations)
+        self._fates = ChainReader(node)
         self._depth = confirmations
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def check(self, chain_id: int) -> None:
         """Return if the node answers for this chain."""
-        await self._fates.check(chain_id)
+        await self.node.check(chain_id)
 
     async def states(self, channel_ids: Sequence[str]) -> dict[str, ChannelState]:
         """The state of each of these channels."""
@@ -85,66 +82,43 @@ class Evidence:
     ) -> Mapping[str, Sequence[Logged]]:
         """The events of these channels since a Unix time, some earlier ones too, in order."""
         found: defaultdict[str, list[Logged]] = defaultdict(list)
-        try:
-            first = await self._block_at(since - SKEW)
-            last = int(await self._web3.eth.block_number)
-            for at in range(0, len(channel_ids), IDS_IN_FILTER):
-                some = sorted(channel_ids[at : at + IDS_IN_FILTER])
-                for log in await self._logs(some, max(0, first - self._depth), last):
-                    name = _NAMES[_hex(log["topics"][0])]
+        first, last = await self._block_at(since - SKEW), await self._newest()
+        for at in range(0, len(channel_ids), IDS_IN_FILTER):
+            some = sorted(channel_ids[at : at + IDS_IN_FILTER])
+            topics = [[HexStr(topic) for topic in _NAMES], [HexStr(i) for i in some]]
+            windows = self.node.logs(CONTRACT, topics, max(0, first - self._depth), last)
+            async for _, logs in windows:
+                for log in logs:
+                    name = _NAMES[hex_of(log["topics"][0])]
                     amount = int.from_bytes(bytes(log["data"])[:32], "big")
-                    found[_hex(log["topics"][1])].append(Logged(name, amount))
-        except Exception as error:
-            raise _no_answer(error) from error
+                    found[hex_of(log["topics"][1])].append(Logged(name, amount))
         return found
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._web3.provider.disconnect()
-        await self._channels.close()
-        await self._fates.close()
-
     async def _landed(self, tx_hash: str) -> Landed | None:
-        try:
-            async with self._slots:
-                receipt = await self._web3.eth.get_transaction_receipt(HexStr(tx_hash))
-        except TransactionNotFound:
-            return None
-        except Exception as error:
-            raise _no_answer(error) from error
+        with answered():
+            try:
+                async with self._slots:
+                    receipt = await self.node.web3.eth.get_transaction_receipt(HexStr(tx_hash))
+            except TransactionNotFound:
+                return None
         return _read(receipt["logs"]) if receipt["status"] == 1 else None
+
+    async def _newest(self) -> int:
+        with answered():
+            return int(await self.node.web3.eth.block_number)
 
     async def _block_at(self, time: float) -> int:
         """The first block that is not older than that, or the newest."""
-        low, high = 0, int(await self._web3.eth.block_number)
+        low, high = 0, await self._newest()
         while low < high:
             middle = (low + high) // 2
-            block = await self._web3.eth.get_block(middle)
+            with answered():
+                block = await self.node.web3.eth.get_block(middle)
             if block["timestamp"] < time:
                 low = middle + 1
             else:
                 high = middle
         return low
-
-    async def _logs(self, ids: Sequence[str], first: int, last: int) -> list[LogReceipt]:
-        logs: list[LogReceipt] = []
-        width = LOG_WINDOW
-        while first <= last:
-            query: FilterParams = {
-                "address": Web3.to_checksum_address(CONTRACT),
-                "fromBlock": cast(Any, first),
-                "toBlock": cast(Any, min(last, first + width - 1)),
-                "topics": [[HexStr(topic) for topic in _NAMES], [HexStr(i) for i in ids]],
-            }
-            try:
-                logs += await self._web3.eth.get_logs(query)
-            except Web3RPCError:
-                if width == 1:
-                    raise
-                width //= 2
-                continue
-            first += width
-        return logs
 
 
 _NAMES = {topic: name for name, topic in TOPICS.items() if name != "Settled"}
@@ -153,7 +127,7 @@ _NAMES = {topic: name for name, topic in TOPICS.items() if name != "Settled"}
 def _read(logs: Sequence[LogReceipt]) -> Landed:
     used, moved, deposits = set(), set(), set()
     for log in logs:
-        topics = [_hex(topic) for topic in log["topics"]]
+        topics = [hex_of(topic) for topic in log["topics"]]
         if not topics:
             continue
         address, words = log["address"].lower(), [_address(topic) for topic in topics[1:]]
@@ -167,13 +141,5 @@ def _read(logs: Sequence[LogReceipt]) -> Landed:
     return Landed(frozenset(used), frozenset(moved), frozenset(deposits))
 
 
-def _hex(data: Any) -> str:
-    return "0x" + bytes(data).hex()
-
-
 def _address(topic: str) -> str:
     return "0x" + topic[-40:]
-
-
-def _no_answer(error: Exception) -> ChainUnavailable:
-    return ChainUnavailable(f"the RPC node gave no answer ({type(error).__name__})")

@@ -10,7 +10,7 @@ from eth_utils.address import is_hex_address, to_checksum_address
 from x402.mechanisms.evm.signers import FacilitatorWeb3Signer
 from x402.mechanisms.evm.types import TransactionReceipt
 
-from xbyte_live.evm.rpc import BlockingNode
+from xbyte_live.evm.rpc import RpcNode
 
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
 T = TypeVar("T")
@@ -50,15 +50,13 @@ class OneSender(FacilitatorWeb3Signer):
     It reserves a nonce before it builds a transaction, so a failed send, or a transaction that
     the chain drops, would leave a gap that every later one waits for; it takes no notice of
     another process that sends with the same key; its gas limit is too small for a long batch;
-    it waits minutes for a node that hangs (``timeout`` seconds are for each answer here); and it
+    it waits minutes for a node that hangs; and it
     refuses a good payment whose addresses are not in mixed case.
     """
 
-    def __init__(
-        self, key: str, rpc_url: str, *, confirmation_timeout: float, timeout: float = 20.0
-    ) -> None:
-        super().__init__(key, rpc_url, confirmation_timeout_seconds=confirmation_timeout)
-        self._node = BlockingNode(rpc_url, timeout)
+    def __init__(self, key: str, node: RpcNode, *, confirmation_timeout: float) -> None:
+        super().__init__(key, node.url, confirmation_timeout_seconds=confirmation_timeout)
+        self._node = node.blocking
         self._w3 = self._node.web3()
         self._sending = threading.Lock()
         self._sent_at = 0.0
@@ -67,8 +65,8 @@ class OneSender(FacilitatorWeb3Signer):
 
     def heard(self, work: Callable[[], T]) -> tuple[T, bool]:
         """Do something with this sender, and tell whether the node answered every call of it."""
-        self._node.ask()
-        return work(), not self._node.silent
+        self._node.listen()
+        return work(), not self._node.is_silent
 
     def read_contract(
         self, address: str, abi: list[dict[str, Any]], function_name: str, *args: Any

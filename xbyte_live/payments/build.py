@@ -1,4 +1,4 @@
-"""Wiring: the parts that take money: facilitator, chain, settlement, and the gate before them."""
+"""Wiring: the parts that take money, those that bring it to the chain, and the gate before them."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -9,11 +9,12 @@ from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, FacilitatorError
 from xbyte_live.evm.authorizations import ChainReader
 from xbyte_live.evm.channel_contract import ChannelChain
-from xbyte_live.evm.keys import Authorizer, earlier_authorizers, gas_key, own_authorizer
+from xbyte_live.evm.keys import Authorizer, earlier_authorizers, gas_key, own_authorizer, own_payee
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
-from xbyte_live.money import Asset, parse_decimal
-from xbyte_live.payments.batch_settlement import ChannelPolicy, Channels
-from xbyte_live.payments.clearing import Clearing, build_clearing
+from xbyte_live.money import PRICE_DECIMALS, Asset, parse_decimal
+from xbyte_live.payments.batch_settlement.offers import ChannelPolicy
+from xbyte_live.payments.batch_settlement.scheme import BatchSettlement
 from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.facilitators.batch import Together
 from xbyte_live.payments.facilitators.local import LocalFacilitator
@@ -24,21 +25,45 @@ from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.ledger.charge import Exposure
 from xbyte_live.payments.ledger.charge_worker import Cashier
 from xbyte_live.payments.ledger.charges import ChargeLedger
-from xbyte_live.payments.renting import build_budgets, build_sessions
+from xbyte_live.payments.ledger.claims import ClaimLedger
+from xbyte_live.payments.ledger.draws import DrawLedger
+from xbyte_live.payments.ledger.sessions import SessionLedger
 from xbyte_live.payments.sessions import Sessions
 from xbyte_live.payments.settlement.channel_actions import ActionPolicy, Actions
 from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.claims import ClaimPolicy, Claims
+from xbyte_live.payments.settlement.gas import COIN_DECIMALS, GasWatch
 from xbyte_live.payments.settlement.proofs import Proofs
+from xbyte_live.payments.settlement.session_refunds import Returns
 from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.settlement.watcher import Watcher
 from xbyte_live.payments.x402.methods import accepted_assets, legacy_names, payment_methods
-from xbyte_live.payments.x402.requirements import SCHEME_EXACT, of_scheme
+from xbyte_live.payments.x402.schemes import Scheme
 from xbyte_live.runtime.aio import Work
+from xbyte_live.storage.coordination import LeaseLedger
 from xbyte_live.storage.db.engine import Database
+from xbyte_live.storage.leader import Leader
 
 LEASE_MARGIN = 10.0
 GWEI_DECIMALS = 9
+LOOK = 5.0  # seconds between two looks at what is due
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """The parts that bring channels to the chain; ``gas`` only where our own key pays it."""
+
+    claims: Claims
+    watcher: Watcher
+    leader: Leader
+    gas: GasWatch | None
+
+    def work(self) -> Sequence[Work]:
+        """What runs behind the server: all but the look at our gas in one process alone."""
+        leading = self.leader.run(self.claims.run, self.watcher.run)
+        return (leading,) if self.gas is None else (leading, self.gas.run())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +101,16 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
     charges = ChargeLedger(database)
     vouchers = ChannelLedger(database, retry_window=window, charger=cashier)
     async with AsyncExitStack() as stack:
-        facilitator = build_facilitator(settings, assets)
+        nodes = build_nodes(settings, assets)
+        for node in nodes.values():
+            stack.push_async_callback(node.close)
+        facilitator = build_facilitator(settings, nodes)
         stack.push_async_callback(facilitator.close)
-        chains, contracts = build_chains(settings, assets), build_contracts(settings, assets)
-        for chain in chains.values():
-            stack.push_async_callback(chain.close)
-        for contract in contracts.values():
-            stack.push_async_callback(contract.close)
+        chains = {network: ChainReader(node) for network, node in nodes.items()}
+        contracts = {
+            network: ChannelChain(node, confirmations=settings.confirmations)
+            for network, node in nodes.items()
+        }
         transfers = Settlement(
             charges,
             facilitator,
@@ -110,25 +138,21 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
         methods = payment_methods(settings, authorizers)
         secret = await charges.secret("sessions")
         budgets = build_budgets(settings, database, secret)
-        gate = Gate(
-            charges,
-            Exact(
-                charges,
-                transfers,
-                facilitator,
-                of_scheme(methods, SCHEME_EXACT),
-                exact_policy(settings),
-            ),
-            methods,
-            channels=Channels(
+        schemes: list[Scheme] = [
+            BatchSettlement(
                 vouchers,
                 mirror,
                 actions,
                 facilitator,
                 methods,
                 channel_policy(settings),
-                budgets=budgets,
+                sessions=budgets,
             ),
+            Exact(charges, transfers, facilitator, methods, exact_policy(settings)),
+        ]
+        gate = Gate(
+            charges,
+            sorted(schemes, key=lambda scheme: _preference(settings, scheme.name)),
             payment_timeout=settings.payment_timeout,
             max_payment_header=settings.max_payment_header,
             secret=await charges.secret("receipts"),
@@ -186,19 +210,14 @@ async def receiver_authorizers(
     return found
 
 
-def build_facilitator(settings: Settings, assets: Sequence[Asset]) -> Facilitator:
+def build_facilitator(settings: Settings, nodes: Mapping[str, RpcNode]) -> Facilitator:
     """Remote facilitators where URLs are set, else our own with the gas key."""
     if settings.facilitators:
         return RemoteFacilitator(settings.facilitators, timeout=settings.facilitator_timeout)
     key = gas_key(settings)
     senders = {
-        network: OneSender(
-            key,
-            url,
-            confirmation_timeout=settings.settle_wait,
-            timeout=settings.facilitator_timeout,
-        )
-        for network, url in rpc_urls(settings, assets).items()
+        network: OneSender(key, node, confirmation_timeout=settings.settle_wait)
+        for network, node in nodes.items()
     }
     return LocalFacilitator(
         senders,
@@ -213,32 +232,75 @@ def build_batcher(facilitator: Facilitator) -> Together | None:
     return Together(facilitator.senders) if isinstance(facilitator, LocalFacilitator) else None
 
 
-def build_chains(settings: Settings, assets: Sequence[Asset]) -> dict[str, ChainReader]:
-    """One reader for each network payments are taken on."""
-    return {
-        network: ChainReader(url, timeout=settings.facilitator_timeout)
-        for network, url in rpc_urls(settings, assets).items()
-    }
-
-
-def build_contracts(settings: Settings, assets: Sequence[Asset]) -> dict[str, ChannelChain]:
-    """One reader of the channels' contract for each network payments are taken on."""
-    return {
-        network: ChannelChain(
-            url, timeout=settings.facilitator_timeout, confirmations=settings.confirmations
-        )
-        for network, url in rpc_urls(settings, assets).items()
-    }
-
-
-def rpc_urls(settings: Settings, assets: Sequence[Asset]) -> Mapping[str, str]:
-    """The RPC node of each network in use; raises ``ConfigError`` for one without."""
+def build_nodes(settings: Settings, assets: Sequence[Asset]) -> dict[str, RpcNode]:
+    """The RPC node of each network in use; raises ``ConfigError`` for one that is not known."""
     known = settings.rpc_by_network
     networks = dict.fromkeys(asset.network for asset in assets)
     for network in networks:
         if network not in known:
             raise ConfigError(f"no RPC node is known for {network}; set rpc_urls={network}=URL")
-    return {network: known[network] for network in networks}
+    return {
+        network: RpcNode(known[network], timeout=settings.facilitator_timeout)
+        for network in networks
+    }
+
+
+def build_clearing(
+    settings: Settings,
+    database: Database,
+    facilitator: Facilitator,
+    contracts: Mapping[str, ChannelChain],
+    mirror: Mirror,
+    rows: ActionLedger,
+    actions: Actions,
+) -> Clearing:
+    """The parts, of collaborators that are there already."""
+    ledger, leases = ClaimLedger(database), LeaseLedger(database)
+    claims = Claims(ledger, rows, actions, claim_policy(settings))
+    watcher = Watcher(
+        ledger, leases, rows, contracts, mirror, claims, interval=settings.watch_interval
+    )
+    return Clearing(claims, watcher, Leader(leases), _gas_watch(settings, facilitator, contracts))
+
+
+def build_budgets(settings: Settings, database: Database, secret: bytes) -> SessionLedger:
+    """The ledger of sessions; ``secret`` makes their tokens."""
+    payee = own_payee(settings)
+    return SessionLedger(
+        database,
+        secret=secret,
+        payees=() if payee is None else (payee.address,),
+        retry_window=settings.retry_window,
+    )
+
+
+def build_sessions(
+    settings: Settings,
+    database: Database,
+    secret: bytes,
+    *,
+    budgets: SessionLedger,
+    charges: ChargeLedger,
+    gate: Gate,
+    facilitator: Facilitator,
+    chains: Mapping[str, ChainReader],
+    assets: Sequence[Asset],
+    rows: ActionLedger,
+    lease: float,
+) -> Sessions:
+    """The part that sells sessions, of collaborators that are there already."""
+    payee = own_payee(settings)
+    refunds = None
+    if payee is not None:
+        refunds = Returns(rows, payee, facilitator, chains, assets, lease=lease)
+    return Sessions(
+        budgets,
+        DrawLedger(database, retry_window=settings.retry_window),
+        charges,
+        gate,
+        secret=secret,
+        refunds=refunds,
+    )
 
 
 def exact_policy(settings: Settings) -> ExactPolicy:
@@ -270,6 +332,32 @@ def action_policy(settings: Settings) -> ActionPolicy:
         parallel=settings.settle_parallel,
         patience=settings.settle_wait,
     )
+
+
+def claim_policy(settings: Settings) -> ClaimPolicy:
+    """When to claim and pay out as the settings have it."""
+    return ClaimPolicy(
+        claim_interval=settings.claim_interval,
+        claim_threshold=parse_decimal(settings.claim_threshold, PRICE_DECIMALS),
+        settle_interval=settings.settle_interval,
+        idle_refund=settings.idle_refund,
+        least_refund=settings.deposit_units,
+        look=min(LOOK, settings.claim_interval),
+    )
+
+
+def _gas_watch(
+    settings: Settings, facilitator: Facilitator, networks: Mapping[str, ChannelChain]
+) -> GasWatch | None:
+    if not isinstance(facilitator, LocalFacilitator):
+        return None
+    low = parse_decimal(settings.low_gas, COIN_DECIMALS)
+    return GasWatch(facilitator, tuple(networks), low=low)
+
+
+def _preference(settings: Settings, scheme: str) -> int:
+    """Where a scheme stands among the offers; one that is not offered comes last."""
+    return settings.schemes.index(scheme) if scheme in settings.schemes else len(settings.schemes)
 
 
 def _lease(settings: Settings) -> float:

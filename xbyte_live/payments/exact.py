@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from xbyte_live.errors import (
     FacilitatorError,
@@ -22,35 +22,24 @@ from xbyte_live.evm.eip3009 import (
 from xbyte_live.payments.facilitators.remote import Facilitator, SignedPayment
 from xbyte_live.payments.ledger.charge import Charge, Exposure, NewCharge, is_debt
 from xbyte_live.payments.ledger.charges import ChargeLedger
+from xbyte_live.payments.settlement.transfers import Settlement
 from xbyte_live.payments.x402.headers import Payment
+from xbyte_live.payments.x402.order import charge_origin
 from xbyte_live.payments.x402.requirements import (
+    SCHEME_EXACT,
     PaymentMethod,
     Sale,
+    of_scheme,
     requirements_v1,
     requirements_v2,
     resource_info,
 )
+from xbyte_live.payments.x402.schemes import Charged
 from xbyte_live.pricing.quotes import Quote
 
 USED = "invalid_exact_evm_nonce_already_used"
 RETRY_AFTER = 2  # seconds a payer waits before it presents the same payment again
 FARTHEST = 2**53  # a valid_before beyond this is as good as never
-
-
-class Settler(Protocol):
-    """What brings a charge to the chain."""
-
-    lease: float
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more payment may wait for the chain."""
-
-    async def settle(self, charge: Charge) -> Charge:
-        """Try once; returns the charge as it then stands."""
-
-    def wake(self) -> None:
-        """A charge was queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +79,14 @@ class _Match:
 
 
 class Exact:
-    """Checks ``exact`` payments and charges each authorization for one delivery at most."""
+    """The scheme for the gate: each authorization is charged for one delivery at most."""
+
+    name = SCHEME_EXACT
 
     def __init__(
         self,
         ledger: ChargeLedger,
-        settler: Settler,
+        transfers: Settlement,
         facilitator: Facilitator,
         methods: Sequence[PaymentMethod],
         policy: ExactPolicy,
@@ -103,28 +94,50 @@ class Exact:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
-        self._settler = settler
+        self._transfers = transfers
         self._facilitator = facilitator
-        self._methods = tuple(methods)
-        self._networks = _networks(methods)
+        self.methods = of_scheme(methods, SCHEME_EXACT)
+        self._networks = _networks(self.methods)
         self._policy = policy
         self._clock = clock
 
-    async def charge(self, payment: Payment, sale: Sale) -> Charge:
+    def offer(
+        self,
+        method: PaymentMethod,
+        quote: Quote,
+        deposit: int,
+        refusal: PaymentRefused | None = None,
+    ) -> dict[str, Any]:
+        """One entry of ``accepts``; there is no deposit to ask for, and no refusal to mend."""
+        return requirements_v2(method, quote, self._policy.payment_timeout)
+
+    async def refund(self, payment: Payment, sale: Sale) -> None:
+        """Nothing: an authorization moves its amount and has no more to give back."""
+
+    async def charge(self, payment: Payment, sale: Sale) -> Charged:
         """Charge a payment for a sale, or find that it was charged for it before.
 
         Raises ``PaymentMalformed``, ``PaymentRefused`` with the x402 code, ``PaymentPending``
         while the outcome is not known, ``FacilitatorError`` and ``DatabaseUnavailable``.
         """
         charge = await self._charged(payment, read_authorization(payment.payload), sale)
-        return charge if charge.served_at is not None else await self._ledger.serve(charge)
+        if charge.served_at is None:
+            charge = await self._ledger.serve(charge)
+        return Charged(
+            origin=charge_origin(charge.id),
+            payer=charge.payer,
+            amount=charge.amount,
+            moved=charge.amount,
+            transaction=charge.tx_hash or "",
+            charge_id=charge.id,
+        )
 
     async def _charged(self, payment: Payment, authorization: Authorization, sale: Sale) -> Charge:
         try:
             if sale.retry_only:
                 raise PaymentRefused("not_for_sale", "this is off sale")
             new = await self._check(payment, authorization, sale)
-            if not self._settler.has_room:
+            if not self._transfers.has_room:
                 raise FacilitatorUnavailable(
                     "too many payments wait for the chain; try again shortly"
                 )
@@ -136,7 +149,7 @@ class Exact:
         reserved = await self._ledger.reserve(
             new,
             exposure=self._exposure(new, sale),
-            patience=self._settler.lease,
+            patience=self._transfers.lease,
             refuse_debtors=self._policy.exposure is not None and not is_debt(sale.resource),
         )
         if reserved.charge is None:
@@ -144,7 +157,7 @@ class Exact:
         if not reserved.created:
             return await self._again(reserved.charge, authorization, sale)
         if reserved.charge.state == "queued":
-            self._settler.wake()
+            self._transfers.wake()
             return reserved.charge
         return await self._settle(reserved.charge)
 
@@ -197,7 +210,7 @@ class Exact:
         """The offer the payment accepted: v2 names it in every field, v1 by network and value."""
         offers = [
             _Match(method, quote, self._requirements(payment, method, quote, sale))
-            for method in self._methods
+            for method in self.methods
             for quote in sale.quotes
             if sale.takes(method)
             and (method.v1_network if payment.version == 1 else method.asset.network)
@@ -239,7 +252,7 @@ class Exact:
         if charge.is_owed:
             raise _owes(charge.payer)
         if charge.came_to_nothing or not (charge.delivered or charge.state == "settled"):
-            if not self._settler.has_room:
+            if not self._transfers.has_room:
                 raise PaymentPending(RETRY_AFTER)
             return await self._settle(charge)
         served = charge.served_at
@@ -250,7 +263,7 @@ class Exact:
     async def _settle(self, charge: Charge) -> Charge:
         try:
             async with asyncio.timeout(self._policy.settle_wait):
-                charge = await self._settler.settle(charge)
+                charge = await self._transfers.settle(charge)
         except TimeoutError:
             raise PaymentPending(RETRY_AFTER) from None
         if charge.state == "settled":

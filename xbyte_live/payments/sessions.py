@@ -6,15 +6,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from xbyte_live.errors import ItemGone, XByteError
-from xbyte_live.payments.gate import Gate, Paid, Sale
+from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.ledger.draws import DrawLedger, Drawn, NewDraw
 from xbyte_live.payments.ledger.session import Ended, Session, SessionTotals
 from xbyte_live.payments.ledger.sessions import SessionLedger
+from xbyte_live.payments.settlement.session_refunds import Returns
 from xbyte_live.payments.x402.order import digest_of, read_order, token_of
+from xbyte_live.payments.x402.schemes import Charged
 
 BATCH = 100  # sessions that are ended in one go
 KNOWN, FRESH = 8192, 2.0  # sessions that are remembered, and for how many seconds
@@ -22,15 +24,8 @@ KNOWN, FRESH = 8192, 2.0  # sessions that are remembered, and for how many secon
 log = logging.getLogger(__name__)
 
 
-class Returner(Protocol):
-    """What gives money back on chain."""
-
-    async def send_due(self) -> int:
-        """Try what is due once; how many there were."""
-
-
 @dataclass(frozen=True, slots=True)
-class Bought:
+class SessionPurchase:
     """What a payment for a session came to: the session with its token, and response headers.
 
     The token is empty where more was added. ``answer`` goes back in place of it all: the payment
@@ -54,7 +49,7 @@ class Sessions:
         gate: Gate,
         *,
         secret: bytes,
-        returns: Returner | None = None,
+        refunds: Returns | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
@@ -62,27 +57,28 @@ class Sessions:
         self._charges = charges
         self._gate = gate
         self._secret = secret
-        self._returns = returns
+        self._refunds = refunds
         self._clock = clock
         self._known: OrderedDict[str, tuple[Session, float]] = OrderedDict()
         self._looked_at = 0  # charges up to this number all have their session
 
-    async def buy(self, headers: Mapping[str, str], sale: Sale) -> Bought:
+    async def buy(self, headers: Mapping[str, str], sale: Sale) -> SessionPurchase:
         """Take the payment of a request for the order in a sale, once however often it comes.
 
-        Raises as ``Gate.admit`` does, and ``ItemGone`` if the session it bought is over.
+        Raises as ``Gate.charge`` does, and ``ItemGone`` if the session it bought is over.
         """
         if sale.order is None:
             raise AssertionError("a session is sold without an order")
-        receipt = await self._gate.admit(headers, sale)
-        if receipt.answer is not None or receipt.paid is None:
-            return Bought(None, "", receipt.headers, receipt.answer)
-        session = await self._session_of(receipt.paid, sale)
+        response = await self._gate.charge(headers, sale)
+        charged = response.charged
+        if charged is None:
+            return SessionPurchase(None, "", response.headers, response.answer)
+        session = await self._session_of(charged, sale)
         self._known.pop(session.digest, None)
         if session.is_over(self._clock()):
             raise ItemGone("this session is over")
-        token = "" if sale.order.digest else token_of(self._secret, receipt.paid.origin)
-        return Bought(session, token, receipt.headers)
+        token = "" if sale.order.digest else token_of(self._secret, charged.origin)
+        return SessionPurchase(session, token, response.headers)
 
     async def find(self, token: str) -> Session | None:
         """The session of a token, unless it is over; as it was a moment ago."""
@@ -122,7 +118,7 @@ class Sessions:
         """End a session and give back what is left; ``None`` if it had ended."""
         ended = await self._ledger.end(session)
         self._known.pop(session.digest, None)
-        await self._send_returns()
+        await self._send_refunds()
         return ended
 
     async def run(self, interval: float = 15.0) -> None:
@@ -150,14 +146,17 @@ class Sessions:
                         ended.session.returned,
                         ended.way,
                     )
-        await self._send_returns()
+        await self._send_refunds()
 
-    async def _session_of(self, paid: Paid, sale: Sale) -> Session:
-        if paid.charge is not None and sale.order is not None:
-            return await self._ledger.paid(paid.charge, sale.order)
-        found = await self._ledger.bought(paid.origin)
+    async def _session_of(self, charged: Charged, sale: Sale) -> Session:
+        """The session a payment opened; an ``exact`` charge opens it here, a voucher has before."""
+        if charged.charge_id is not None and sale.order is not None:
+            charge = await self._charges.get(charged.charge_id)
+            if charge is not None:
+                return await self._ledger.paid(charge, sale.order)
+        found = await self._ledger.bought(charged.origin)
         if found is None:
-            raise AssertionError("a voucher was charged for a session that is not there")
+            raise AssertionError("a payment was charged for a session that is not there")
         return found
 
     async def _open_paid(self) -> None:
@@ -177,10 +176,10 @@ class Sessions:
             if done:
                 return
 
-    async def _send_returns(self) -> None:
-        if self._returns is None:
+    async def _send_refunds(self) -> None:
+        if self._refunds is None:
             return
         try:
-            await self._returns.send_due()
+            await self._refunds.send_due()
         except XByteError as error:
             log.warning("nothing can be given back now: %s", error)

@@ -17,6 +17,7 @@ from tests.support.ledger_books import ASSET, DAYS, PAY_TO, Busy, Shop, a_busy_s
 from tests.support.ledger_children import a_charge
 from xbyte_live.devnet.chain import Chain
 from xbyte_live.evm.evidence import Evidence, Landed, Logged
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.payments.audit.audit import Auditor
 from xbyte_live.payments.audit.findings import KEPT, Findings
 from xbyte_live.payments.facilitators.remote import Settled
@@ -584,11 +585,11 @@ async def house(database_url: str, devnet: SharedDevnet, chain: Chain) -> AsyncI
 
 async def codes(house: House, url: str) -> set[str]:
     """What an audit with the real chain finds."""
-    evidence = Evidence(url, timeout=5)
+    evidence = Evidence(RpcNode(url, timeout=5))
     try:
         outcome = await Auditor(house.database, {house.network: evidence}, pause=0.0).audit()
     finally:
-        await evidence.close()
+        await evidence.node.close()
     assert not outcome.unchecked
     return {found.code for found in outcome.disagreements}
 

@@ -15,6 +15,7 @@ from tests.support.channel_parties import a_key
 from tests.support.paying import v2_document
 from xbyte_live.devnet.chain import Chain
 from xbyte_live.evm.authorizations import ChainReader
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.payments.facilitators.batch import Together
 from xbyte_live.payments.facilitators.local import LocalFacilitator
@@ -47,7 +48,7 @@ async def a_queue(
     ledger, network = ChargeLedger(database), devnet.network
     sender = Counting(key, devnet.rpc_url, confirmation_timeout=10)
     facilitator = LocalFacilitator({network: sender}, {})
-    reader = ChainReader(devnet.rpc_url, timeout=5)
+    reader = ChainReader(RpcNode(devnet.rpc_url, timeout=5))
     settlement = Settlement(
         ledger,
         facilitator,
@@ -63,7 +64,7 @@ async def a_queue(
     finally:
         await settlement.drain()
         await facilitator.close()
-        await reader.close()
+        await reader.node.close()
         await database.stop()
 
 

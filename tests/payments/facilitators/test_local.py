@@ -20,6 +20,7 @@ from tests.support.rpc_proxy import rpc_proxy
 from xbyte_live.devnet.chain import Devnet
 from xbyte_live.errors import ChainUnavailable, FacilitatorUnavailable
 from xbyte_live.evm.authorizations import ChainReader, Transfer
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Refused, Settled, SignedPayment, Unknown
@@ -33,7 +34,7 @@ def facilitator_on(
     rpc_url: str, gas: LocalAccount, *, factories: tuple[str, ...] = (), wait: float = 10
 ) -> LocalFacilitator:
     key = "0x" + bytes(gas.key).hex()
-    sender = OneSender(key, rpc_url, confirmation_timeout=wait)
+    sender = OneSender(key, RpcNode(rpc_url, timeout=20), confirmation_timeout=wait)
     return LocalFacilitator({USDC.network: sender}, NAMES, factories=factories)
 
 
@@ -191,7 +192,7 @@ async def test_the_chain_tells_what_became_of_a_payment(
 ) -> None:
     payer = devnet.new_account(usdc=2 * AMOUNT)
     payment = paid_by(payer, a_payee())
-    reader = ChainReader(devnet.rpc_url, timeout=5)
+    reader = ChainReader(RpcNode(devnet.rpc_url, timeout=5))
     try:
         assert (await reader.fate(transfer_of(payment))).kind == "open"
         outcome = await local.settle(payment)
@@ -206,7 +207,7 @@ async def test_the_chain_tells_what_became_of_a_payment(
         with pytest.raises(ChainUnavailable, match="84532"):
             await reader.check(8453)
     finally:
-        await reader.close()
+        await reader.node.close()
 
 
 async def test_a_cancelled_authorization_is_void(devnet: SharedDevnet) -> None:
@@ -238,20 +239,20 @@ async def test_a_cancelled_authorization_is_void(devnet: SharedDevnet) -> None:
     )
     call = selector("cancelAuthorization(address,bytes32,uint8,bytes32,bytes32)")
     devnet.call(devnet.chain.send, USDC.address, call + arguments.hex())
-    reader = ChainReader(devnet.rpc_url, timeout=5)
+    reader = ChainReader(RpcNode(devnet.rpc_url, timeout=5))
     assert (await reader.fate(transfer_of(payment))).kind == "void"
-    await reader.close()
+    await reader.node.close()
 
 
 async def test_an_expired_authorization_is_void_once_the_chain_says_so(tmp_path: Path) -> None:
     async with Devnet(tmp_path) as net:
         payment = paid_by(Account.create(), a_payee(), valid_for=100)
-        reader = ChainReader(net.rpc_url, timeout=5)
+        reader = ChainReader(RpcNode(net.rpc_url, timeout=5))
         assert (await reader.fate(transfer_of(payment))).kind == "open"
         await net.chain.set_next_block_timestamp(int(time.time()) + 101)
         await net.chain.mine()
         assert (await reader.fate(transfer_of(payment))).kind == "void"
-        await reader.close()
+        await reader.node.close()
 
 
 async def test_a_transaction_nobody_mines_is_unknown_and_then_found(tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ async def test_a_transaction_nobody_mines_is_unknown_and_then_found(tmp_path: Pa
         await net.chain.fund(payer.address, usdc=AMOUNT)
         await net.chain.fund(gas.address, wei=ETHER)
         local = facilitator_on(net.rpc_url, gas, wait=0.5)
-        reader = ChainReader(net.rpc_url, timeout=5)
+        reader = ChainReader(RpcNode(net.rpc_url, timeout=5))
         await net.chain.set_automine(False)
         payment = paid_by(payer, payee)
         outcome = await local.settle(payment)
@@ -269,15 +270,15 @@ async def test_a_transaction_nobody_mines_is_unknown_and_then_found(tmp_path: Pa
         await net.chain.mine()
         assert (await reader.fate(transfer_of(payment))).kind == "moved"
         await local.close()
-        await reader.close()
+        await reader.node.close()
 
 
 async def test_a_silent_node_is_unavailable() -> None:
     with refusing_url() as url:
-        reader = ChainReader(url, timeout=1)
+        reader = ChainReader(RpcNode(url, timeout=1))
         with pytest.raises(ChainUnavailable):
             await reader.fate(transfer_of(paid_by(Account.create(), a_payee())))
-        await reader.close()
+        await reader.node.close()
 
 
 def selector(signature: str) -> str:

@@ -13,6 +13,7 @@ from tests.support.sessions import ASSET, NETWORK, a_draw, an_order, open_books
 from xbyte_live.errors import FacilitatorUnavailable
 from xbyte_live.evm.authorizations import ChainReader
 from xbyte_live.evm.keys import Payee
+from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import OneSender
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Facilitator, Outcome, SignedPayment, Unknown
@@ -51,7 +52,7 @@ class Shop:
         self.books = open_books(database, payees=(self.payee.address,))
         self.rows = ActionLedger(database)
         self.facilitator = Meddler(local)
-        self.chain = ChainReader(devnet.rpc_url, timeout=5)
+        self.chain = ChainReader(RpcNode(devnet.rpc_url, timeout=5))
         devnet.fund(self.payee.address, usdc=1000)
 
     def returns(self, lease: float = 30.0) -> Returns:
@@ -96,11 +97,12 @@ async def shop(devnet: SharedDevnet, sqlite_url: str) -> AsyncIterator[Shop]:
     database = Database(sqlite_url)
     await database.start()
     gas = devnet.new_account(wei=ETHER)
-    sender = OneSender("0x" + bytes(gas.key).hex(), devnet.rpc_url, confirmation_timeout=10)
+    node = RpcNode(devnet.rpc_url, timeout=20)
+    sender = OneSender("0x" + bytes(gas.key).hex(), node, confirmation_timeout=10)
     local = LocalFacilitator({NETWORK: sender}, {})
     shop = Shop(devnet, database, local)
     yield shop
-    await shop.chain.close()
+    await shop.chain.node.close()
     await local.close()
     await database.stop()
 

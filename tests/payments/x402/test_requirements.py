@@ -15,7 +15,7 @@ from x402.mechanisms.evm.exact.register import register_exact_evm_client
 from x402.schemas import PaymentPayload, PaymentRequired
 from x402.schemas.v1 import PaymentPayloadV1, PaymentRequiredV1
 
-from tests.fakes import USDC
+from tests.fakes import USDC, a_challenge
 from tests.support.paying import PAYEE, a_sale
 from xbyte_live.evm.eip3009 import read_authorization, signer_of
 from xbyte_live.money import MIB, Asset, Price
@@ -25,7 +25,6 @@ from xbyte_live.payments.x402.requirements import (
     Challenge,
     PaymentMethod,
     Sale,
-    challenge,
     requirements_v1,
     requirements_v2,
 )
@@ -43,7 +42,7 @@ UNNAMED = PaymentMethod(
 
 
 def ask(sale: Sale | None = None, *methods: PaymentMethod, error: str = "e") -> Challenge:
-    return challenge(sale or a_sale(), methods or (METHOD,), timeout=300, error=error)
+    return a_challenge(sale or a_sale(), methods or (METHOD,), error)
 
 
 def v2_of(asked: Challenge) -> PaymentRequired:

@@ -82,14 +82,6 @@ class PaymentMethod:
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
-    """What a corrective 402 adds to ``extra`` of the offer for a network (``channelState`` …)."""
-
-    network: str
-    extra: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Challenge:
     """A 402: headers for v2 payers and a JSON body for v1 payers."""
 
@@ -146,14 +138,6 @@ def accepts(accepted: Mapping[str, Any], offered: Mapping[str, Any]) -> bool:
     )
 
 
-def terms(
-    methods: Sequence[PaymentMethod], quote: Quote, *, timeout: int, deposit: int = 0
-) -> list[dict[str, Any]]:
-    """The v2 requirements of every method without their amounts, to be published once."""
-    shared = [requirements_v2(method, quote, timeout, deposit) for method in methods]
-    return [{k: v for k, v in entry.items() if k != "amount"} for entry in shared]
-
-
 def requirements_v1(
     method: PaymentMethod, quote: Quote, timeout: int, sale: Sale
 ) -> dict[str, Any]:
@@ -172,40 +156,30 @@ def requirements_v1(
     }
 
 
+def offers_v1(methods: Sequence[PaymentMethod], timeout: int, sale: Sale) -> list[dict[str, Any]]:
+    """The offers of a sale in their v1 wire form: ``exact`` alone has one, where it has a name."""
+    return [
+        requirements_v1(method, sale.quotes[0], timeout, sale)
+        for method in methods
+        if method.v1_network and method.scheme == SCHEME_EXACT
+    ]
+
+
 def challenge(
     sale: Sale,
-    methods: Sequence[PaymentMethod],
+    offers: Sequence[Mapping[str, Any]],
     *,
-    timeout: int,
+    in_v1: Sequence[Mapping[str, Any]],
     error: str,
-    correction: Correction | None = None,
 ) -> Challenge:
-    """The 402 for a sale at the quote in force, saying why with an x402 error code.
-
-    A ``correction`` goes to the payer of a channel whose voucher did not follow on the last.
-    """
-    quote = sale.quotes[0]
-    open_to = [method for method in methods if sale.takes(method)]
-    offers = [requirements_v2(method, quote, timeout, sale.deposit) for method in open_to]
-    if correction is not None:
-        for offer in offers:
-            if (offer["scheme"], offer["network"]) == (SCHEME_CHANNELS, correction.network):
-                offer["extra"] |= correction.extra
+    """The 402 for a sale with its offers, saying why with an x402 error code."""
     v2 = {
         "x402Version": 2,
         "error": error,
         "resource": resource_info(sale),
         "accepts": offers,
     }
-    v1 = {
-        "x402Version": 1,
-        "error": error,
-        "accepts": [
-            requirements_v1(method, quote, timeout, sale)
-            for method in open_to
-            if method.v1_network and method.scheme == SCHEME_EXACT
-        ],
-    }
+    v1 = {"x402Version": 1, "error": error, "accepts": in_v1}
     return Challenge(
         {PAYMENT_REQUIRED: base64.b64encode(_compact(v2)).decode("ascii")}, _compact(v1)
     )

@@ -52,9 +52,9 @@ class Debts:
         )
         try:
             shown = request.headers if request.method == "GET" else {}  # HEAD never charges
-            receipt = await self._gate.admit(shown, sale)
+            response = await self._gate.charge(shown, sale)
         except PaymentRefused as refusal:
             return payment_required(self._gate.challenge(sale, refusal))
         left = sum(other.amount for other in owed[1:])
         paid = {"payer": payer, "paid": str(debt.amount), "owed": str(left)}
-        return json_reply(paid, {**NO_STORE, **receipt.headers})
+        return json_reply(paid, {**NO_STORE, **response.headers})

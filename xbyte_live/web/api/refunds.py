@@ -57,10 +57,10 @@ class Refunds:
             wanted = payment is not None and payment.payload.get("type") == "refund"
             if not wanted or request.method != "GET":
                 raise PaymentRefused("payment_required")
-            receipt = await self._gate.admit(request.headers, sale)
+            paid = await self._gate.charge(request.headers, sale)
         except PaymentRefused as refusal:
             return payment_required(self._gate.challenge(sale, refusal))
-        return json_reply(receipt.answer or {}, {**NO_STORE, **receipt.headers})
+        return json_reply(paid.answer or {}, {**NO_STORE, **paid.headers})
 
     def _sale(self, request: Request, channel: Channel) -> Sale:
         payee = to_checksum_address(channel.config.receiver)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from xbyte_live.config import Settings
 from xbyte_live.errors import ItemGone, PaymentRefused, XByteError
-from xbyte_live.payments.gate import Gate, Receipt, Sale
+from xbyte_live.payments.gate import Gate, PaymentResponse, Sale
 from xbyte_live.payments.x402.headers import payment_headers
 from xbyte_live.pricing.quotes import Quote, deposit_at, quotes_at
 from xbyte_live.web.common.metrics import Metrics
@@ -129,10 +129,10 @@ class Playback:
     def _refuse(self, sale: Sale, refusal: PaymentRefused) -> Response:
         return payment_required(self._gate.challenge(sale, refusal), {"accept-ranges": "bytes"})
 
-    async def _charge(self, payment: Mapping[str, str], sale: Sale) -> Receipt:
+    async def _charge(self, payment: Mapping[str, str], sale: Sale) -> PaymentResponse:
         """Charge a payment, and count it; raises as ``Gate.admit`` does."""
         try:
-            receipt = await self._gate.admit(payment, sale)
+            receipt = await self._gate.charge(payment, sale)
         except XByteError as error:
             self._metrics.charged(fault_of(error).code)
             raise

@@ -15,7 +15,7 @@ from xbyte_live.errors import BadRequest, ItemNotFound, MoneyError, PaymentRefus
 from xbyte_live.money import MIB, PRICE_DECIMALS, Price, format_decimal, parse_decimal
 from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.payments.ledger.session import Session
-from xbyte_live.payments.sessions import Bought, Sessions
+from xbyte_live.payments.sessions import SessionPurchase, Sessions
 from xbyte_live.payments.x402.headers import Payment, read_payment
 from xbyte_live.payments.x402.order import Buyer, Order, is_key
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS, SCHEME_EXACT
@@ -212,7 +212,7 @@ class SessionApi:
         }
         return json_reply(shown, {**NO_STORE, **PRIVATE})
 
-    async def admit(self, headers: Mapping[str, str], sale: Sale) -> Bought:
+    async def admit(self, headers: Mapping[str, str], sale: Sale) -> SessionPurchase:
         """Take a payment for a session, and count it; raises as ``Sessions.buy`` does."""
         try:
             bought = await self._sessions.buy(headers, sale)
@@ -223,7 +223,7 @@ class SessionApi:
         return bought
 
     async def _take(
-        self, request: Request, sale: Sale, reply: Callable[[Request, Bought], Response]
+        self, request: Request, sale: Sale, reply: Callable[[Request, SessionPurchase], Response]
     ) -> Response:
         try:
             bought = await self.admit(request.headers, sale)
@@ -233,13 +233,13 @@ class SessionApi:
             return json_reply(bought.answer, {**NO_STORE, **bought.headers})
         return reply(request, bought)
 
-    def _opened(self, request: Request, bought: Bought) -> Response:
+    def _opened(self, request: Request, bought: SessionPurchase) -> Response:
         if bought.session is None:
             raise AssertionError("a payment was taken for no session")
         shown = {"token": bought.token, **self._shown(request, bought.session, bought.token)}
         return json_reply(shown, {**NO_STORE, **PRIVATE, **bought.headers}, 201)
 
-    def _extended(self, request: Request, bought: Bought) -> Response:
+    def _extended(self, request: Request, bought: SessionPurchase) -> Response:
         if bought.session is None:
             raise AssertionError("a payment was taken for no session")
         shown = self._shown(request, bought.session, request.path_params["token"])

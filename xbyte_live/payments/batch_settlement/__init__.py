@@ -1,0 +1,1 @@
+"""The ``batch-settlement`` scheme on EVM: vouchers, deposits and refunds of channels."""
