@@ -228,9 +228,9 @@ class StreamKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedLease:
-    """The right of one feed to list segments of a stream, and where the broadcast stands.
+    """The right of one feed to list segments of a stream, and the state of its broadcast.
 
-    ``resumed`` says that it goes on with a broadcast; ``target_duration_s`` is then what its
+    ``resumed`` says that it continues a broadcast; ``target_duration_s`` is then what its
     playlist declares. The clock of the next segment is never before ``not_before_us``.
     """
 
