@@ -228,7 +228,7 @@ class StreamKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedLease:
-    """The right of one feed to list segments of a stream, and where the broadcast stands.
+    """The right of one feed to list segments of a stream, and the state of its broadcast.
 
     With ``resumed`` it continues a broadcast, whose playlist declares ``target_duration_s``.
     The clock of the next segment is never before ``not_before_us``.

@@ -1,4 +1,4 @@
-"""Files put on sale over a real catalog and store: whole, or not at all."""
+"""Imports into a real catalog and store: whole, or not at all."""
 
 import asyncio
 import hashlib

@@ -118,7 +118,7 @@ async def test_while_it_is_recorded_nothing_is_deleted(
     lease = await streams.begin_feed("concert", None)
     await list_segments(streams, lease, 12, store)
     clock.now += LONG
-    await streams.beat(lease, "{}")
+    await streams.renew(lease, "{}")
     await clean_up(catalog, store)
     assert len(await store.keys("")) == 12
 

@@ -123,11 +123,11 @@ async def test_rotating_revokes_every_key_and_cuts_who_is_on_air(streams: Stream
     match = await streams.match_key(old[0])
     assert match is not None
     lease = await streams.begin_feed("concert", match.key_id)
-    assert await streams.beat(lease, "{}")
+    assert await streams.renew(lease, "{}")
     new = await streams.rotate("concert")
     assert [await streams.match_key(key) for key in old] == [None, None]
     assert await streams.match_key(new) is not None
-    assert not await streams.beat(lease, "{}")
+    assert not await streams.renew(lease, "{}")
     assert not await streams.append("concert", a_listing(lease, 0))
 
 
@@ -326,10 +326,10 @@ async def test_the_newest_feed_has_the_stream(streams: Streams) -> None:
     first = await streams.begin_feed("concert", None)
     second = await streams.begin_feed("concert", None)
     assert not await streams.append("concert", a_listing(first, 0))
-    assert not await streams.beat(first, "{}")
+    assert not await streams.renew(first, "{}")
     assert await streams.append("concert", a_listing(second, 0))
     await streams.release(first, "late")  # says nothing about the second
-    assert await streams.beat(second, "{}")
+    assert await streams.renew(second, "{}")
 
 
 async def test_removing_a_stream_ends_its_feed_and_keys(streams: Streams, catalog: Catalog) -> None:
@@ -338,7 +338,7 @@ async def test_removing_a_stream_ends_its_feed_and_keys(streams: Streams, catalo
     await list_segments(streams, lease, 2)
     await catalog.remove("concert")
     assert not await streams.append("concert", a_listing(lease, 2))
-    assert not await streams.beat(lease, "{}")
+    assert not await streams.renew(lease, "{}")
     assert await streams.match_key(key) is None
     assert await catalog.removed_item("concert") is not None
     assert await catalog.retired_segment("concert", "source", 1) is not None

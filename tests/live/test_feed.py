@@ -1,4 +1,4 @@
-"""What becomes of segments in doubt, and of what is counted, when something fails on the way."""
+"""A feed when the store, the database or its child fails: doubtful segments and counts."""
 
 import hashlib
 from dataclasses import replace
@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> DiskStore:
 async def feed(
     streams: ForgetfulStreams, store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> Feed:
-    monkeypatch.setattr("xbyte_live.live.feed._PATIENCE", 0.0)
+    monkeypatch.setattr("xbyte_live.live.feed._RETRY_FOR", 0.0)
     await create(streams)
     feed = Feed(
         await streams.begin_feed("concert", None),

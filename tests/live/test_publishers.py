@@ -1,4 +1,4 @@
-"""Who is taken on air, and until when a broadcast is on, by the rules: no media, no sockets."""
+"""The rules of publishing: keys, takeovers, ends of broadcasts, without media or sockets."""
 
 import asyncio
 import hashlib
@@ -18,7 +18,7 @@ from xbyte_live.catalog.streams import EndedBroadcast, Streams
 from xbyte_live.errors import FeedFailed, PublishRefused
 from xbyte_live.live.feed import FeedPolicy
 from xbyte_live.live.publishers import Publishers, PublishPolicy
-from xbyte_live.live.rtmp.publish import PublishRequest
+from xbyte_live.live.rtmp.events import PublishRequest
 from xbyte_live.live.webhooks import Webhooks
 from xbyte_live.media.live.messages import FeedOptions, FeedSegment, FeedTrack
 from xbyte_live.models import Listing, Stream
@@ -129,7 +129,7 @@ async def publishers(
 
 
 def asks(key: str, address: str = "192.0.2.1") -> PublishRequest:
-    return PublishRequest("live", key, "", address, "", "")
+    return PublishRequest("live", key, "", "", "", address)
 
 
 def a_segment(text: str) -> FeedSegment:

@@ -1,4 +1,4 @@
-"""Pictures of what is on air: real ones, few, and none where there is nothing to see."""
+"""Thumbnails of streams on air: real pictures, drawn seldom, and none without video."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What receivers are told, in what order, and what their answers and silences do to us."""
+"""Webhooks: what is sent in which order, and receivers that refuse, fail or never answer."""
 
 import asyncio
 import hashlib

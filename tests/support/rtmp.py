@@ -18,10 +18,10 @@ from tests.support.media import Audio, Recipe, Video, h264
 from xbyte_live.errors import PublishRefused
 from xbyte_live.live.rtmp.chunk import encode_message
 from xbyte_live.live.rtmp.connection import Connection
-from xbyte_live.live.rtmp.events import Event, PublishAsked
+from xbyte_live.live.rtmp.events import Event, PublishRequest
 from xbyte_live.live.rtmp.handshake import SIZE
 from xbyte_live.live.rtmp.message import Message, command
-from xbyte_live.live.rtmp.publish import PublishRequest, RtmpLimits
+from xbyte_live.live.rtmp.publish import RtmpLimits
 from xbyte_live.live.rtmp.server import RtmpServer
 from xbyte_live.media.formats import flv
 from xbyte_live.media.formats.flv import Tag
@@ -180,7 +180,7 @@ def events_of(connection: Connection) -> Iterator[Event]:
     """Every event there is now, with each publisher accepted."""
     while (event := connection.next_event()) is not None:
         yield event
-        if isinstance(event, PublishAsked):
+        if isinstance(event, PublishRequest):
             connection.accept_publish()
 
 

@@ -1,7 +1,4 @@
-"""Adapter: items and their prices, and how they come and go; the catalog's only door.
-
-Its SQL is ``db/{catalog,imports,expiry}_sql``.
-"""
+"""Adapter: items, their prices, imports and removals; the only caller of their SQL."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -34,9 +31,9 @@ _MAX_MSN = 2**63 - 1  # what an integer column holds
 
 
 class Catalog:
-    """Every method raises ``DatabaseUnavailable`` when the database gives no answer.
+    """The items on sale; every method raises ``DatabaseUnavailable`` when the database is down.
 
-    ``item_cache`` items are held in memory and looked at again every ``refresh`` seconds.
+    ``item_cache`` items are held in memory and checked again every ``refresh`` seconds.
     Retired bytes are kept for ``grace`` seconds; an import that sends no heartbeat for
     ``lease`` seconds loses its slug.
     """
@@ -58,26 +55,26 @@ class Catalog:
         self._cache = ItemCache(self._load, limit=item_cache, refresh=refresh, clock=clock)
 
     async def item(self, slug: str) -> Item | None:
-        """What is on sale under ``slug``, as any process left it ``refresh`` seconds ago.
+        """The item on sale under ``slug``, at most ``refresh`` seconds old.
 
         The same object as long as nothing changed.
         """
         return await self._cache.get(slug)
 
     async def changed(self, slug: str, known: Item) -> Item | None:
-        """What is on sale under ``slug`` once that is no longer ``known``."""
+        """Wait until the item under ``slug`` is no longer ``known``, and return it."""
         return await self._cache.changed(slug, known)
 
     def known(self, slug: str) -> Item | None:
-        """An item as it was last seen here."""
+        """The item as this process last saw it."""
         return self._cache.known(slug)
 
     def put(self, item: Item, version: int) -> None:
-        """Take an item as this process has just written it, for those who wait for it."""
+        """Cache an item that this process has just written, and wake those who wait for it."""
         self._cache.put(item.slug, CachedItem(item, version))
 
     async def renew(self, slug: str) -> None:
-        """Look at an item again at once, for those who wait for it to change."""
+        """Read an item again at once, and wake those who wait for it to change."""
         await self._cache.renew(slug)
 
     async def items(self) -> list[Item]:
@@ -86,7 +83,7 @@ class Catalog:
 
     async def retired_segment(self, slug: str, rendition: str, msn: int) -> Segment | None:
         """A segment that left its playlist less than ``grace`` seconds ago."""
-        if not _can_name(slug) or not 0 <= msn <= _MAX_MSN:
+        if not _is_slug(slug) or not 0 <= msn <= _MAX_MSN:
             return None
         since = self._clock() - self._grace
         return await self._database.read(
@@ -94,14 +91,14 @@ class Catalog:
         )
 
     async def removed_item(self, slug: str) -> Item | None:
-        """What was taken off sale less than ``grace`` seconds ago, without its renditions."""
+        """The item taken off sale less than ``grace`` seconds ago, without its renditions."""
         since = self._clock() - self._grace
         return await self._database.read(lambda db: sql.removed_item(db, slug, since))
 
     async def begin_import(self, slug: str, *, replace: bool) -> Import:
-        """Take the slug for one import, which must call ``heartbeat`` within ``lease`` seconds.
+        """Reserve the slug for one import, which must call ``heartbeat`` within ``lease`` seconds.
 
-        Raises ``ItemExists`` while another import of it lives, or if there is such an item and
+        Raises ``ItemExists`` while another import of it runs, or if there is such an item and
         ``replace`` is false; ``ItemError`` for a malformed slug.
         """
         check_slug(slug)
@@ -109,19 +106,19 @@ class Catalog:
             return await self._database.write(
                 lambda db: imports.begin_import(db, slug, replace, self._clock(), self.lease)
             )
-        except IntegrityError:  # another process was quicker by a moment
+        except IntegrityError:  # another process reserved it at the same moment
             raise imports.under_way(slug) from None
 
     async def heartbeat(self, import_: Import) -> None:
-        """Say that an import lives; raises ``ItemError`` when it lost the slug, and must stop."""
+        """Renew an import; raises ``ItemError`` when it lost the slug, and must stop."""
         await self._database.write(lambda db: imports.heartbeat(db, import_, self._clock()))
 
     async def abandon_import(self, import_: Import) -> None:
-        """Give the slug back; the import's stored bytes must be gone already."""
+        """Release the slug; the import's stored bytes must be deleted already."""
         await self._database.write(lambda db: imports.end_import(db, import_))
 
     async def stale_imports(self) -> list[Import]:
-        """Imports that died, now held by the caller: discard their bytes, then abandon them."""
+        """Take over imports that died: the caller discards their bytes, then abandons them."""
         return await self._database.write(
             lambda db: imports.take_stale_imports(db, self._clock(), self.lease)
         )
@@ -139,7 +136,7 @@ class Catalog:
         preview_us: int,
         rewatch: Rewatch,
     ) -> Title:
-        """End an import: put a title on sale, whole, in place of what the slug named.
+        """End an import: put a whole title on sale in place of the item the slug named.
 
         Its segments are numbered from ``import_.first_msn`` on and their bytes are stored. Those
         it replaces are retired; the price history goes on. Raises ``ItemError`` when the import
@@ -154,7 +151,7 @@ class Catalog:
         }
         terms = Offer(price, pay_to, self._clock(), preview_us)
         title = await self._publish(import_, values, renditions, terms)
-        if not isinstance(title, Title):  # replaced by somebody since
+        if not isinstance(title, Title):  # replaced by another import since
             raise sql.not_found(import_.slug)
         return title
 
@@ -171,7 +168,7 @@ class Catalog:
         pay_to: str | None,
         rewatch: Rewatch,
     ) -> Object:
-        """End an import: put a file on sale in place of what the slug named.
+        """End an import: put a file on sale in place of the item the slug named.
 
         Its bytes are stored under ``key``, which is ``import_.object_key``. Raises ``ItemError``
         when the import lost its slug, or for a content type of more than 255 characters.
@@ -202,7 +199,7 @@ class Catalog:
         preview_us: int | None = None,
         rewatch: Rewatch | None = None,
     ) -> Item:
-        """Change what is not ``None``; an empty ``pay_to`` means the server's default payee.
+        """Change every term that is not ``None``; an empty ``pay_to`` means the default payee.
 
         A new price, payee or preview is a new offer. Raises ``ItemNotFound``.
         """
@@ -215,11 +212,9 @@ class Catalog:
         return await self._renewed(slug)
 
     async def remove(self, slug: str) -> None:
-        """Take an item off sale; the slug may be used again, and its numbers go on then.
+        """Take an item off sale; a new item of its slug continues its segment numbers.
 
-        A broadcast that was being recorded is a title from then on.
-
-        Raises ``ItemNotFound``.
+        A broadcast that was being recorded becomes a title. Raises ``ItemNotFound``.
         """
         check_slug(slug)
         now = self._clock()
@@ -232,17 +227,17 @@ class Catalog:
         await self._cache.renew(slug)
 
     async def expired_keys(self) -> list[str]:
-        """Store keys whose bytes were retired longer ago than the grace; not all if many."""
+        """The store keys of bytes retired before the grace; only some of them if many."""
         until = self._clock() - self._grace
         return await self._database.read(lambda db: expiry.expired_keys(db, until))
 
     async def forget_shared(self) -> None:
-        """Drop the rows of retired bytes that another item still has; the bytes stay."""
+        """Delete the rows of retired bytes that another item still uses; the bytes stay."""
         until = self._clock() - self._grace
         await self._database.write(lambda db: expiry.forget_shared(db, until))
 
     async def forget(self, keys: Collection[str]) -> None:
-        """Drop the rows of retired bytes; call it once the bytes are deleted."""
+        """Delete the rows of retired bytes, once the bytes are deleted."""
         if keys:
             await self._database.write(lambda db: expiry.forget(db, keys))
 
@@ -261,7 +256,7 @@ class Catalog:
 
     async def _renewed(self, slug: str) -> Item:
         item = await self._cache.renew(slug)
-        if item is None:  # removed by somebody since
+        if item is None:  # removed since
             raise sql.not_found(slug)
         return item
 
@@ -274,10 +269,10 @@ class Catalog:
                 return known
             return CachedItem(*sql.load_item(db, slug, known.item if known else None))
 
-        return await self._database.read(work) if _can_name(slug) else None
+        return await self._database.read(work) if _is_slug(slug) else None
 
 
-def _can_name(slug: str) -> bool:
+def _is_slug(slug: str) -> bool:
     try:
         check_slug(slug)
     except ItemError:
@@ -286,6 +281,6 @@ def _can_name(slug: str) -> bool:
 
 
 def _clean(name: str) -> str:
-    """A name fit for any database and any screen: one line of printable characters."""
+    """A name as one line of at most 300 printable characters."""
     shown = "".join(character if character.isprintable() else " " for character in name)
     return " ".join(shown.split())[:_NAME_LENGTH]

@@ -1,4 +1,4 @@
-"""Adapter: stored bytes that nobody can buy are deleted, and only those."""
+"""Adapter: deletes stored bytes that are no longer on sale."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ _KEYS_A_HEARTBEAT = 200
 
 @dataclass(frozen=True, slots=True)
 class CleanupResult:
-    """How many imports and keys a cleanup removed."""
+    """The number of imports and store keys a cleanup removed."""
 
     imports: int
     keys: int
 
 
 async def clean_up(catalog: Catalog, store: Store) -> CleanupResult:
-    """Delete what dead imports and dead writers left, and what was retired before the grace.
+    """Delete the bytes of dead imports and writers, and those retired before the grace.
 
-    Broken off anywhere, the next run does the rest; several at once do no harm.
+    If it is interrupted, the next run does the rest; several may run at once.
     """
     deleted = 0
     stale = await catalog.stale_imports()
@@ -39,10 +39,10 @@ async def clean_up(catalog: Catalog, store: Store) -> CleanupResult:
 
 
 async def abandon(catalog: Catalog, store: Store, import_: Import) -> int:
-    """Give up an import and everything it stored; returns how many keys that were.
+    """End an import and delete the bytes it stored; returns the number of keys.
 
-    Nothing happens to one that was published after all, or lost its slug: then its numbers are
-    no longer its own.
+    An import that was published, or lost its slug, is left alone: its numbers are no longer its
+    own.
     """
     deleted = 0
     with suppress(ItemError):
@@ -52,10 +52,10 @@ async def abandon(catalog: Catalog, store: Store, import_: Import) -> int:
 
 
 async def discard(catalog: Catalog, store: Store, import_: Import) -> int:
-    """Delete what was stored under the numbers of an import, by it or by a dead one before it.
+    """Delete the bytes stored under the numbers of an import, also by a dead one before it.
 
-    Call it when an import begins. Returns how many keys there were; raises ``ItemError`` when
-    the import lost its slug, so that another one's bytes are left alone.
+    Called when an import begins. Returns the number of keys; raises ``ItemError`` when the
+    import lost its slug, so that the bytes of another are never deleted.
     """
     keys = await store.keys(f"{import_.slug}/")
     own = [key for key in keys if _number(key) >= import_.first_msn]

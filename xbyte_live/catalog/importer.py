@@ -1,4 +1,4 @@
-"""Part: files in: packaged or copied into the store, then published in the catalog as a whole."""
+"""Part: imports files: packages or copies them into the store, then publishes them whole."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SaleTerms:
-    """On which terms a file goes on sale; ``pay_to`` ``None`` means the server's payee."""
+    """The terms a file is sold on; ``pay_to`` ``None`` means the server's payee."""
 
     price: Price
     pay_to: str | None = None
@@ -38,7 +38,7 @@ class SaleTerms:
 
 @dataclass(frozen=True, slots=True)
 class PackagedTitle:
-    """A published title, and what the packager had to say about its source."""
+    """A published title with the packager's notes about its source."""
 
     title: Title
     transcoded: bool
@@ -46,7 +46,7 @@ class PackagedTitle:
 
 
 class Importer:
-    """Puts files on sale; a file that fails, or a process that dies, leaves nothing behind."""
+    """Puts files on sale; a failed import leaves no item and no bytes."""
 
     def __init__(self, catalog: Catalog, store: Store) -> None:
         self._catalog = catalog
@@ -70,7 +70,7 @@ class Importer:
         """
         async with self._import(slug, replace_old) as import_:
             packaged = await self._package(source, import_, options, progress)
-            poster = await self._keep_poster(import_, packaged)
+            poster = await self._store_poster(import_, packaged)
             title = await self._catalog.publish_title(
                 import_,
                 name=name or packaged.name or source.stem,
@@ -96,19 +96,18 @@ class Importer:
     ) -> Object:
         """Copy any file into the store and publish it, sold by the bytes of each range.
 
-        Raises ``MediaError`` for what is no readable file, ``ItemExists`` and ``StoreError``.
+        Raises ``MediaError`` for an unreadable or empty file, ``ItemExists`` and ``StoreError``.
         """
-        size, sha256 = await asyncio.to_thread(_measure, source)
+        size, sha256 = await asyncio.to_thread(_size_and_sha256, source)
         async with self._import(slug, replace_old) as import_:
-            key = f"{slug}/object/{import_.first_msn}"
-            await self._store.put_file(key, source)
+            await self._store.put_file(import_.object_key, source)
             return await self._catalog.publish_object(
                 import_,
                 name=name or source.name,
                 size=size,
                 content_type=content_type or _guess_type(source),
                 sha256=sha256,
-                key=key,
+                key=import_.object_key,
                 price=terms.price,
                 pay_to=terms.pay_to,
                 rewatch=terms.rewatch,
@@ -116,9 +115,9 @@ class Importer:
 
     @asynccontextmanager
     async def _import(self, slug: str, replace_old: bool) -> AsyncIterator[Import]:
-        """An import that is kept alive while its body runs, and is undone if the body fails."""
+        """An import that is renewed while the body runs, and undone if the body fails."""
         import_ = await self._catalog.begin_import(slug, replace=replace_old)
-        beating = asyncio.create_task(self._keep_alive(import_))
+        beating = asyncio.create_task(self._renew(import_))
         try:
             await discard(self._catalog, self._store, import_)
             yield import_
@@ -128,14 +127,14 @@ class Importer:
         finally:
             beating.cancel()
 
-    async def _keep_alive(self, import_: Import) -> None:
-        """Beat until cancelled or the slug is lost, which publishing then refuses."""
+    async def _renew(self, import_: Import) -> None:
+        """Renew the import until cancelled, or until it lost its slug, which publishing refuses."""
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY)
             try:
                 await self._catalog.heartbeat(import_)
             except DatabaseUnavailable as error:
-                log.warning("the import of %s could not say that it lives: %s", import_.slug, error)
+                log.warning("the import of %s could not be renewed: %s", import_.slug, error)
             except ItemError:
                 return
 
@@ -146,13 +145,13 @@ class Importer:
         loop = asyncio.get_running_loop()
         stopped = threading.Event()
 
-        def keep(rendition: str, index: int, data: bytes) -> None:
+        def store(rendition: str, index: int, data: bytes) -> None:
             if stopped.is_set():
                 raise MediaError("packaging was stopped")
             key = segment_key(import_.slug, rendition, import_.first_msn + index)
             asyncio.run_coroutine_threadsafe(self._store.put(key, data), loop).result()
 
-        working = asyncio.create_task(asyncio.to_thread(package, source, keep, options, progress))
+        working = asyncio.create_task(asyncio.to_thread(package, source, store, options, progress))
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
@@ -160,12 +159,11 @@ class Importer:
             await asyncio.gather(working, return_exceptions=True)
             raise
 
-    async def _keep_poster(self, import_: Import, packaged: Packaged) -> str | None:
+    async def _store_poster(self, import_: Import, packaged: Packaged) -> str | None:
         if packaged.poster is None:
             return None
-        key = f"{import_.slug}/poster/{import_.first_msn}.jpg"
-        await self._store.put(key, packaged.poster)
-        return key
+        await self._store.put(import_.poster_key, packaged.poster)
+        return import_.poster_key
 
 
 def _numbered(rendition: Rendition, first_msn: int) -> Rendition:
@@ -173,7 +171,7 @@ def _numbered(rendition: Rendition, first_msn: int) -> Rendition:
     return replace(rendition, segments=segments)
 
 
-def _measure(source: Path) -> tuple[int, str]:
+def _size_and_sha256(source: Path) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     try:
         with source.open("rb") as file:

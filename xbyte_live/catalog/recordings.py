@@ -1,4 +1,4 @@
-"""Adapter: how long recordings stay: by their age and by the room they take together."""
+"""Adapter: removes recordings that are too old or take too much room."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from xbyte_live.storage.db.engine import Database
 
 
 class Recordings:
-    """Takes recordings off sale that are too old, or too many; their bytes go after the grace.
+    """Takes recordings off sale by age and total size; their bytes are deleted after the grace.
 
     ``max_age`` is in seconds, ``max_bytes`` counts all recordings together; 0 is no limit.
     """
@@ -31,7 +31,7 @@ class Recordings:
         self._clock = clock
 
     async def retain(self) -> list[str]:
-        """Remove what may not stay, the oldest first; the slugs of what was removed."""
+        """Remove recordings over the limits, the oldest first; return their slugs."""
         found = await self._database.read(sql.recordings)
         total, removed = sum(size for _, _, size in found), []
         for slug, created_at, size in found:

@@ -1,4 +1,4 @@
-"""Adapter: streams, their keys and their broadcasts; the only door to their SQL."""
+"""Adapter: streams, their keys and their broadcasts; the only caller of their SQL."""
 
 import hashlib
 import hmac
@@ -28,7 +28,7 @@ _MAX_KEY = 200
 
 @dataclass(frozen=True, slots=True)
 class KeyMatch:
-    """What a stream key opens; ``key_id`` is the key's number."""
+    """The stream a key opens; ``key_id`` is the number of the key."""
 
     key_id: int
     slug: str
@@ -45,7 +45,7 @@ class EndedBroadcast:
 
 
 class Streams:
-    """Every method raises ``DatabaseUnavailable`` when the database gives no answer."""
+    """The streams on sale; every method raises ``DatabaseUnavailable`` without a database."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Streams:
         self._clock = clock
 
     async def create(self, new: NewStream, terms: Offer) -> str:
-        """Put a stream on sale; its first key, which is shown this once.
+        """Put a stream on sale; returns its first key, which is never shown again.
 
         Raises ``ItemExists``, ``ItemError`` for a malformed slug.
         """
@@ -75,7 +75,7 @@ class Streams:
         return key
 
     async def add_key(self, slug: str, *, lasts: float | None = None) -> str:
-        """One more key, which is shown this once; good for ``lasts`` seconds, or for ever."""
+        """Add a key, which is never shown again; it expires after ``lasts`` seconds, if given."""
         key, now = new_key(), self._clock()
         expires_at = None if lasts is None else now + lasts
         await self._database.write(
@@ -84,13 +84,13 @@ class Streams:
         return key
 
     async def keys(self, slug: str) -> list[StreamKey]:
-        """What is kept of a stream's keys, the oldest first; raises ``ItemNotFound``."""
+        """The keys of a stream without their secrets, the oldest first; raises ``ItemNotFound``."""
         return await self._database.read(lambda db: sql.keys(db, slug))
 
     async def revoke(self, slug: str, ids: Sequence[int] | None = None) -> list[int]:
-        """Revoke keys, all of them without ``ids``; who is on air with one is cut off.
+        """Revoke keys, all of them without ``ids``; a feed that came with one is ended.
 
-        Returns the numbers of those revoked; raises ``ItemNotFound`` for the stream.
+        Returns the numbers of the revoked keys; raises ``ItemNotFound``.
         """
         return await self._database.write(lambda db: sql.revoke_keys(db, slug, ids))
 
@@ -106,7 +106,7 @@ class Streams:
         return key
 
     async def match_key(self, key: str) -> KeyMatch | None:
-        """The stream that a key opens, if it is one."""
+        """The stream a key opens, ``None`` for a wrong or expired key."""
         if not key or len(key) > _MAX_KEY:
             return None
         digest = _digest(key)
@@ -116,7 +116,7 @@ class Streams:
         return KeyMatch(found[0], found[2])
 
     async def begin_feed(self, slug: str, key_id: int | None) -> FeedLease:
-        """The right to list segments, taken from whichever feed had it; raises ``ItemNotFound``."""
+        """Lease the stream to a new feed, ending any other lease; raises ``ItemNotFound``."""
         feed = secrets.randbits(62)
         lease = await self._database.write(
             lambda db: broadcasts.begin_feed(db, slug, feed, key_id, self._clock())
@@ -125,10 +125,10 @@ class Streams:
         return lease
 
     async def append(self, slug: str, listing: Listing) -> bool:
-        """List a segment whose bytes are stored; false when its feed lost the stream.
+        """List a segment whose bytes are stored; false when its feed lost its lease.
 
-        The first one after a broadcast has ended begins the next. Where the outcome is unknown,
-        the same call may be made again.
+        The first segment after a broadcast has ended begins the next one. A call with an unknown
+        outcome may be repeated.
         """
         now, known = self._clock(), self._catalog.known(slug)
 
@@ -141,23 +141,23 @@ class Streams:
             self._catalog.put(*written)
         return written is not None
 
-    async def beat(self, lease: FeedLease, status: str) -> bool:
-        """Say that a feed lives; false when it lost the stream."""
+    async def renew(self, lease: FeedLease, status: str) -> bool:
+        """Renew the lease of a feed; false when it lost it."""
         now = self._clock()
         return await self._database.write(
-            lambda db: broadcasts.beat(db, lease.feed, lease.slug, now, status)
+            lambda db: broadcasts.renew(db, lease.feed, lease.slug, now, status)
         )
 
     async def release(self, lease: FeedLease, status: str) -> None:
-        """Let a feed go; its broadcast waits for another."""
+        """End the lease of a feed; its broadcast waits for another feed."""
         now = self._clock()
         await self._database.write(lambda db: broadcasts.release(db, lease.feed, now, status))
         await self._catalog.renew(lease.slug)
 
     async def resume_all(self) -> None:
-        """After a restart: broadcasts that were on air wait for their feeds from now on.
+        """After a restart, let broadcasts that were on air wait for their feeds from now on.
 
-        Those that were off the air for longer than a restart takes are over.
+        Those whose last heartbeat is older than ten minutes are not given more time.
         """
         now = self._clock()
         await self._database.write(
@@ -167,10 +167,10 @@ class Streams:
     async def end_overdue(
         self, republish_window: float, *, but_not: Collection[str] = ()
     ) -> list[EndedBroadcast]:
-        """End the broadcasts that have had no feed for so many seconds; recordings go on sale.
+        """End the broadcasts without a feed for so many seconds; recordings go on sale.
 
-        Streams in ``but_not`` have one, even if their heartbeats could not be written or the
-        clock was set since.
+        Streams in ``but_not`` have a feed, even if its heartbeats could not be written or the
+        clock was changed.
         """
         since = self._clock() - republish_window
         ended = []

@@ -26,8 +26,8 @@ from xbyte_live.runtime.aio import background
 from xbyte_live.storage.blobs.store import Store
 from xbyte_live.storage.db.engine import Database
 
-_BEATS_A_WINDOW = 4
-_LONGEST_BEAT = 5.0  # seconds
+_RENEWALS_A_WINDOW = 4
+_LONGEST_RENEWAL = 5.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def publish_policy(settings: Settings) -> PublishPolicy:
                 stall_timeout=float(settings.feed_timeout),
             ),
             restarts=settings.feed_restarts,
-            beat_every=min(_LONGEST_BEAT, window / _BEATS_A_WINDOW),
+            renew_every=min(_LONGEST_RENEWAL, window / _RENEWALS_A_WINDOW),
         ),
         take_over=settings.second_publisher == "take_over",
         republish_window=window,

@@ -48,7 +48,7 @@ _RETRY_EVERY = 0.5  # seconds
 _RETRY_FOR = 4.0  # seconds, for one segment; shorter than the stall timeout of a child
 _FINISH_WITHIN = 10.0  # seconds, for the last segments of a child
 _RESTART_WINDOW = 60.0  # seconds
-_BEAT_EVERY = 5.0  # seconds
+_RENEW_EVERY = 5.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +57,12 @@ log = logging.getLogger(__name__)
 class FeedPolicy:
     """How a feed is run: its child restarts at most ``restarts`` times a minute.
 
-    Its lease is renewed every ``beat_every`` seconds.
+    Its lease is renewed every ``renew_every`` seconds.
     """
 
     options: FeedOptions
     restarts: int
-    beat_every: float = _BEAT_EVERY
+    renew_every: float = _RENEW_EVERY
 
 
 class Feed:
@@ -98,7 +98,7 @@ class Feed:
         self._closing: asyncio.Task[None] | None = None
         self._process: FeedProcess | None = None
         self._running: asyncio.Task[None] | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._configs: dict[int, Tag] = {}
         self._failures: list[float] = []
         self._late = self._dropped = 0  # as counted by the present child
@@ -132,7 +132,7 @@ class Feed:
         """Start the child process; raises ``FeedFailed``."""
         self._process = await self._new_process()
         self._running = asyncio.create_task(self._run())
-        self._beating = asyncio.create_task(self._beat())
+        self._renewing = asyncio.create_task(self._renew())
 
     async def write(self, tags: Sequence[Tag]) -> float:
         """Pass tags on, waiting while the child is behind; raises ``PublishRefused`` once ended.
@@ -177,8 +177,8 @@ class Feed:
         slug = self.lease.slug
         log.info("%s: %s", slug, "unpublished" if unpublished else "the publisher disconnected")
         self.cut(PublishRefused(REJECTED, "the feed has ended"))
-        if self._beating:
-            self._beating.cancel()
+        if self._renewing:
+            self._renewing.cancel()
         if self._running is not None:
             await self._finish(self._running)
         try:
@@ -390,12 +390,12 @@ class Feed:
         if self.stats.warn(code, f"segments cannot be stored or listed: {error}", self._clock()):
             log.error("%s: a segment cannot be stored or listed: %s", self.lease.slug, error)
 
-    async def _beat(self) -> None:
+    async def _renew(self) -> None:
         """Renew the lease until cancelled; end the feed once another one holds the stream."""
         while True:
-            await asyncio.sleep(self._policy.beat_every)
+            await asyncio.sleep(self._policy.renew_every)
             try:
-                if await self._streams.beat(self.lease, self._status()):
+                if await self._streams.renew(self.lease, self._status()):
                     continue
             except DatabaseUnavailable as error:
                 self._warn_not_published(error)

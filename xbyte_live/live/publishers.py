@@ -11,7 +11,7 @@ from xbyte_live.catalog.streams import EndedBroadcast, KeyMatch, Streams
 from xbyte_live.errors import DatabaseUnavailable, FeedFailed, ItemError, PublishRefused
 from xbyte_live.live.feed import Feed, FeedPolicy
 from xbyte_live.live.feed_stats import FeedStats
-from xbyte_live.live.rtmp.publish import PublishRequest
+from xbyte_live.live.rtmp.events import PublishRequest
 from xbyte_live.live.webhooks import WebhookEvent, Webhooks
 from xbyte_live.media.live.spawner import FeedSpawner
 from xbyte_live.media.sources.url import Source

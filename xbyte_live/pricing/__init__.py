@@ -1,1 +1,1 @@
-"""What bytes cost: prices, quotes, rules."""
+"""What bytes cost: quotes by price, preview and time."""

@@ -1,4 +1,4 @@
-"""Pure: which amounts are good for given bytes of an item, now."""
+"""Pure: quotes the amounts that are valid now for given bytes of an item."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from xbyte_live.config import Settings
 from xbyte_live.models import Item, Object, Offer, Segment
 from xbyte_live.money import MIB, Price
 
-_USUAL_RATE = 4_000_000  # bits a second, of a stream that has not said its own yet
-_MOST_AHEAD = 4096 * MIB  # bytes a deposit is asked for at most
+_USUAL_RATE = 4_000_000  # bits a second, of a stream without segments
+_MOST_AHEAD = 4096 * MIB  # bytes, at most, that a deposit pays for
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What ``size`` bytes cost at ``price``, paid to ``pay_to``."""
+    """The price of ``size`` bytes, payable to ``pay_to``."""
 
     size: int
     price: Price
@@ -29,16 +29,15 @@ def quotes_for(
     quote_ttl: float,
     segment: Segment | None = None,
 ) -> tuple[Quote, ...]:
-    """The quotes that hold at ``now``, the one in force first (money rule 8).
+    """The quotes valid at ``now``, the one in force first (money rule 8).
 
-    ``offers`` are newest first. An older offer still holds while some playlist or 402 that
-    named it may be younger than ``quote_ttl`` seconds, that is until ``quote_ttl`` after its
-    successor came into force. A ``segment`` within an offer's preview is free by it, and one
-    that was listed live keeps the offer it was listed at.
+    ``offers`` are newest first. An older offer stays valid until ``quote_ttl`` seconds after its
+    successor came into force, since a playlist or 402 that named it may be that young. A
+    ``segment`` within an offer's preview is free, and a live one keeps the offer it was listed at.
     """
     if segment is not None and segment.offer is not None:
         offers, now = (segment.offer,), max(now, segment.offer.since)
-    held: list[Quote] = []
+    valid: list[Quote] = []
     successor_since: float | None = None
     for offer in offers:
         if offer.since > now:
@@ -48,10 +47,10 @@ def quotes_for(
         free = segment is not None and in_preview(segment, offer.preview_us)
         price = Price(0) if free else offer.price
         quote = Quote(size, price, offer.pay_to or default_pay_to)
-        if quote not in held:
-            held.append(quote)
+        if quote not in valid:
+            valid.append(quote)
         successor_since = offer.since
-    return tuple(held)
+    return tuple(valid)
 
 
 def quotes_at(
@@ -73,9 +72,9 @@ def quotes_at(
 
 
 def deposit_for(item: Item, price: Price, *, seconds: int, floor: int) -> int:
-    """Atomic units a channel should be opened with to last so long, at least ``floor``.
+    """The deposit, in atomic units, that pays for ``seconds`` of an item; at least ``floor``.
 
-    By the rate of the item's best rendition; a file is taken to be wanted whole.
+    It is computed for the best rendition; an object is paid for whole.
     """
     if isinstance(item, Object):
         size = item.size
@@ -92,12 +91,12 @@ def deposit_at(item: Item, quote: Quote, settings: Settings) -> int:
 
 
 def in_force(offers: Sequence[Offer], now: float) -> Offer:
-    """The newest offer made by ``now``; the very first one if all are by a clock ahead of ours."""
+    """The newest offer made by ``now``; the first one if all were made by a clock ahead of ours."""
     return next((offer for offer in offers if offer.since <= now), offers[-1])
 
 
 def amount_of(segment: Segment, offer: Offer) -> int:
-    """Atomic units that a segment costs whole, at the price it was listed at, else ``offer``'s."""
+    """The price of a whole segment in atomic units, as it was listed, else by ``offer``."""
     terms = segment.offer or offer
     if in_preview(segment, terms.preview_us):
         return 0
@@ -105,5 +104,5 @@ def amount_of(segment: Segment, offer: Offer) -> int:
 
 
 def in_preview(segment: Segment, preview_us: int) -> bool:
-    """Whether a segment is free because it starts within the item's preview."""
+    """Whether a segment starts within the item's free preview."""
     return segment.start_us < preview_us

@@ -19,7 +19,7 @@ from xbyte_live.live.rtmp import message
 from xbyte_live.live.rtmp.amf0 import decode_all, encode
 from xbyte_live.live.rtmp.chunk import ChunkReader
 from xbyte_live.live.rtmp.connection import COMMAND_LIMIT, FOURCC, WINDOW, Connection
-from xbyte_live.live.rtmp.events import Connected, Event, Goodbye, PublishAsked, Unpublished
+from xbyte_live.live.rtmp.events import Connected, Event, Goodbye, PublishRequest, Unpublished
 from xbyte_live.live.rtmp.message import Command, Message, command
 from xbyte_live.media.formats.flv import AUDIO, SCRIPT, VIDEO, Tag, describe
 
@@ -51,7 +51,7 @@ class Client:
 
 def on_air() -> Client:
     client = Client()
-    assert [type(event) for event in client.send(publishing())] == [Connected, PublishAsked]
+    assert [type(event) for event in client.send(publishing())] == [Connected, PublishRequest]
     client.heard()
     return client
 
@@ -78,7 +78,9 @@ def test_connect_and_create_stream_are_answered() -> None:
 def test_publish_is_asked_and_begins_when_accepted() -> None:
     client = Client()
     _, asked = client.send(publishing("stream?key=abc&x=%20"))
-    assert asked == PublishAsked("live", "stream", "key=abc&x=%20", "test", "rtmp://localhost/live")
+    assert asked == PublishRequest(
+        "live", "stream", "key=abc&x=%20", "test", "rtmp://localhost/live"
+    )
     assert "abc" not in repr(asked) and "stream" not in repr(asked)
     heard = client.heard()
     assert heard[-2] == message.user_control(message.STREAM_BEGIN, b"\0\0\0\1")
@@ -90,7 +92,7 @@ def test_the_query_may_stand_in_the_application() -> None:
     client = Client()
     data = hello("live/?key=abc") + chunks(command("publish", 3, None, "name", stream_id=1))
     asked = client.send(data)[1]
-    assert isinstance(asked, PublishAsked)
+    assert isinstance(asked, PublishRequest)
     assert (asked.app, asked.name, asked.query) == ("live", "name", "key=abc")
 
 
@@ -118,7 +120,7 @@ def test_enhanced_rtmp_is_offered_to_who_asks() -> None:
 def test_a_refused_publisher_is_told_the_code_and_the_reason() -> None:
     client = Client()
     client.connection.receive_data(publishing("secret"))
-    while not isinstance(client.connection.next_event(), PublishAsked):
+    while not isinstance(client.connection.next_event(), PublishRequest):
         pass
     client.connection.refuse("NetStream.Publish.BadName", "No such key.")
     status = client.commands()[-1]
@@ -158,7 +160,7 @@ def test_each_goodbye_ends_the_broadcast_once(name: str) -> None:
     assert client.send(chunks(command(name, 0, None, 1.0))) == [Unpublished()]
     assert client.send(chunks(command("deleteStream", 0, None, 1.0), MEDIA)) == []
     again = chunks(command("publish", 9, None, "key", "live", stream_id=2))
-    assert [type(event) for event in client.send(again)] == [PublishAsked]
+    assert [type(event) for event in client.send(again)] == [PublishRequest]
 
 
 def test_media_becomes_tags_and_metadata_keeps_its_bytes() -> None:
@@ -254,7 +256,7 @@ def test_captures_are_read_in_pieces_of_any_size(name: str, piece: int) -> None:
         events += client.send(data[at : at + piece])
     assert isinstance(events[0], Connected)
     asked = events[1]
-    assert isinstance(asked, PublishAsked)
+    assert isinstance(asked, PublishRequest)
     assert (asked.app, asked.name, asked.query) == ("live", "key", "token=1")
     assert events[-1] == Unpublished()
     tags = [event for event in events if isinstance(event, Tag)]

@@ -271,7 +271,7 @@ async def test_connections_are_limited_in_all_and_per_address() -> None:
             assert server.counters.broken == 1
 
 
-async def test_the_log_names_the_peer_and_the_reason_never_the_key(
+async def test_the_log_names_the_publisher_and_the_reason_never_the_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -444,7 +444,7 @@ def test_damaged_answers_are_a_failure_of_the_feed(meta: bytes) -> None:
     with pytest.raises(FeedFailed):
         frames.text_of(meta)
     with pytest.raises(FeedFailed):
-        frames.taken(meta)
+        frames.bytes_read(meta)
 
 
 @pytest.mark.parametrize("head", [(0, 0, 0), (9, 0, 0), (1, 1 << 20, 0), (2, 0, 1 << 30)])

@@ -1,4 +1,4 @@
-"""Segments and their rendition, from what was learned of each finished segment."""
+"""The segments of a rendition and its figures, from finished segments."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""Segments leave the packager in order, few at a time, and a failing taker ends it."""
+"""Segments leave the packager in order, few at a time, and a failing write ends it."""
 
 import hashlib
 import threading
@@ -69,7 +69,7 @@ def test_what_the_taker_raises_comes_out() -> None:
     writer.abandon()
 
 
-def test_an_abandoned_shelf_takes_no_more() -> None:
+def test_an_abandoned_writer_takes_no_more() -> None:
     taken: list[int] = []
     running, go_on = threading.Event(), threading.Event()
 

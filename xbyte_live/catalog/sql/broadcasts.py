@@ -1,6 +1,6 @@
-"""Adapter: the SQL of broadcasts: feeds, the segments they list, ends; run by ``streams`` alone.
+"""Adapter: the SQL of broadcasts: their feeds, segments and ends; called by ``streams``.
 
-What runs for every segment is built once, since building a statement takes longer than running it.
+Statements that run for every segment are built once: building one takes longer than running it.
 """
 
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
 
-from xbyte_live.catalog.sql import items as catalog_sql
+from xbyte_live.catalog.sql import items as items_sql
 from xbyte_live.catalog.sql.rows import (
     RENDITION_COLUMNS,
     rendition_of,
@@ -22,7 +22,7 @@ from xbyte_live.storage.db.tables import items, offers, renditions, segments, st
 _LEAST_LISTED = 3  # segments a player needs to start (RFC 8216bis 6.2.2)
 _LIVE = ("on_air", "waiting")
 _LISTED = segments.c.retired_at.is_(None)
-_WORTH_SAYING = 10  # percent by which the mean bit rate has to move
+_WORTH_UPDATING = 10  # percent of change in the mean bit rate
 
 _OF_FEED = with_item().where(streams.c.feed == bindparam("of_feed")).with_for_update()
 _RENDITION = select(*RENDITION_COLUMNS).where(
@@ -50,7 +50,7 @@ _SET_STREAM = (
         state="on_air",
         duration_us=bindparam("until"),
         heartbeat_at=bindparam("at"),
-        status=bindparam("said"),
+        status=bindparam("of_status"),
     )
 )
 _SET_ITEM = (
@@ -61,13 +61,13 @@ _SET_ITEM = (
 
 
 def begin_feed(db: Connection, slug: str, feed: int, key_id: int | None, now: float) -> FeedLease:
-    """Make ``feed`` the one that may add segments, whoever was; raises ``ItemNotFound``."""
+    """Lease the stream to ``feed``, ending any other lease; raises ``ItemNotFound``."""
     row = stream_row(db, slug, lock=True)
     if key_id is not None:
         db.execute(update(stream_keys).where(stream_keys.c.id == key_id).values(used_at=now))
     own = update(streams).where(streams.c.item_id == row.item_id)
     db.execute(own.values(feed=feed, key_id=key_id, heartbeat_at=now))
-    catalog_sql.change(db, _item(db, row.item_id), {})
+    items_sql.change(db, _item(db, row.item_id), {})
     resumed = row.state in _LIVE
     target = db.execute(
         select(renditions.c.target_duration_s).where(renditions.c.item_id == row.item_id)
@@ -89,9 +89,9 @@ def begin_feed(db: Connection, slug: str, feed: int, key_id: int | None, now: fl
 
 
 def append(db: Connection, listing: Listing, now: float) -> bool:
-    """List one segment; false when its feed is not the stream's any more.
+    """List one segment; false when its feed lost its lease.
 
-    Doing it again does nothing, so that an unknown outcome can be tried again.
+    A repeated call changes nothing, so that one with an unknown outcome can be repeated.
     """
     row = _stream_of_feed(db, listing.feed)
     if row is None:
@@ -106,42 +106,42 @@ def append(db: Connection, listing: Listing, now: float) -> bool:
     db.execute(_ADD_SEGMENT, values | {"of_item": row.item_id})
     left = _slide(db, row, name, placed, now) if row.playlist == "window" else 0
     _keep_rendition(db, row.item_id, listing.rendition, before, left)
-    said = {
+    changes = {
         "of_item": row.item_id,
         "until": placed.end_us,
         "at": now,
-        "said": listing.status,
+        "of_status": listing.status,
     }
-    db.execute(_SET_STREAM, said)
+    db.execute(_SET_STREAM, changes)
     db.execute(_SET_ITEM, {"of_item": row.item_id, "next": msn + 1})
     return True
 
 
-def beat(db: Connection, feed: int, slug: str, now: float, status: str) -> bool:
-    """Say that a feed lives; false when it is not the stream's any more."""
+def renew(db: Connection, feed: int, slug: str, now: float, status: str) -> bool:
+    """Renew the lease of a feed; false when it lost it."""
     row = _stream_of_feed(db, feed)
     if row is None or row.slug != slug:
         return False
     values = {"heartbeat_at": now, "status": status}
     db.execute(update(streams).where(streams.c.item_id == row.item_id).values(**values))
     if status != row.status:
-        catalog_sql.change(db, _item(db, row.item_id), {})
+        items_sql.change(db, _item(db, row.item_id), {})
     return True
 
 
 def release(db: Connection, feed: int, now: float, status: str) -> None:
-    """Let a feed go; its broadcast waits for another."""
+    """End the lease of a feed; its broadcast waits for another feed."""
     row = _stream_of_feed(db, feed)
     if row is None:
         return
     state = "waiting" if row.state == "on_air" else row.state
     values = {"feed": None, "key_id": None, "heartbeat_at": now, "status": status, "state": state}
     db.execute(update(streams).where(streams.c.item_id == row.item_id).values(**values))
-    catalog_sql.change(db, _item(db, row.item_id), {})
+    items_sql.change(db, _item(db, row.item_id), {})
 
 
 def resume_all(db: Connection, now: float, since: float) -> None:
-    """Give broadcasts that were on air after ``since`` their whole time to come back."""
+    """Give broadcasts that were on air after ``since`` the whole window to resume."""
     live = update(streams).where(streams.c.state.in_(_LIVE))
     db.execute(update(streams).values(feed=None, key_id=None))
     db.execute(live.values(state="waiting"))
@@ -159,18 +159,18 @@ def overdue(db: Connection, since: float) -> list[str]:
 
 
 def end_broadcast(db: Connection, slug: str, since: float) -> Row[Any] | None:
-    """End what has had no feed since ``since``; its row as it was, or ``None`` if it has one."""
+    """End a broadcast without a feed since ``since``; its row before, ``None`` if it has one."""
     row = stream_row(db, slug, lock=True)
     if row.state not in _LIVE or row.heartbeat_at > since:
         return None
     ended = update(streams).where(streams.c.item_id == row.item_id)
     db.execute(ended.values(state="ended", feed=None, key_id=None))
-    catalog_sql.change(db, _item(db, row.item_id), {})
+    items_sql.change(db, _item(db, row.item_id), {})
     return row
 
 
 def _begin_broadcast(db: Connection, row: Row[Any], msn: int, now: float) -> Rendition | None:
-    """Take the last broadcast off the playlist; what it was, with its discontinuities counted."""
+    """Retire the last broadcast; its rendition, with the discontinuities that left counted."""
     found = db.execute(select(*RENDITION_COLUMNS).where(renditions.c.item_id == row.item_id))
     before = found.first()
     left = _count_discontinuities(db, row.item_id)
@@ -182,7 +182,7 @@ def _begin_broadcast(db: Connection, row: Row[Any], msn: int, now: float) -> Ren
         return None
     old = rendition_of(before, ())
     sequence = old.discontinuity_sequence + left
-    # Nothing else of the last broadcast is true of the next.
+    # No other figure of the last broadcast holds for the next.
     return Rendition(old.name, "", 0, 0, 0, True, (), discontinuity_sequence=sequence)
 
 
@@ -194,14 +194,14 @@ def _known(db: Connection, row: Row[Any], name: str) -> Rendition | None:
 def _keep_rendition(
     db: Connection, item_id: int, now: Rendition, before: Rendition | None, left: int
 ) -> None:
-    """What the playlists say of the broadcast: figures only ever grow while it lasts."""
+    """Update the rendition of a broadcast, whose figures only grow while it lasts."""
     if before is None:
         db.execute(insert(renditions), rendition_values(item_id, now))
         return
     kept = replace(now, discontinuity_sequence=before.discontinuity_sequence + left)
     if before.codecs:
         moved = abs(now.average_bandwidth - before.average_bandwidth) * 100
-        steady = moved < before.average_bandwidth * _WORTH_SAYING
+        steady = moved < before.average_bandwidth * _WORTH_UPDATING
         kept = replace(
             kept,
             bandwidth=max(now.bandwidth, before.bandwidth),
@@ -215,9 +215,9 @@ def _keep_rendition(
 
 
 def _slide(db: Connection, row: Row[Any], name: str, newest: Segment, now: float) -> int:
-    """Take what is older than the window off the playlist; how many discontinuities went.
+    """Retire segments older than the window; return how many discontinuities left.
 
-    It stays for as long as the playlist it stood on is long (RFC 8216bis 6.2.2), and the grace.
+    Their bytes stay for the length of the playlist (RFC 8216bis 6.2.2), and the grace.
     """
     old = {
         "of_item": row.item_id,

@@ -1,4 +1,4 @@
-"""Adapter: the SQL of stored bytes that nobody can buy any more; run by ``catalog`` alone."""
+"""Adapter: the SQL of stored bytes that are no longer on sale; called by ``catalog``."""
 
 import re
 from collections.abc import Collection
@@ -25,7 +25,7 @@ _KEY_OWNER = func.coalesce(segments.c.stored_under, items.c.slug)
 
 
 def expired_keys(db: Connection, until: float) -> list[str]:
-    """Store keys retired at ``until`` or before that nobody else needs, some if there are many."""
+    """Store keys retired by ``until`` that no other item uses; only some of them if many."""
     gone = (
         select(_KEY_OWNER, segments.c.rendition, segments.c.msn)
         .join_from(segments, items)
@@ -38,7 +38,7 @@ def expired_keys(db: Connection, until: float) -> list[str]:
 
 
 def forget_shared(db: Connection, until: float) -> None:
-    """Drop the retired rows of bytes that another item still has; the bytes stay."""
+    """Delete the retired rows of bytes that another item still uses; the bytes stay."""
     expired = (
         select(segments.c.item_id, segments.c.rendition, segments.c.msn)
         .join_from(segments, items)
@@ -60,7 +60,7 @@ def forget_shared(db: Connection, until: float) -> None:
 
 
 def forget(db: Connection, keys: Collection[str]) -> None:
-    """Drop the rows of retired bytes."""
+    """Delete the rows of retired bytes."""
     db.execute(
         delete(leftovers).where(leftovers.c.key == bindparam("gone")),
         [{"gone": key} for key in keys],
@@ -79,7 +79,7 @@ def forget(db: Connection, keys: Collection[str]) -> None:
 
 
 def _recording_now() -> ColumnElement[bool]:
-    """Whether a segment may yet become part of a recording."""
+    """Whether a segment belongs to a broadcast that is being recorded."""
     return exists().where(
         streams.c.item_id == segments.c.item_id,
         streams.c.recording,
@@ -89,7 +89,7 @@ def _recording_now() -> ColumnElement[bool]:
 
 
 def _shared(until: float) -> ColumnElement[bool]:
-    """Whether the bytes of a segment are also those of one that was not retired by ``until``."""
+    """Whether another segment, not retired by ``until``, has the same bytes."""
     other, owner = segments.alias("other"), items.alias("owner")
     same = (other.c.rendition == segments.c.rendition, other.c.msn == segments.c.msn)
     kept = or_(other.c.retired_at.is_(None), other.c.retired_at > until)

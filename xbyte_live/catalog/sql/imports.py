@@ -1,4 +1,4 @@
-"""Adapter: the SQL of imports, by which one process at a time may publish a slug."""
+"""Adapter: the SQL of imports, which let one process at a time publish a slug."""
 
 import secrets
 from typing import Any
@@ -47,24 +47,24 @@ def end_import(db: Connection, import_: Import) -> bool:
 
 
 def take_stale_imports(db: Connection, now: float, lease: float) -> list[Import]:
-    """Imports whose lease ran out, now held by the caller."""
+    """Take over the imports whose lease ran out."""
     stale = db.execute(select(imports).where(imports.c.heartbeat_at <= now - lease)).all()
     taken = ((_take_stale(db, row, now, lease), row) for row in stale)
     return [Import(new_id, row.slug, row.first_msn) for new_id, row in taken if new_id is not None]
 
 
 def under_way(slug: str) -> ItemExists:
-    """What to raise for a slug that somebody else is importing."""
+    """The error for a slug that another import holds."""
     return ItemExists(f"{slug!r} is being imported already; wait until that is done")
 
 
 def lost(import_: Import) -> ItemError:
-    """What to raise for an import that another one took the slug from."""
+    """The error for an import that lost its slug to another."""
     return ItemError(f"the import of {import_.slug!r} was silent for too long and lost its place")
 
 
 def _take_stale(db: Connection, row: Row[Any], now: float, lease: float) -> int | None:
-    """Hold an import whose lease ran out under a new number, unless somebody was quicker."""
+    """Take over an import whose lease ran out, unless another process was quicker."""
     if row.heartbeat_at > now - lease:
         return None
     new_id = _new_id()
@@ -77,5 +77,5 @@ def _take_stale(db: Connection, row: Row[Any], now: float, lease: float) -> int 
 
 
 def _new_id() -> int:
-    """A number no import had: SQLite would give a dead one's to the next."""
+    """A random number: SQLite would reuse that of a deleted import."""
     return secrets.randbits(62)

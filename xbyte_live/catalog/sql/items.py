@@ -1,4 +1,4 @@
-"""Adapter: the catalog's SQL, each piece a function of a connection; run by ``catalog`` alone."""
+"""Adapter: the SQL of items, offers and renditions; called by ``catalog``."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -77,7 +77,7 @@ def offers_query() -> Select[Any]:
     return select(offers.c.item_id, *OFFER_COLUMNS).order_by(*order)
 
 
-# What runs for every segment of every stream is built once.
+# Statements that run for every segment of every stream are built once.
 _VERSION = select(items.c.version).where(items.c.slug == bindparam("of_slug"), _ON_SALE)
 _RENDITIONS_OF = renditions_query().where(renditions.c.item_id == bindparam("of_item"))
 _OFFERS_OF = offers_query().where(offers.c.item_id == bindparam("of_item")).limit(bindparam("most"))
@@ -162,7 +162,7 @@ def publish(
     parts: Sequence[Rendition],
     terms: Offer,
 ) -> None:
-    """Put an item on sale in place of what the slug named; raises ``ItemError`` if it was lost."""
+    """Put an item on sale in place of the slug's old one; raises ``ItemError`` for a lost slug."""
     if not end_import(db, import_):
         raise lost(import_)
     now = terms.since
@@ -196,7 +196,7 @@ def set_terms(
     rewatch: Rewatch | None,
     now: float,
 ) -> None:
-    """Change what is not ``None``; raises ``ItemNotFound``."""
+    """Change every term that is not ``None``; raises ``ItemNotFound``."""
     row = on_sale(db, slug, lock=True)
     newest = offer_of(db.execute(offers_query().where(offers.c.item_id == row.id).limit(1)).one())
     terms = Offer(
@@ -215,7 +215,7 @@ def remove(db: Connection, slug: str, now: float) -> None:
     """Take an item off sale; raises ``ItemNotFound``."""
     row = on_sale(db, slug, lock=True)
     retire(db, row, now, still_named=())
-    # a feed that is just being cut off may yet store one segment, under a number then not used
+    # a feed that is being ended may still store one segment; its number is not used again
     change(db, row, {"removed_at": now, "next_msn": row.next_msn + (row.kind == "stream")})
 
 
@@ -226,7 +226,7 @@ def _terms_of(db: Connection, item_id: int) -> dict[int, Offer]:
 
 
 def _live_of(db: Connection, row: Row[Any]) -> Row[Any] | None:
-    """What makes an item a stream, if it is one."""
+    """The row of ``streams`` of an item, ``None`` if it is no stream."""
     if row.kind != "stream":
         return None
     return db.execute(_STREAM_OF, {"of_item": row.id}).one()
@@ -235,7 +235,7 @@ def _live_of(db: Connection, row: Row[Any]) -> Row[Any] | None:
 def _still_listed(
     db: Connection, item_id: int, rendition: str, known: Item | None
 ) -> tuple[Segment, ...]:
-    """The segments known of a stream that are listed now as they were then."""
+    """The segments of a known stream that are still listed."""
     before = known.rendition(rendition) if isinstance(known, Stream) else None
     if before is None:
         return ()
@@ -250,7 +250,7 @@ def _listed(
     terms: dict[int, Offer],
     after: Sequence[Segment],
 ) -> list[Segment]:
-    """What a rendition lists, or only what follows on ``after``."""
+    """The segments a rendition lists behind those in ``after``."""
     above = after[-1].msn if after else -1
     rows = db.execute(
         _LISTED_ABOVE, {"of_item": item_id, "of_name": rendition, "above": above}
@@ -282,24 +282,24 @@ def _next_msn(import_: Import, parts: Sequence[Rendition]) -> int:
 
 
 def change(db: Connection, row: Row[Any], values: Mapping[str, Any]) -> None:
-    """Change an item so that every process sees that it changed."""
+    """Change an item and its version, by which every process sees the change."""
     changed = update(items).where(items.c.id == row.id)
     db.execute(changed.values(version=row.version + 1, **values))
 
 
 def retire(db: Connection, row: Row[Any], now: float, still_named: Collection[str]) -> None:
-    """Take everything off an item; the stored bytes stay until they expire."""
+    """Retire all segments and files of an item; their bytes stay until they expire."""
     db.execute(update(segments).where(segments.c.item_id == row.id, _LISTED).values(retired_at=now))
     db.execute(delete(renditions).where(renditions.c.item_id == row.id))
     db.execute(delete(stream_keys).where(stream_keys.c.item_id == row.id))
     off_air = update(streams).where(streams.c.item_id == row.id)
-    db.execute(off_air.values(state="ended", feed=None))  # a feed finds that it was replaced
+    db.execute(off_air.values(state="ended", feed=None))  # its feed loses its lease
     for key in {row.key, row.poster} - {None, *still_named}:
         db.execute(insert(leftovers).values(key=key, retired_at=now))
 
 
 def add_offer(db: Connection, item_id: int, terms: Offer) -> bool:
-    """Append an offer, unless it says what the newest one does."""
+    """Add an offer, unless it equals the newest; return whether it was added."""
     row = db.execute(offers_query().where(offers.c.item_id == item_id).limit(1)).first()
     newest = offer_of(row) if row else None
     if newest and replace(newest, since=terms.since) == terms:
@@ -318,5 +318,5 @@ def add_offer(db: Connection, item_id: int, terms: Offer) -> bool:
 
 
 def not_found(slug: str) -> ItemNotFound:
-    """What to raise for a slug with nothing on sale."""
+    """The error for a slug with no item on sale."""
     return ItemNotFound(f"there is no item {slug!r}; `xbyte-live list` shows what there is")

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, literal, null, select, update
 
-from xbyte_live.catalog.sql import items as catalog_sql
+from xbyte_live.catalog.sql import items as items_sql
 from xbyte_live.catalog.sql.rows import OFFER_COLUMNS, RENDITION_COLUMNS
 from xbyte_live.catalog.sql.streams import with_item
 from xbyte_live.storage.db.tables import imports, items, offers, renditions, segments
@@ -14,7 +14,7 @@ _LONGEST_SLUG = 64
 
 
 def record(db: Connection, stream: Row[Any], now: float) -> str:
-    """Put the broadcast of a stream (its row as it was on air) on sale; its slug."""
+    """Put a broadcast on sale by the row of its stream on air; returns the slug of the title."""
     slug = _free_slug(db, stream)
     began = datetime.fromtimestamp(stream.started_at, UTC)
     last = db.execute(
@@ -42,7 +42,7 @@ def record(db: Connection, stream: Row[Any], now: float) -> str:
 
 
 def record_if_live(db: Connection, slug: str, now: float) -> None:
-    """Put what was broadcast so far on sale, if the stream records and is about to go."""
+    """Put the broadcast so far on sale, if the stream is recorded and about to be removed."""
     row = db.execute(with_item().where(items.c.slug == slug)).first()
     if row is not None and row.recording and row.state in ("on_air", "waiting"):
         record(db, row, now)
@@ -61,11 +61,11 @@ def recordings(db: Connection) -> list[tuple[str, float, int]]:
 
 
 def remove_recording(db: Connection, slug: str, now: float) -> bool:
-    """Take a recording off sale; false if there is none of that name any more."""
+    """Take a recording off sale; false if it was removed already."""
     query = select(items.c.recorded_from).where(items.c.slug == slug, items.c.removed_at.is_(None))
     if db.execute(query).scalar() is None:
         return False
-    catalog_sql.remove(db, slug, now)
+    items_sql.remove(db, slug, now)
     return True
 
 
@@ -88,7 +88,7 @@ def _copy_segments(db: Connection, stream: Row[Any], item_id: int) -> None:
     first = update(segments).where(
         segments.c.item_id == item_id, segments.c.msn == stream.first_msn
     )
-    db.execute(first.values(discontinuity=False))  # of a recording nothing comes before
+    db.execute(first.values(discontinuity=False))  # since it is the first of the recording
 
 
 def _copy_renditions(db: Connection, stream: Row[Any], item_id: int) -> None:

@@ -1,4 +1,4 @@
-"""Pure: the catalog's rows as values of the product, and back."""
+"""Pure: converts rows of the catalog to values and back."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction

@@ -1,11 +1,11 @@
-"""Adapter: the SQL of streams and their keys; run by ``streams`` alone."""
+"""Adapter: the SQL of streams and their keys; called by ``streams``."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
 
-from xbyte_live.catalog.sql import items as catalog_sql
+from xbyte_live.catalog.sql import items as items_sql
 from xbyte_live.errors import ItemError, ItemExists
 from xbyte_live.models import NewStream, Offer, StreamKey
 from xbyte_live.storage.db.tables import imports, items, stream_keys, streams
@@ -24,7 +24,7 @@ def create(db: Connection, new: NewStream, terms: Offer) -> None:
         item_id = db.execute(item.returning(items.c.id)).scalar_one()
     else:
         item_id = row.id
-        catalog_sql.change(db, row, {**catalog_sql.UNSET, **values})
+        items_sql.change(db, row, {**items_sql.UNSET, **values})
         db.execute(delete(streams).where(streams.c.item_id == item_id))
     db.execute(
         insert(streams).values(
@@ -38,7 +38,7 @@ def create(db: Connection, new: NewStream, terms: Offer) -> None:
             status="",
         )
     )
-    catalog_sql.add_offer(db, item_id, terms)
+    items_sql.add_offer(db, item_id, terms)
 
 
 def add_key(
@@ -67,7 +67,7 @@ def keys(db: Connection, slug: str) -> list[StreamKey]:
 
 
 def revoke_keys(db: Connection, slug: str, ids: Sequence[int] | None) -> list[int]:
-    """Delete keys (all without ``ids``) and take the feed that came with one off the air."""
+    """Delete keys (all without ``ids``) and end the lease of a feed that came with one."""
     row = stream_row(db, slug)
     wanted = stream_keys.c.item_id == row.item_id
     if ids is not None:
@@ -97,7 +97,7 @@ def sources(db: Connection) -> dict[str, str]:
 
 
 def with_item() -> Select[Any]:
-    """Rows of streams on sale, with what their items have."""
+    """Rows of streams on sale, joined with their items."""
     columns = (items.c.slug, items.c.version, items.c.next_msn, items.c.name, items.c.rewatch)
     return (
         select(streams, *columns)
@@ -107,10 +107,10 @@ def with_item() -> Select[Any]:
 
 
 def stream_row(db: Connection, slug: str, *, lock: bool = False) -> Row[Any]:
-    """The row of a stream on sale; raises ``ItemNotFound``, ``ItemError`` if it is no stream."""
+    """The row of a stream on sale; raises ``ItemNotFound``, or ``ItemError`` if it is no stream."""
     query = with_item().where(items.c.slug == slug)
     row = db.execute(query.with_for_update() if lock else query).first()
     if row is not None:
         return row
-    catalog_sql.on_sale(db, slug)
+    items_sql.on_sale(db, slug)
     raise ItemError(f"{slug!r} is no stream; `xbyte-live stream list` shows those there are")

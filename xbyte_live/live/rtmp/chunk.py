@@ -29,10 +29,10 @@ class _Stream:
 
 
 class ChunkReader:
-    """Takes the bytes of a connection in pieces of any size and gives its messages.
+    """Takes the bytes of a connection, split anywhere, and returns its messages.
 
     ``limit`` bounds the bytes of all unfinished messages together, and so of each message; it
-    may be changed between messages. SetChunkSize and Abort are obeyed here and not handed on.
+    may be changed between messages. SetChunkSize and Abort are handled here and not returned.
     """
 
     def __init__(self, limit: int) -> None:
@@ -46,13 +46,13 @@ class ChunkReader:
         self._chunk_left = 0
 
     def receive_data(self, data: bytes) -> None:
-        """Take the next bytes; what they hold is read by ``next_message``."""
+        """Take received bytes, to be parsed by ``next_message``."""
         rest = self._data[self._at :]
         self._data = rest + data if rest else data
         self._at = 0
 
     def next_message(self) -> Message | None:
-        """The next whole message, or None until more data came. Raises RtmpError."""
+        """The next whole message, ``None`` until more bytes are received; raises ``RtmpError``."""
         while True:
             stream = self._current or self._read_header()
             if stream is None or not self._read_chunk(stream):

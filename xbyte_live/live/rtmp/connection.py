@@ -6,30 +6,30 @@ from collections.abc import Mapping
 from xbyte_live.errors import RtmpError
 from xbyte_live.live.rtmp import amf0, message
 from xbyte_live.live.rtmp.chunk import ChunkReader, encode_message
-from xbyte_live.live.rtmp.events import Connected, Event, Goodbye, PublishAsked, Unpublished
+from xbyte_live.live.rtmp.events import Connected, Event, Goodbye, PublishRequest, Unpublished
 from xbyte_live.live.rtmp.handshake import Handshake
 from xbyte_live.live.rtmp.message import Command, Message
 from xbyte_live.media.formats.flv import SCRIPT, Tag
 
-OUR_CHUNK_SIZE = 65536  # ffmpeg takes over what we announce; fewer chunks are less work
+OUR_CHUNK_SIZE = 65536  # ffmpeg adopts the size we announce; fewer chunks are less work
 WINDOW = 2_500_000
-COMMAND_LIMIT = 65536  # of a message before publishing, when the peer is still unknown
+COMMAND_LIMIT = 65536  # bytes of a message before publishing, while the client is unknown
 PUBLISH_START = "NetStream.Publish.Start"
 
-# What may come over enhanced RTMP and is understood; whether it can be sold is another question.
+# The enhanced RTMP codecs that are parsed; not all of them can be packaged.
 FOURCC = ("avc1", "hvc1", "av01", "vp09", "mp4a", ".mp3", "Opus", "fLaC", "ac-3", "ec-3")
 
 _CONTROL, _COMMANDS, _STATUS = 2, 3, 5  # the chunk streams we send on
 _ENHANCED = ("fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx")
 
-MOST_IDLE = 500  # messages in a row that are no event: a publisher sends a handful
+MOST_IDLE = 500  # messages in a row without an event; a publisher sends a handful
 
 
 class Connection:
-    """Give it what arrives, ask it for events until there are none, send what it says.
+    """Takes received bytes, returns events, and keeps the bytes to send.
 
     ``noise`` are 3,072 random bytes; ``max_message`` bounds one message and all unfinished
-    ones together, in bytes. While a ``PublishAsked`` is unanswered no event is to be asked for.
+    ones together, in bytes. A ``PublishRequest`` must be answered before the next event is read.
     """
 
     def __init__(self, *, app: str, noise: bytes, max_message: int) -> None:
@@ -43,7 +43,7 @@ class Connection:
         self._received = 0
         self._acknowledged = 0
         self._window = WINDOW
-        self._client: Mapping[str, amf0.Value] | None = None  # what it said when it connected
+        self._client: Mapping[str, amf0.Value] | None = None  # the object of its ``connect``
         self._streams = 0
         self._publishing: int | None = None  # the message stream
         self._clock: int | None = None  # the last media timestamp, unwrapped
@@ -55,7 +55,7 @@ class Connection:
         return self._chunks.held
 
     def receive_data(self, data: bytes) -> None:
-        """Take the next bytes. Raises RtmpError when the peer does not speak RTMP."""
+        """Take received bytes; raises ``RtmpError`` when the peer does not speak RTMP."""
         self._received += len(data)
         if self._handshake is not None:
             answer, data = self._handshake.receive_data(data)
@@ -69,9 +69,9 @@ class Connection:
             self._send(message.acknowledgement(self._received))
 
     def next_event(self) -> Event | None:
-        """What happened next, or None until more data came.
+        """The next event, ``None`` until more bytes are received.
 
-        Raises RtmpError, after which the connection is of no more use.
+        Raises ``RtmpError``, after which the connection must be closed.
         """
         while not self._events:
             received = self._chunks.next_message()
@@ -85,13 +85,13 @@ class Connection:
         return self._events.popleft()
 
     def data_to_send(self) -> bytes:
-        """What is to be sent now; each byte is handed out once."""
+        """The bytes to send now, each returned once."""
         data = bytes(self._out)
         self._out.clear()
         return data
 
     def accept_publish(self) -> None:
-        """Let the publisher begin; media follows as ``Tag`` events."""
+        """Accept the publisher; its media follows as ``Tag`` events."""
         self._chunks.limit = self._max_message
         self._clock = None
         stream = self._publishing or 0
@@ -99,7 +99,7 @@ class Connection:
         self._status("status", PUBLISH_START, "On air.")
 
     def refuse(self, code: str, text: str) -> None:
-        """Tell the publisher that it may not publish, or not any longer; hang up after that."""
+        """Tell the publisher why its feed is refused or ended; the caller hangs up after that."""
         self._status("error", code, text)
         self._publishing = None
 
@@ -124,16 +124,16 @@ class Connection:
             self._events.append(Tag(received.kind, self._clock, received.payload))
 
     def _unwrapped(self, timestamp: int) -> int:
-        """The time nearest to the last one that has these 32 bits.
+        """The unwrapped time nearest to the last one with these 32 bits.
 
-        One clock for sound and pictures: they stay together when only one has wrapped.
+        Audio and video share one clock, so they stay together when only one has wrapped.
         """
         if self._clock is None:
             return timestamp
         return self._clock + (timestamp - self._clock + 2**31) % 2**32 - 2**31
 
     def _take_script(self, received: Message) -> None:
-        # Publishers stamp metadata 0 at any time, so it gets the time at which it came.
+        # Publishers always stamp metadata 0, so it gets the time of the last media.
         if self._publishing is not None and (body := message.read_script(received)):
             self._events.append(Tag(SCRIPT, self._clock or 0, body))
 
@@ -146,7 +146,7 @@ class Connection:
             event, data = message.read_user_control(received)
             if event == message.PING_REQUEST:
                 self._send(message.user_control(message.PING_RESPONSE, data[:4]))
-        # Acknowledgements say what we know, and other kinds are for players.
+        # Acknowledgements need no answer, and other kinds are for players.
 
     def _take_command(self, asked: Command, stream_id: int) -> None:
         match asked.name:
@@ -167,7 +167,7 @@ class Connection:
                 self._answer(asked, None)
                 self._call("onFCPublish", PUBLISH_START, "", 0)
             case name if not name.startswith(("on", "_result", "_error")) and asked.transaction:
-                # releaseStream, _checkbw, getStreamLength and what nobody here has heard of
+                # releaseStream, _checkbw, getStreamLength and unknown commands
                 self._answer(asked, None)
 
     def _connect(self, asked: Command) -> None:
@@ -199,8 +199,8 @@ class Connection:
         name, _, query = asked.text(1).partition("?")
         app, _, app_query = self._client_text("app").partition("?")
         encoder, tc_url = self._client_text("flashVer"), self._client_text("tcUrl")
-        asking = PublishAsked(app.strip("/"), name, query or app_query, encoder, tc_url)
-        self._events.append(asking)
+        request = PublishRequest(app.strip("/"), name, query or app_query, encoder, tc_url)
+        self._events.append(request)
 
     def _unpublish(self, asked: Command) -> None:
         if asked.name == "FCUnpublish":

@@ -11,10 +11,12 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
-class PublishAsked:
-    """The publisher asks to publish: answer with ``accept_publish`` or ``refuse``.
+class PublishRequest:
+    """A client asks to publish: answer with ``accept_publish`` or ``refuse``.
 
-    ``query`` is the undecoded text behind ``?`` in the name, or else in the application.
+    ``name`` and ``query`` hold the stream key and are never logged. ``query`` is the undecoded
+    text behind ``?`` in the name, or else in the application; ``encoder`` and ``tc_url`` are the
+    client's own words. ``address`` is its IP address, which the connection's server adds.
     """
 
     app: str
@@ -22,6 +24,7 @@ class PublishAsked:
     query: str = field(repr=False)
     encoder: str
     tc_url: str = field(repr=False)
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +39,4 @@ class Goodbye:
     reason: str
 
 
-Event = Connected | PublishAsked | Tag | Unpublished | Goodbye
+Event = Connected | PublishRequest | Tag | Unpublished | Goodbye

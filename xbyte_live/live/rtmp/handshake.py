@@ -12,13 +12,13 @@ _CRUD = bytes.fromhex("f0eec24a8068bee82e00d0d1029e7e576eec5d2d29806fab93b8e636c
 PLAYER_KEY = b"Genuine Adobe Flash Player 001"
 SERVER_KEY = b"Genuine Adobe Flash Media Server 001"
 
-# Where the four bytes lie that say where the digest lies: the two known layouts.
+# The offsets of the four bytes that encode the digest's place, in the two known layouts.
 LAYOUTS = (772, 8)
 _SERVER_VERSION = bytes((5, 0, 1, 1))  # what asks the client for digests must be 3 or later
 
 
 class Handshake:
-    """Takes C0, C1 and C2 in pieces of any size and answers S0, S1 and S2 (RTMP 1.0, 5.2).
+    """Takes C0, C1 and C2, split anywhere, and answers S0, S1 and S2 (RTMP 1.0, 5.2).
 
     A client that signs its C1 is answered with signatures in the same layout; any other gets
     the plain echo. ``noise`` are 3,072 random bytes.
@@ -32,9 +32,9 @@ class Handshake:
         self._answered = False
 
     def receive_data(self, data: bytes) -> tuple[bytes, bytes]:
-        """What to send now, and what the client sent beyond its handshake.
+        """The bytes to send now, and the bytes received behind the handshake.
 
-        Raises RtmpError when the peer does not speak RTMP.
+        Raises ``RtmpError`` when the peer does not speak RTMP.
         """
         received = self._received
         received += data
@@ -47,22 +47,22 @@ class Handshake:
         if len(received) < 1 + 2 * SIZE:
             return answer, b""
         self.done = True
-        # C2 is not compared: known clients fill it with what they like.
+        # C2 is not compared: known clients fill it with other bytes.
         return answer, bytes(received[1 + 2 * SIZE :])
 
 
 def digest_place(block: bytes, layout: int) -> int:
-    """Where the digest of a C1 or S1 lies, 32 bytes long, if it follows the layout."""
+    """The offset of the 32-byte digest of a C1 or S1 in this layout."""
     return layout + 4 + sum(block[layout : layout + 4]) % 728
 
 
 def digest_of(block: bytes, place: int, key: bytes) -> bytes:
-    """The digest of a C1 or S1 over all its bytes but the digest's own."""
+    """The digest of a C1 or S1 over all its bytes but the digest itself."""
     return _hmac(key, block[:place] + block[place + DIGEST_SIZE :])
 
 
 def second_digest(first: bytes, body: bytes, key: bytes) -> bytes:
-    """The last 32 bytes of a C2 or S2, which prove that the other side's digest was read."""
+    """The last 32 bytes of a C2 or S2, computed from the other side's digest."""
     return _hmac(_hmac(key + _CRUD, first), body)
 
 

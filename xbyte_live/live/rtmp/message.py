@@ -1,4 +1,4 @@
-"""Pure: RTMP messages as values, and the ones a server reads and writes (RTMP 1.0, 5.4 and 7)."""
+"""Pure: RTMP messages, and reading and writing those a server uses (RTMP 1.0, 5.4 and 7)."""
 
 import struct
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A call or an answer: its name, the number that pairs them, and what it carries."""
+    """A call or an answer: its name, the transaction number that pairs them, and arguments."""
 
     name: str
     transaction: float
     arguments: tuple[amf0.Value, ...]
 
     def text(self, place: int) -> str:
-        """The argument at that place if it is text, else nothing."""
+        """The argument at that place if it is text, else an empty string."""
         found = self.arguments[place] if place < len(self.arguments) else None
         return found if isinstance(found, str) else ""
 
@@ -57,9 +57,9 @@ def read_command(message: Message) -> Command:
 
 
 def read_script(message: Message) -> bytes:
-    """The body of an FLV script tag out of a data message; empty when there is none.
+    """The body of an FLV script tag in a data message; empty when there is none.
 
-    What stands inside ``@setDataFrame`` is handed on byte for byte.
+    The value inside ``@setDataFrame`` is returned byte for byte.
     """
     payload = _without_amf3(message, DATA_AMF3)
     if payload.startswith(_CLEAR_DATA_FRAME):
@@ -100,22 +100,22 @@ def split_aggregate(message: Message) -> list[Message]:
 
 
 def set_chunk_size(size: int) -> Message:
-    """From the next message on, our chunks carry so many bytes."""
+    """Announce the size of our chunks from the next message on."""
     return Message(SET_CHUNK_SIZE, struct.pack(">I", size))
 
 
 def acknowledgement(received: int) -> Message:
-    """So many bytes of the connection have arrived, modulo 2**32."""
+    """Acknowledge the number of received bytes, modulo 2**32."""
     return Message(ACKNOWLEDGEMENT, struct.pack(">I", received % 2**32))
 
 
 def window_size(size: int) -> Message:
-    """Ask the peer to acknowledge every so many bytes."""
+    """Ask the peer to acknowledge every ``size`` bytes."""
     return Message(WINDOW_SIZE, struct.pack(">I", size))
 
 
 def peer_bandwidth(size: int) -> Message:
-    """Let the peer have so many bytes on the way before an acknowledgement."""
+    """Limit the bytes the peer may send before an acknowledgement."""
     return Message(PEER_BANDWIDTH, struct.pack(">IB", size, _DYNAMIC))
 
 

@@ -1,26 +1,12 @@
-"""Pure: a publish request, the sink of an accepted feed, and the limits of the RTMP port."""
+"""Pure: the interface to those who accept publishers, and the limits of the RTMP port."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from xbyte_live.errors import PublishRefused
+from xbyte_live.live.rtmp.events import PublishRequest
 from xbyte_live.media.formats.flv import Tag
-
-
-@dataclass(frozen=True, slots=True)
-class PublishRequest:
-    """A publisher's request; ``name`` and ``query`` hold the stream key and are never logged.
-
-    ``query`` is undecoded; ``encoder`` and ``tc_url`` are the publisher's own words.
-    """
-
-    app: str
-    name: str = field(repr=False)
-    query: str = field(repr=False)
-    address: str
-    encoder: str
-    tc_url: str = field(repr=False)
 
 
 class FeedSink(Protocol):

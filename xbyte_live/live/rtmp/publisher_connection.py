@@ -4,23 +4,23 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TypeVar, cast
 
 from xbyte_live.errors import PublishRefused
 from xbyte_live.live.rtmp.connection import Connection
-from xbyte_live.live.rtmp.events import Connected, Event, Goodbye, PublishAsked, Unpublished
+from xbyte_live.live.rtmp.events import Connected, Event, Goodbye, PublishRequest, Unpublished
 from xbyte_live.live.rtmp.publish import (
     FeedSink,
     Publish,
-    PublishRequest,
     RtmpCounters,
     RtmpLimits,
 )
 from xbyte_live.media.formats.flv import Tag
 
 READ_SIZE = 1 << 18
-MOST_AT_ONCE = 256  # tags taken in one go
-_Awaited = TypeVar("_Awaited", Connected, PublishAsked)
+MOST_AT_ONCE = 256  # tags in one write
+_Awaited = TypeVar("_Awaited", Connected, PublishRequest)
 _LINGER = 2.0  # seconds a publisher has to read why it was refused
 _STOPPING = PublishRefused("NetStream.Unpublish.Success", "The server is stopping; try again.")
 
@@ -49,7 +49,7 @@ class PublisherConnection:
         self._address = address
         self._last_read = 0  # bytes
         self._last_tag = 0.0  # when the last one was handed on, on the loop's clock
-        self._heard: float | None = None  # the same, while waiting for the publisher
+        self._idle_since: float | None = None  # the same, while waiting for the publisher
         self._connection = Connection(
             app=limits.app, noise=os.urandom(3072), max_message=limits.max_message
         )
@@ -64,14 +64,12 @@ class PublisherConnection:
             await self._wait_for(Connected)
         while True:
             async with _within(limits.publish_timeout, "did not publish in time"):
-                asked = await self._wait_for(PublishAsked)
+                asked = await self._wait_for(PublishRequest)
             await self._broadcast(asked)
 
-    async def _broadcast(self, asked: PublishAsked) -> None:
+    async def _broadcast(self, asked: PublishRequest) -> None:
         """Serve one feed, from its publish request to its end."""
-        request = PublishRequest(
-            asked.app, asked.name, asked.query, self._address, asked.encoder, asked.tc_url
-        )
+        request = replace(asked, address=self._address)
         unpublished = False
         try:
             feed = await self._publish(request)
@@ -112,7 +110,7 @@ class PublisherConnection:
         """Pass tags on as they arrive; the socket is not read while the feed is full."""
         loop = asyncio.get_running_loop()
         while True:
-            self._heard, gather_s = None, 0.0
+            self._idle_since, gather_s = None, 0.0
             tags, end = self._next_tags()
             if tags:
                 gather_s = await feed.write(tags)
@@ -124,7 +122,7 @@ class PublisherConnection:
             if len(tags) == MOST_AT_ONCE:
                 await asyncio.sleep(0)  # there is more, and there are others
                 continue
-            self._heard = self._last_tag
+            self._idle_since = self._last_tag
             if gather_s and self._last_read < READ_SIZE // 4:  # a full read means a backlog
                 await self._gather(gather_s)
             await self._read()
@@ -136,7 +134,7 @@ class PublisherConnection:
         """
         loop, idle = asyncio.get_running_loop(), self._limits.idle_timeout
         while True:
-            left = idle if self._heard is None else self._heard + idle - loop.time()
+            left = idle if self._idle_since is None else self._idle_since + idle - loop.time()
             if left <= 0:
                 raise ConnectionEnded(f"sent no sound or picture for {idle:g} s")
             await asyncio.sleep(left)

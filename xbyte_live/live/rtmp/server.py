@@ -14,7 +14,7 @@ from xbyte_live.runtime.rate_limit import network_of
 
 log = logging.getLogger(__name__)
 
-_BUFFER = 1 << 16  # bytes read ahead of what is taken; twice as many at most
+_BUFFER = 1 << 16  # bytes read ahead; asyncio reads twice as many at most
 _CLOSING = 2.0  # seconds a publisher has to read the last bytes written to it
 _REST = 1.0  # seconds without accepting
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))

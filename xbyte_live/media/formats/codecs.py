@@ -1,4 +1,4 @@
-"""Pure: what codecs are called in a playlist, and which an MPEG-TS player can play (RFC 6381)."""
+"""Pure: names of codecs in a playlist (RFC 6381), and which of them MPEG-TS players play."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from xbyte_live.errors import MediaError
 
 _H264_IDR, _H264_SPS, _H264_DELIMITER, _HEVC_SPS = 5, 7, 9, 33
 
-# what the boxes of Apple, Android and every MSE browser decode in hardware
+# decoded in hardware by Apple and Android devices and every MSE browser
 _PLAYABLE_PIXELS = {
     "h264": frozenset({"yuv420p", "yuvj420p"}),
     "hevc": frozenset({"yuv420p", "yuvj420p", "yuv420p10le"}),

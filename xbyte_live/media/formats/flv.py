@@ -41,11 +41,11 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class TagFacts:
-    """What a tag says about itself.
+    """The header of a tag's payload.
 
-    ``codec`` is ``None`` for what is not understood, such as further tracks of a multitrack
-    feed. ``body`` is where in the payload the codec's own bytes begin; they are its decoder
-    configuration with ``is_config``, coded media with ``is_frame``.
+    ``codec`` is ``None`` if it is unknown or that of a further track of a multitrack feed.
+    ``body`` is the offset of the codec's own bytes, which are its decoder configuration with
+    ``is_config`` and coded media with ``is_frame``.
     """
 
     codec: str | None = None
@@ -77,9 +77,9 @@ def encode_tag(tag: Tag) -> bytes:
 
 
 class TagReader:
-    """Cuts a byte stream into tags: ``feed`` what has arrived, then ``next_tag`` until ``None``.
+    """Splits a byte stream into tags: ``feed`` bytes, then ``next_tag`` until ``None``.
 
-    It holds what was fed and not yet taken, and at most one unfinished tag (16 MiB).
+    It holds the bytes fed and not yet returned, and at most one unfinished tag (16 MiB).
     Timestamps are unwrapped: each is the one nearest to the tag's before.
     """
 
@@ -90,7 +90,7 @@ class TagReader:
         self._last: int | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came."""
+        """Add bytes, split anywhere."""
         if self._at:
             del self._data[: self._at]
             self._at = 0
@@ -99,7 +99,7 @@ class TagReader:
     def next_tag(self) -> Tag | None:
         """The next whole tag, ``None`` while there is none.
 
-        Raises ``MediaError`` for what is not FLV.
+        Raises ``MediaError`` for bytes that are not FLV.
         """
         if not self._started and not self._read_header():
             return None
@@ -148,7 +148,7 @@ def may_begin(tag: Tag) -> bool:
 
 
 def describe(tag: Tag) -> TagFacts:
-    """What is in a tag; never raises, whatever the payload."""
+    """Parse the header of a tag's payload; never raises."""
     payload = tag.payload
     if tag.kind == VIDEO and payload:
         return _enhanced_video(payload) if payload[0] & 0x80 else _plain_video(payload)

@@ -1,7 +1,7 @@
-"""Pure: counts the samples an MP4 claims to have (ISO/IEC 14496-12), before FFmpeg trusts it.
+"""Pure: refuses an MP4 that claims too many samples (ISO/IEC 14496-12), before FFmpeg opens it.
 
-FFmpeg makes room for every sample a file claims, and a claim takes four bytes: a small file can
-ask for more memory than there is.
+FFmpeg allocates memory for every sample a file claims, and a claim takes four bytes, so a small
+file can exhaust the memory.
 """
 
 from collections.abc import Iterator

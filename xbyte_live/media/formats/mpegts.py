@@ -1,4 +1,4 @@
-"""Pure: what an MPEG-TS segment begins with (ISO/IEC 13818-1 2.4.3, ITU-T H.264, H.265)."""
+"""Pure: reads the first frame of an MPEG-TS segment (ISO/IEC 13818-1 2.4.3, H.264, H.265)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

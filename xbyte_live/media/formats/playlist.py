@@ -1,7 +1,4 @@
-"""Pure: HLS playlists with prices in them, written and read (RFC 8216bis 4).
-
-Writing is for our own viewers; reading is for the paying side and takes nothing on trust.
-"""
+"""Pure: writes HLS playlists with prices in them, and reads untrusted ones (RFC 8216bis 4)."""
 
 import math
 import re
@@ -30,7 +27,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SECONDS = 86_400
 _MAX_SIZE = 2**53
 
-# only these lines of a stranger's playlist reach the parser
+# only these lines of an untrusted playlist reach the parser
 _MEDIA_TAGS = frozenset(
     {
         "#EXTM3U", "#EXTINF", "#EXT-X-VERSION", "#EXT-X-TARGETDURATION", "#EXT-X-MEDIA-SEQUENCE",
@@ -62,7 +59,7 @@ class ListedSegment:
 
 @dataclass(frozen=True, slots=True)
 class MediaPlaylist:
-    """A media playlist as it was read; ``ended`` says that no segment will follow."""
+    """A parsed media playlist; ``ended`` says that no segment will follow."""
 
     segments: tuple[ListedSegment, ...]
     target_duration_s: int
@@ -123,7 +120,7 @@ def live_playlist(rendition: Rendition, lines: Sequence[str], *, event: bool, en
 
 
 def segment_lines(segment: Segment, amount: int) -> str:
-    """What a media playlist says of one segment, its price first (8216bis 4.4.4)."""
+    """The lines of one segment in a media playlist, its price first (8216bis 4.4.4)."""
     return _priced_segment(segment, amount).dumps(None, infspec="microseconds")
 
 
@@ -140,7 +137,7 @@ def _head(rendition: Rendition) -> m3u8.M3U8:
 def multivariant_playlist(
     renditions: Sequence[Rendition], *, pricing_uri: str = "pricing.json"
 ) -> str:
-    """The multivariant playlist of an item, with where its prices are (8216bis 4.4.6)."""
+    """The multivariant playlist of an item, with the URI of its prices (8216bis 4.4.6)."""
     playlist = m3u8.M3U8()
     playlist.version = _VERSION
     playlist.is_independent_segments = bool(renditions) and all(
@@ -159,10 +156,10 @@ def is_multivariant(text: str) -> bool:
 
 
 def read_media_playlist(text: str) -> MediaPlaylist:
-    """Read a media playlist, from whomever it came.
+    """Read an untrusted media playlist.
 
-    Raises ``MediaError`` for what is no media playlist, is too large, or needs more than whole
-    plain MPEG-TS files (encryption, initialization sections, byte ranges, skipped updates).
+    Raises ``MediaError`` for one that is invalid, too large, or needs more than whole plain
+    MPEG-TS files (encryption, initialization sections, byte ranges, skipped updates).
     """
     parsed = _parse(_known_lines(text, _MEDIA_TAGS))
     listed = (segment for segment in parsed.segments if segment.uri and not segment.gap_tag)
@@ -174,7 +171,7 @@ def read_media_playlist(text: str) -> MediaPlaylist:
 
 
 def read_multivariant_playlist(text: str) -> tuple[Variant, ...]:
-    """Read a multivariant playlist, from whomever it came; ``MediaError`` if it is none."""
+    """Read an untrusted multivariant playlist; raises ``MediaError`` if it is invalid."""
     parsed = _parse(_known_lines(text, _MULTIVARIANT_TAGS))
     variants = tuple(_offered(playlist) for playlist in parsed.playlists)
     if not variants or len(variants) > MAX_VARIANTS:
@@ -205,7 +202,7 @@ def _variant(rendition: Rendition) -> m3u8.Playlist:
 
 
 def _known_lines(text: str, tags: frozenset[str]) -> Iterator[str]:
-    """The lines that matter, each short and printable; ``MediaError`` for what we cannot play."""
+    """The lines with known tags, each short and printable; ``MediaError`` for unsupported ones."""
     if len(text) > MAX_PLAYLIST_BYTES:
         raise MediaError(f"the playlist is larger than {MAX_PLAYLIST_BYTES >> 20} MB")
     if not text.removeprefix("\ufeff").startswith("#EXTM3U"):

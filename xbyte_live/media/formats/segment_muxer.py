@@ -70,7 +70,7 @@ def _from_program_table(head: bytes) -> bytes:
 
 
 class SegmentMuxer:
-    """Takes packets in and hands finished segments out; at most one is held unfinished.
+    """Takes packets and returns finished segments; it holds at most one unfinished segment.
 
     It cuts at the first keyframe at or after each time in ``cuts_us``, or, without cuts, each
     multiple of ``every_us``; ``slack_us`` before that is good enough. Times count from the first
@@ -106,15 +106,15 @@ class SegmentMuxer:
         )
 
     def copy_track(self, template: _Track) -> _Track:
-        """Add a track whose packets come as the source has them."""
+        """Add a track whose packets are copied from a source."""
         return self._container.add_stream_from_template(template, opaque=True)
 
     def video_track(self, rate: Fraction, options: dict[str, str]) -> VideoStream:
-        """Add a track for H.264 from an encoder of its own, still to be configured."""
+        """Add an H.264 track with an encoder, which is still to be configured."""
         return self._container.add_stream("libx264", rate=rate, options=options)
 
     def audio_track(self, rate: int, layout: str, bit_rate: int) -> AudioStream:
-        """Add a track for AAC from an encoder of its own; ``bit_rate`` in bits a second."""
+        """Add an AAC track with an encoder; ``bit_rate`` in bits a second."""
         track = self._container.add_stream("aac", rate=rate)
         track.codec_context.layout = layout
         track.codec_context.bit_rate = bit_rate
@@ -129,12 +129,12 @@ class SegmentMuxer:
         return self._take() if self._finished else []
 
     def close(self) -> list[bytes]:
-        """Finish; return what was still unfinished."""
+        """Finish the last segments and return them."""
         self._container.close()
         return self._take()
 
     def abandon(self) -> None:
-        """Let go after a failure; never raises, returns nothing."""
+        """Close the muxer after a failure; never raises."""
         with suppress(av.FFmpegError, ValueError):
             self._container.close()
         self._finished.clear()

@@ -1,4 +1,4 @@
-"""Pure: gives every packet of a source its place on one timeline, in 90 kHz ticks.
+"""Pure: places the packets of all tracks on one timeline, in 90 kHz ticks.
 
 Zero is where the presentation starts; a decoder's preroll may lie before it.
 """
@@ -36,7 +36,7 @@ def micros(value: int) -> int:
 
 
 class Stamp(NamedTuple):
-    """Raw times of one packet in 90 kHz ticks, as far as its container told them."""
+    """The raw times of one packet in 90 kHz ticks, ``None`` where its container has none."""
 
     pts: int | None
     dts: int | None
@@ -81,7 +81,7 @@ class Timeline:
 
     @property
     def end(self) -> int:
-        """Where the latest packet placed so far ends."""
+        """The tick where the last packet placed so far ends."""
         return max((track.end for track in self._tracks.values()), default=0)
 
     def trim(self, index: int, surplus: int) -> None:

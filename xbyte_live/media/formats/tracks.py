@@ -1,4 +1,4 @@
-"""Pure: what is known of a stream, what forbids copying it into MPEG-TS, how it is encoded then."""
+"""Pure: describes video and audio, says whether MPEG-TS can carry it, and how to encode it."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,11 +25,11 @@ _RATES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """A video stream as its container and its first picture show it.
+    """A video stream, described by its container and its first picture.
 
-    ``rotation`` is what a player must turn it by, in degrees clockwise; ``aspect`` the shape of
-    a pixel; ``preroll`` whether its first pictures are not meant to be shown; ``timed`` whether
-    its frames say when they are; ``colors`` the H.273 matrix, primaries and transfer.
+    ``rotation`` is in degrees clockwise; ``aspect`` the shape of a pixel; ``preroll`` whether its
+    first pictures are not to be shown; ``timed`` whether its frames have presentation times;
+    ``colors`` the H.273 matrix, primaries and transfer.
     """
 
     codec: str
@@ -48,7 +48,7 @@ class VideoFacts:
 
 @dataclass(frozen=True, slots=True)
 class AudioFacts:
-    """An audio stream as its container and its first samples show it."""
+    """An audio stream, described by its container and its first samples."""
 
     codec: str
     extradata: bytes
@@ -116,12 +116,12 @@ def encoded_size(facts: VideoFacts) -> tuple[int, int]:
 
 
 def codec_name(codec: str) -> str:
-    """A codec as people write it."""
+    """The usual spelling of a codec's name."""
     return _NAMES.get(codec, codec.upper())
 
 
 def usual_rate(rate: Fraction | None) -> Fraction | None:
-    """The common frame rate within 0.1 %, else ``rate`` itself; ``None`` for nonsense."""
+    """The common frame rate within 0.1 %, else ``rate`` itself; ``None`` if out of range."""
     if rate is None or not 0 < rate <= 1000:
         return None
     near = min(_RATES, key=lambda usual: abs(usual - rate))

@@ -12,7 +12,7 @@ from xbyte_live.media.sources.url import Source
 MAX_META = 1 << 16
 MAX_BODY = 192 << 20
 
-TRACK, SEGMENT, WARNING, TAKEN, REFUSED, END = range(1, 7)
+TRACK, SEGMENT, WARNING, READ, REFUSED, END = range(1, 7)
 _Value = TypeVar("_Value", int, str)
 
 HEAD = struct.Struct("!BII")  # kind, size of the JSON, size of the bytes behind it
@@ -130,7 +130,7 @@ def unpack(kind: int, meta: bytes, body: bytes) -> FeedEvent:
         raise FeedFailed("the feed's process sent an invalid message") from None
 
 
-def taken(meta: bytes) -> int:
+def bytes_read(meta: bytes) -> int:
     """The number of bytes the child reports as read."""
     return _field(meta, "bytes", int)
 

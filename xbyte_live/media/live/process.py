@@ -108,8 +108,8 @@ class FeedProcess:
             self._since, self._reading = self._loop.time(), True
             kind, meta_size, body_size = messages.sizes(await read(messages.HEAD.size))
             meta = await read(meta_size)
-            if kind == messages.TAKEN:
-                self._taken = messages.taken(meta)
+            if kind == messages.READ:
+                self._taken = messages.bytes_read(meta)
                 continue
             body = await self._read(body_size)
             self._reading = False

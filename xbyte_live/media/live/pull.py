@@ -122,5 +122,5 @@ def _time(packet: "Packet[Any]") -> float | None:
 
 def _bit_rate(stream: AnyStream) -> int:
     """The bit rate of the HLS variant a stream belongs to, 0 if unknown."""
-    said = stream.metadata.get("variant_bitrate", "")
-    return int(said) if said.isdecimal() else 0
+    rate = stream.metadata.get("variant_bitrate", "")
+    return int(rate) if rate.isdecimal() else 0

@@ -93,7 +93,7 @@ class Pipe:
     def _report(self) -> None:
         self._reported = self._taken
         self._due = time.monotonic() + _REPORT_SECONDS
-        self._send(messages.frame(messages.TAKEN, {"bytes": self._taken}))
+        self._send(messages.frame(messages.READ, {"bytes": self._taken}))
 
     def _send(self, data: bytes) -> None:
         self._sock.sendall(data)

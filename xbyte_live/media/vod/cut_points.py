@@ -1,4 +1,4 @@
-"""Adapter: finds every place a source can be cut, from its index if it has one, else by reading."""
+"""Adapter: finds the keyframes of a media file, from its index or else by reading it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from xbyte_live.media.vod.stream_info import Layout, TrackClock, layout_of, read
 _WITHOUT_GAPS = frozenset({"mp3", "ac3", "eac3", "flac", "wav", "aiff"})
 _STATE_LENGTH = ("mp4", "matroska", "flv", "flac", "wav", "aiff")
 _MISSING_US = 1_000_000
-_SPACING = 12  # cuts nearer than a twelfth of the target are not told apart
+_SPACING = 12  # keyframes nearer than a twelfth of the target count as one
 
 
 @dataclass(frozen=True, slots=True)
 class CutPoints:
-    """Keyframe times and the end of a source, in microseconds from its start.
+    """Keyframe times and the end of a media file, in microseconds from its start.
 
-    ``gap_us`` is the longest time without a place to cut. Sound can be cut anywhere, so its
+    ``gap_us`` is the longest time without a keyframe. Sound can be cut anywhere, so its
     ``keyframes_us`` are empty.
     """
 
@@ -31,7 +31,7 @@ class CutPoints:
 
 
 def find_cut_points(path: Path, source: MediaFile, layout: Layout, target_us: int) -> CutPoints:
-    """Where ``source``, the open file at ``path``, can be cut; it is left where it stands.
+    """Find where ``source``, the open file at ``path``, can be cut; its position stays.
 
     Raises ``MediaError`` for a file whose index points behind its end.
     """
@@ -39,10 +39,10 @@ def find_cut_points(path: Path, source: MediaFile, layout: Layout, target_us: in
         return CutPoints((), source.duration_us, 0)
     indexed = None
     if "mp4" in source.format:
-        _refuse_cut_off(source)
+        _refuse_index_beyond_end(source)
         indexed = _from_index(source, layout, target_us)
     elif "matroska" in source.format and source.video:
-        with MediaFile(path) as aside:  # since finding its index moves a source
+        with MediaFile(path) as aside:  # since loading the index moves its position
             aside.load_index()
             indexed = _from_index(aside, layout, target_us)
     if indexed and indexed.gap_us <= 2 * target_us:
@@ -85,7 +85,7 @@ def _by_reading(source: MediaFile, target_us: int) -> CutPoints:
                 yield micros(pts)
 
     times = tuple(thinned(keyframes(), target_us // _SPACING))
-    refuse_cut_short(source, micros(timeline.origin + timeline.end))
+    refuse_truncated(source, micros(timeline.origin + timeline.end))
     return _cut_points(source, times, target_us, micros(timeline.end))
 
 
@@ -97,11 +97,11 @@ def _cut_points(
     return CutPoints(times if source.video else (), end_us, gap_us)
 
 
-def refuse_cut_short(source: MediaFile, end_us: int) -> None:
-    """Raise ``MediaError`` if a source that was read to its end is much shorter than it says.
+def refuse_truncated(source: MediaFile, end_us: int) -> None:
+    """Raise ``MediaError`` if a file read to its end is much shorter than it states.
 
-    Only for containers that state their length, and only if no other stream can be meant.
-    ``end_us`` counts as the container does, not from the start of the presentation.
+    Only containers that state a duration are checked, and only without other streams it could
+    be the duration of. ``end_us`` is on the container's clock.
     """
     stated = source.duration_us or 0
     if source.has_others or not any(form in source.format for form in _STATE_LENGTH):
@@ -114,7 +114,7 @@ def refuse_cut_short(source: MediaFile, end_us: int) -> None:
         )
 
 
-def _refuse_cut_off(source: MediaFile) -> None:
+def _refuse_index_beyond_end(source: MediaFile) -> None:
     for stream in source.chosen:
         entries = stream.index_entries
         if len(entries) and entries[-1].pos + entries[-1].size > source.size:

@@ -1,4 +1,4 @@
-"""Pure: where a title is cut into segments, and what a playlist says of the result."""
+"""Pure: chooses where a title is cut into segments, and computes its playlist's figures."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -7,7 +7,7 @@ from xbyte_live.models import Segment
 
 
 def plan_cuts(keyframes_us: Sequence[int], end_us: int, target_us: int) -> tuple[int, ...]:
-    """The keyframes to cut at, each as near to ``target_us`` after the cut before as any.
+    """The keyframes to cut at, each the nearest to ``target_us`` after the cut before.
 
     ``keyframes_us`` rise. As long as no two neighbours (start and end included) are more than
     twice the target apart, no segment lasts longer than that. A first keyframe soon after the

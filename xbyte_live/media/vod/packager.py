@@ -1,4 +1,4 @@
-"""Adapter: turns a media file into MPEG-TS segments of one rendition (RFC 8216bis 3.1.2)."""
+"""Adapter: packages a media file as MPEG-TS segments of one rendition (RFC 8216bis 3.1.2)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from xbyte_live.media.formats.segment_muxer import TIME_BASE
 from xbyte_live.media.formats.timeline import from_ticks, micros
 from xbyte_live.media.formats.tracks import encoded_group, encoded_rate
 from xbyte_live.media.poster import jpeg
-from xbyte_live.media.vod.cut_points import refuse_cut_short
+from xbyte_live.media.vod.cut_points import refuse_truncated
 from xbyte_live.media.vod.plan import PackagingPlan, plan_for
 from xbyte_live.media.vod.probe import MediaFile
 from xbyte_live.media.vod.rendition import Track, WrittenSegment, rendition_of, segments_of
@@ -37,7 +37,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageOptions:
-    """How to package: segments of about ``segment_target_us``; re-encode where needed, or not."""
+    """Segments last about ``segment_target_us``; ``transcode`` allows to re-encode where needed."""
 
     segment_target_us: int = 6_000_000
     transcode: bool = True
@@ -47,8 +47,8 @@ class PackageOptions:
 class Packaged:
     """A packaged title; ``msn`` of its segments counts from 0.
 
-    ``poster`` is a JPEG, ``name`` the title in the file's tags, ``notes`` what a person should
-    know, one sentence each.
+    ``poster`` is a JPEG, ``name`` the title in the file's tags, ``notes`` are sentences for the
+    person who packages it.
     """
 
     renditions: tuple[Rendition, ...]
@@ -70,8 +70,8 @@ def package(
     ``sink`` is called from one other thread, ``progress`` (0 to 1) from this one; what they
     raise ends the packaging and reaches the caller. At most five segments are held in memory.
     Raises ``MediaError`` for a file that cannot be packaged, ``TranscodeRequired`` when that
-    would take re-encoding and ``options.transcode`` is false; what ``sink`` was given must then
-    be thrown away. Both are one sentence that begins with the file's name.
+    needs re-encoding and ``options.transcode`` is false; the segments given to ``sink`` must then
+    be deleted. Both are one sentence that begins with the file's name.
     """
     try:
         return _package(source, sink, options or PackageOptions(), progress)
@@ -98,7 +98,7 @@ def _package(path: Path, sink: Sink, options: PackageOptions, progress: Progress
 
 
 class _Packaging:
-    """One pass over a source that has a plan."""
+    """One pass over a media file, by its plan."""
 
     def __init__(
         self, source: MediaFile, plan: PackagingPlan, sink: Sink, progress: Progress
@@ -126,7 +126,7 @@ class _Packaging:
         )
 
     def run(self, packets: "Iterable[Packet[Any]]") -> Packaged:
-        """Package everything; whatever happens, nothing is left running."""
+        """Package the whole file; its thread ends whatever happens."""
         try:
             self._add_tracks()
             for packet in packets:
@@ -154,7 +154,7 @@ class _Packaging:
             self._copies[audio.index] = self._muxer.copy_track(audio)
 
     def _feed(self, packet: "Packet[Any]") -> "list[Packet[Any]]":
-        """Give a packet its place in time; return the packets of the result it leads to."""
+        """Place a packet on the timeline; return the packets to mux for it."""
         index = packet.stream_index
         stamp = self._clocks[index].stamp(packet)
         pts, dts = self._timeline.place(index, stamp, shown=not packet.is_discard)
@@ -191,7 +191,7 @@ class _Packaging:
     def _finish(self) -> None:
         for index, packet in self._last.items():
             self._timeline.trim(index, self._clocks[index].skipped(packet)[1])
-        refuse_cut_short(self._source, micros(self._timeline.origin + self._timeline.end))
+        refuse_truncated(self._source, micros(self._timeline.origin + self._timeline.end))
         if self._refused * 20 > self._muxed:
             raise MediaError("it is damaged")
         if self._video:

@@ -1,4 +1,4 @@
-"""Adapter: decides from a source how to package it: copy or encode, and where to cut."""
+"""Adapter: plans how to package a media file: copy or encode, and where to cut."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,9 @@ _SLACK_US = 40_000
 
 @dataclass(frozen=True, slots=True)
 class PackagingPlan:
-    """How a source will be packaged.
+    """How a media file will be packaged.
 
-    An *obstacle* says why a track cannot be copied and so is encoded; ``None`` means copy.
+    An *obstacle* is the reason why a track cannot be copied and is encoded; ``None`` means copy.
     """
 
     layout: Layout
@@ -40,30 +40,30 @@ class PackagingPlan:
 
     @property
     def obstacles(self) -> tuple[str, ...]:
-        """Why anything must be encoded; empty when all is copied."""
+        """The reasons why tracks must be encoded; empty when all are copied."""
         return tuple(why for why in (self.video_obstacle, self.audio_obstacle) if why)
 
     @property
     def rendition(self) -> str:
-        """The name of the rendition: ``source``, or ``audio`` when there are no pictures."""
+        """The name of the rendition: ``source``, or ``audio`` without video."""
         return "source" if self.video else "audio"
 
     @property
     def video_codec(self) -> str | None:
-        """The codec of the pictures in the segments."""
+        """The video codec of the segments, ``None`` without video."""
         if self.video is None:
             return None
         return "h264" if self.video_obstacle else self.video.codec
 
     @property
     def lead(self) -> int:
-        """The 90 kHz ticks all packets are moved by, so that none is decoded before zero."""
+        """The 90 kHz ticks all packets are delayed by, so that none is decoded before zero."""
         if not self.obstacles:
             return self.layout.lead
         return _ENCODER_LEAD if self.video_obstacle else max(_ENCODER_LEAD, self.layout.lead)
 
     def muxer(self) -> SegmentMuxer:
-        """A muxer that cuts where this plan says."""
+        """A muxer that cuts at the planned places."""
         if self.video is None:
             total_us = self.cut_points.end_us + _PRIMING_US
             return SegmentMuxer(every_us=even_length(total_us, self.target_us))

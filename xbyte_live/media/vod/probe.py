@@ -1,4 +1,4 @@
-"""Adapter: opens a media file without trusting it, and reads packets of the streams that count.
+"""Adapter: opens an untrusted media file, and reads the packets of its chosen streams.
 
 The file is handed to FFmpeg as an open stream with a short list of demuxers and no protocols,
 so a playlist, a concat script or a reference inside a file cannot make it open anything else.
@@ -33,7 +33,7 @@ _CONTAINER_OPTIONS = {
 }
 _TIMEOUT = 120.0  # seconds FFmpeg may look for streams
 _BUFFER = 1 << 18
-_NOTHING = 188  # what a packet without data takes of the budget
+_EMPTY_PACKET = 188  # bytes an empty packet counts for
 
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _SIDE_SOUND = Disposition.comment | Disposition.descriptions | Disposition.visual_impaired
@@ -42,7 +42,7 @@ _AnyStream = TypeVar("_AnyStream", bound=Stream)
 
 
 class _Input:
-    """A file for FFmpeg to read; a failing disk is noted here, not raised through C."""
+    """A file for FFmpeg; a disk error is kept in ``failed``, not raised through C."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -74,7 +74,7 @@ class _Input:
         return self._file.tell()
 
     def check(self) -> None:
-        """Refuse what should not reach FFmpeg at all."""
+        """Refuse a file that must not reach FFmpeg."""
         if self.size == 0:
             raise MediaError("it is empty")
         try:
@@ -133,7 +133,7 @@ class MediaFile:
 
     @property
     def chosen(self) -> tuple[VideoStream | AudioStream, ...]:
-        """The streams that will be packaged, video first."""
+        """The streams to package, video first."""
         return tuple(stream for stream in (self.video, self.audio) if stream is not None)
 
     @property
@@ -143,7 +143,7 @@ class MediaFile:
 
     @property
     def duration_us(self) -> int | None:
-        """How long the container says it lasts, if it does."""
+        """The duration the container states, if any."""
         duration = self._container.duration
         return duration if duration and duration > 0 else None
 
@@ -154,7 +154,7 @@ class MediaFile:
 
     @property
     def untimed(self) -> bool:
-        """Whether its container says in which order frames are decoded, but not shown."""
+        """Whether its container stores decoding order but no presentation times."""
         return self.format == "avi"
 
     @property
@@ -168,7 +168,7 @@ class MediaFile:
         return None
 
     def drop(self, stream: Stream) -> None:
-        """Choose a stream no longer; its packets, if any come later, are left out."""
+        """Remove a stream from the chosen ones; its later packets are skipped."""
         self._dropped.add(stream.index)
         if stream is self.video:
             if self._skipped:
@@ -178,15 +178,15 @@ class MediaFile:
             self.audio = None
 
     def load_index(self) -> None:
-        """Make FFmpeg read an index that lies elsewhere in the file; packets may get lost."""
+        """Make FFmpeg read an index at the end of the file; packets may be lost."""
         with suppress(av.FFmpegError):
             self._container.seek(0)
 
     def packets(self) -> "Generator[Packet[Any], None, None]":
         """The packets of the chosen streams, from where the last reader stopped.
 
-        Video begins at its first keyframe; a cover picture met on the way goes to ``cover``.
-        Raises ``MediaError`` when the file turns out damaged or its disk fails.
+        Video begins at its first keyframe; a cover picture goes to ``cover``. Raises
+        ``MediaError`` for a damaged file or a disk error.
         """
         return self._packets
 
@@ -200,7 +200,7 @@ class MediaFile:
         try:
             for packet in self._demuxed():
                 size, index = packet.size, packet.stream_index
-                budget -= size or _NOTHING
+                budget -= size or _EMPTY_PACKET
                 if budget < 0:
                     raise MediaError("it is damaged: it refers to the same bytes over and over")
                 if not size or index in dropped:

@@ -1,4 +1,4 @@
-"""Pure: puts what was learned of each segment together as a rendition."""
+"""Pure: builds a rendition from its finished segments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _WRAP = 1 << 33  # timestamps of MPEG-TS have 33 bits
 
 @dataclass(frozen=True, slots=True)
 class WrittenSegment:
-    """One finished segment: its bytes' size and SHA-256, and how it begins.
+    """The size and SHA-256 of one finished segment, and how it begins.
 
     ``pts`` is the 90 kHz timestamp of the first frame of the leading track (video, else audio);
-    ``clean`` whether decoding can begin there.
+    ``clean`` says whether decoding can begin there.
     """
 
     size: int
@@ -29,7 +29,7 @@ class WrittenSegment:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What a multivariant playlist says of the streams in a rendition."""
+    """The tracks of a rendition as a multivariant playlist describes them."""
 
     name: str
     codecs: str
@@ -69,7 +69,7 @@ def segments_of(written: Sequence[WrittenSegment], *, start: int, end: int) -> t
 
 
 def rendition_of(track: Track, segments: tuple[Segment, ...], *, independent: bool) -> Rendition:
-    """A rendition with the figures its playlists need."""
+    """Build a rendition with the bandwidths and target duration of its segments."""
     target_s = target_duration(segments)
     return Rendition(
         name=track.name,

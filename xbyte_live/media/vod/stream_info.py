@@ -1,4 +1,4 @@
-"""Adapter: reads the beginning of a source to learn what its streams are and when they start."""
+"""Adapter: reads the head of a media file for the formats and start times of its streams."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _SEALED_TAGS = frozenset({"encv", "enca", "drms", "drmi"})
 
 @dataclass(slots=True)
 class Head:
-    """The first packets of a source, and what was decoded from them."""
+    """The first packets of a media file, and the first picture and sound decoded from them."""
 
     packets: "list[Packet[Any]]" = field(default_factory=list)
     picture: VideoFrame | None = None
@@ -66,7 +66,7 @@ class TrackClock:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the streams of a source lie in time.
+    """The times of the streams of a media file.
 
     ``origin`` is the raw tick where the presentation starts, ``lead`` the ticks that decoding
     begins before it.
@@ -149,7 +149,7 @@ def layout_of(source: MediaFile, head: Head) -> Layout:
 
 
 def video_facts(source: MediaFile, head: Head) -> VideoFacts | None:
-    """What the container and the first picture say of the video, if there is one."""
+    """Describe the video by its container and first picture, if there is one."""
     stream, picture = source.video, head.picture
     if stream is None or picture is None:
         return None
@@ -172,7 +172,7 @@ def video_facts(source: MediaFile, head: Head) -> VideoFacts | None:
 
 
 def audio_facts(source: MediaFile, head: Head) -> AudioFacts | None:
-    """What the container and the first samples say of the sound, if there is any."""
+    """Describe the audio by its container and first samples, if there is any."""
     stream = source.audio
     if stream is None or head.sound is None:
         return None
@@ -217,7 +217,7 @@ def _decode(stream: Any, packet: "Packet[Any]", head: Head) -> bool:
 
 
 def _step(stream: Stream, stamps: Sequence[Stamp]) -> int:
-    """How long a packet lasts where it does not say so itself."""
+    """The usual duration of a packet without one, in ticks."""
     for stamp in stamps:
         if stamp.duration > 0:
             return stamp.duration

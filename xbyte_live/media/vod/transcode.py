@@ -1,4 +1,4 @@
-"""Adapter: decodes what MPEG-TS players cannot play and encodes it again as H.264 or AAC.
+"""Adapter: re-encodes tracks that MPEG-TS players cannot play as H.264 or AAC.
 
 Packets go in with times that count from the start of the presentation in the time base of
 their source, and come out in 90 kHz ticks, ``lead`` later.
@@ -37,10 +37,10 @@ _TURNS = {
 
 
 class VideoEncoder:
-    """Makes the pictures of a source upright, steady and playable.
+    """Encodes the video of a media file as H.264, upright and at a constant frame rate.
 
-    They come out at a constant rate from zero on, with a keyframe every ``group`` frames. A gap
-    is filled with the picture before it, so that a slide show has keyframes too.
+    It starts at zero and has a keyframe every ``group`` frames. A gap repeats the picture before
+    it, so that a slide show has keyframes too.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class VideoEncoder:
         self._next = 0
 
     def feed(self, packet: "Packet[Any]") -> "list[Packet[Any]]":
-        """Take a packet of the source; return what is ready."""
+        """Encode a packet of the source; return the finished packets."""
         return self._encode(self._upright(self._decode(packet)))
 
     def finish(self, end: int) -> "list[Packet[Any]]":
@@ -160,9 +160,9 @@ class VideoEncoder:
 
 
 class AudioEncoder:
-    """Makes the sound of a source AAC, mono or stereo, without gaps.
+    """Encodes the audio of a media file as AAC, mono or stereo, without gaps.
 
-    Where the source leaves out sound there is silence, and where it sends some twice, once.
+    Missing sound becomes silence, and repeated sound is dropped.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class AudioEncoder:
         self._written = 0
 
     def feed(self, packet: "Packet[Any]") -> "list[Packet[Any]]":
-        """Take a packet of the source; return what is ready."""
+        """Encode a packet of the source; return the finished packets."""
         return self._encode(self._decode(packet))
 
     def finish(self) -> "list[Packet[Any]]":
