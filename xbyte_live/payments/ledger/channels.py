@@ -19,7 +19,7 @@ from xbyte_live.evm.channels import (
 )
 from xbyte_live.payments.ledger.channel import Channel, Charging, NewDelivery, OnChain, channel_of
 from xbyte_live.payments.ledger.charge_sql import write_charged, write_delivered
-from xbyte_live.runtime.aio import Batcher
+from xbyte_live.runtime.aio import BatchQueue
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import channels, deliveries
 
@@ -48,7 +48,7 @@ class ChannelLedger:
         self._retry_window = retry_window
         self._charger = charger
         self._clock = clock
-        self._charges = Batcher(self._charge, at_once=2, limit=database.limit)
+        self._charges = BatchQueue(self._charge, at_once=2, limit=database.limit)
         self._turn = asyncio.Lock()
 
     async def charge(self, new: NewDelivery) -> Charging:
