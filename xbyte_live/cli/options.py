@@ -23,7 +23,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 budget_option = click.option(
     "--budget", default="0.10", show_default=True, help="Most dollars to spend in all."
 )
-rendition_option = click.option("--rendition", help="Which rendition of a playlist; else the best.")
+rendition_option = click.option(
+    "--rendition", help="Which rendition of a playlist; else the best, or the player's choice."
+)
 plain_http_option = click.option(
     "--allow-plain-http", is_flag=True, help="Pay servers without TLS on other hosts."
 )

@@ -44,7 +44,7 @@ def backoff(attempt: int, chance: float, *, least: float, most: float) -> float:
     return float(min(most, doubled)) * (1 - chance / 2)
 
 
-class Batcher(Generic[T, R]):
+class BatchQueue(Generic[T, R]):
     """Collects calls while ``work`` is busy and gives them to it as one batch.
 
     ``work`` gets at most ``most`` items and returns a result for each, in their order. At most

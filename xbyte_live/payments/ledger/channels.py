@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, case, select, text, update
 
 from xbyte_live.evm.channels import NO_SIGNATURE, ChannelConfig
 from xbyte_live.payments.ledger.channel import Channel, Charging, NewDelivery, OnChain, channel_of
-from xbyte_live.runtime.aio import Batcher
+from xbyte_live.runtime.aio import BatchQueue
 from xbyte_live.storage.db.dialect import DIALECTS, Dialect, dialect_of, insert_into, json_rows
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import channels, deliveries
@@ -45,7 +45,7 @@ class ChannelLedger:
         self._retry_window = retry_window
         self._charger = charger
         self._clock = clock
-        self._charges = Batcher(self._charge, at_once=2, limit=database.limit)
+        self._charges = BatchQueue(self._charge, at_once=2, limit=database.limit)
         self._turn = asyncio.Lock()
 
     async def charge(self, new: NewDelivery) -> Charging:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, 
 
 from xbyte_live.payments.ledger.session import Session
 from xbyte_live.payments.ledger.sessions import lock_channels, lock_sessions
-from xbyte_live.runtime.aio import Batcher
+from xbyte_live.runtime.aio import BatchQueue
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import channels, draws, sessions
 
@@ -62,7 +62,7 @@ class DrawLedger:
         self._database = database
         self._retry_window = retry_window
         self._clock = clock
-        self._draws = Batcher(self._draw, limit=database.limit)
+        self._draws = BatchQueue(self._draw, limit=database.limit)
 
     async def draw(self, new: NewDraw) -> Drawn:
         """Draw what bytes cost, once within the retry window; durable on return (rule 2)."""
