@@ -59,9 +59,12 @@ async def test_what_packages_a_feed_and_what_draws_a_picture_know_no_key(tmp_pat
 
             async with asyncio.timeout(30):
                 seen = asyncio.create_task(a_thumbnail(server))
-                answer = await air.http.get(f"{air.server.url}/hls/live/poster.jpg")
+                while True:  # a busy server answers before its picture is drawn
+                    answer = await air.http.get(f"{air.server.url}/hls/live/poster.jpg")
+                    if answer.status_code == 200:
+                        break
                 drawing = await seen
-        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+        assert answer.headers["content-type"] == "image/jpeg"
         assert b"PATH=" in drawing
         assert b"XBYTE_" not in drawing
         assert KEY.encode() not in drawing
