@@ -33,7 +33,7 @@ from tests.support.chain import serving
 from tests.support.demo import Demo
 from xbyte_live.devnet import npm
 from xbyte_live.devnet.chain import Chain
-from xbyte_live.frontend.bundle import PLAYER, STATIC, build
+from xbyte_live.frontend.bundle import FRONTEND, STATIC, build
 
 TITLE, STREAM = "aurora", "live"
 PRICE = "0.001"
@@ -102,7 +102,7 @@ def elsewhere(demo: Demo, modules: Path) -> Starlette:
 
 def signing_script(folder: Path, modules: Path) -> str:
     """What signs vouchers with the library's own parts, as a script that defines ``Signing``."""
-    shutil.copytree(PLAYER / "src", folder / "src")
+    shutil.copytree(FRONTEND / "src", folder / "src")
     (folder / "node_modules").symlink_to(modules, target_is_directory=True)
     (folder / "signing.ts").write_text(SIGNING)
     esbuild = (npm.node_tools().node, str(modules / "esbuild" / "bin" / "esbuild"))
@@ -156,8 +156,8 @@ async def a_demo(folder: Path) -> AsyncIterator[Demo]:
 async def measure(starts: int, seconds: float) -> dict[str, Any]:
     """Everything, with prices set to nothing and back."""
     build()
-    lock = json.loads((PLAYER / "package-lock.json").read_text())
-    modules = npm.install("player", lock, dev=False)
+    lock = json.loads((FRONTEND / "package-lock.json").read_text())
+    modules = npm.install("frontend", lock, dev=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with a_demo(folder) as demo, a_browser() as browser, a_tab(browser) as tab:

@@ -18,7 +18,7 @@ from tests.support.chain import serving
 from tests.support.demo import ROOT, Demo
 from xbyte_live.devnet import npm
 from xbyte_live.devnet.chain import Chain
-from xbyte_live.frontend.bundle import PLAYER
+from xbyte_live.frontend.bundle import FRONTEND
 
 pytestmark = IN_A_BROWSER
 
@@ -26,7 +26,7 @@ HOST, ITEM, SLUG = "https://media.example", "/hls/film/", "aurora"
 PAGE = """<!doctype html><html lang="en"><title>Elsewhere</title>
 <script type="importmap">{"imports": {"hls.js": "/hls.mjs"}}</script>
 %s</html>"""
-PAGES = (ROOT / "README.md", ROOT / "xbyte_live/docs/embedding.md", PLAYER / "README.md")
+PAGES = (ROOT / "README.md", ROOT / "xbyte_live/docs/embedding.md", FRONTEND / "README.md")
 
 
 def snippet_of(page: Path) -> str:
@@ -39,8 +39,8 @@ def elsewhere(snippet: str, demo: Demo) -> Starlette:
     """A site that has nothing but that page, and hls.js where its import map says."""
     assert HOST in snippet and ITEM in snippet
     html = PAGE % snippet.replace(HOST, demo.url).replace(ITEM, f"/hls/{SLUG}/")
-    lock = json.loads((PLAYER / "package-lock.json").read_text())
-    player = npm.install("player", lock, dev=False) / "hls.js" / "dist" / "hls.mjs"
+    lock = json.loads((FRONTEND / "package-lock.json").read_text())
+    player = npm.install("frontend", lock, dev=False) / "hls.js" / "dist" / "hls.mjs"
 
     async def page(_: Request) -> Response:
         return HTMLResponse(html)

@@ -108,16 +108,16 @@ def test_without_npm_it_is_installed_all_the_same_and_says_what_is_missing(
 
 
 def test_the_lock_names_no_registry() -> None:
-    lock = json.loads((bundle.PLAYER / "package-lock.json").read_text())
+    lock = json.loads((bundle.FRONTEND / "package-lock.json").read_text())
 
     assert [name for name, package in lock["packages"].items() if "resolved" in package] == []
     assert all("integrity" in package for name, package in lock["packages"].items() if name)
 
 
 @pytest.fixture
-def player(tmp_path: Path) -> Path:
-    """A player of a few lines, which needs a package of a few kilobytes."""
-    folder = tmp_path / "player"
+def frontend(tmp_path: Path) -> Path:
+    """A frontend of a few lines, which needs a package of a few kilobytes."""
+    folder = tmp_path / "frontend"
     (folder / "src").mkdir(parents=True)
     (folder / "package-lock.json").write_text(json.dumps(SMALL))
     (folder / "package.json").write_text(json.dumps(SMALL["packages"][""]))
@@ -129,37 +129,37 @@ def player(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def build(player: Path, tmp_path: Path) -> Callable[[], bool]:
+def build(frontend: Path, tmp_path: Path) -> Callable[[], bool]:
     """Builds it."""
-    return lambda: bundle.build(player, tmp_path / "static", tmp_path / "cache")
+    return lambda: bundle.build(frontend, tmp_path / "static", tmp_path / "cache")
 
 
 def test_it_is_built_again_when_a_source_has_changed(
-    build: Callable[[], bool], player: Path, tmp_path: Path
+    build: Callable[[], bool], frontend: Path, tmp_path: Path
 ) -> None:
     assert build()
     assert not build()
     (tmp_path / "static" / "old.js").touch()
-    (player / "src" / "words.js").write_text("export const words = 'two';\n")
+    (frontend / "src" / "words.js").write_text("export const words = 'two';\n")
     assert build()
 
     assert (tmp_path / "static" / "watch.js").read_text() == "two"
     assert {path.name for path in (tmp_path / "static").iterdir()} == {"watch.js", bundle.STAMP}
-    assert {path.name for path in tmp_path.iterdir()} == {"player", "static", "cache"}
-    assert not (player / "node_modules").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"frontend", "static", "cache"}
+    assert not (frontend / "node_modules").exists()
 
 
 def test_what_was_built_stays_when_the_sources_do_not_build(
-    build: Callable[[], bool], player: Path, tmp_path: Path
+    build: Callable[[], bool], frontend: Path, tmp_path: Path
 ) -> None:
     build()
-    (player / "src" / "words.js").write_text("const;\n")
+    (frontend / "src" / "words.js").write_text("const;\n")
 
     with pytest.raises(DevnetError, match=r"do not build: (?s:.*)SyntaxError"):
         build()
 
     assert (tmp_path / "static" / "watch.js").read_text() == "one"
-    assert {path.name for path in tmp_path.iterdir()} == {"player", "static", "cache"}
+    assert {path.name for path in tmp_path.iterdir()} == {"frontend", "static", "cache"}
 
 
 def test_builds_at_the_same_time_are_one(build: Callable[[], bool], tmp_path: Path) -> None:
@@ -168,14 +168,14 @@ def test_builds_at_the_same_time_are_one(build: Callable[[], bool], tmp_path: Pa
 
     assert sorted(done) == [False, False, False, True]
     assert (tmp_path / "static" / "watch.js").read_text() == "one"
-    assert {path.name for path in tmp_path.iterdir()} == {"player", "static", "cache"}
+    assert {path.name for path in tmp_path.iterdir()} == {"frontend", "static", "cache"}
 
 
 def test_a_build_that_dies_while_it_replaces_leaves_nothing_for_good(
-    build: Callable[[], bool], player: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: Callable[[], bool], frontend: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build()
-    source = player / "src" / "words.js"
+    source = frontend / "src" / "words.js"
     source.write_text("export const words = 'two';\n")
     rename = Path.rename
 
@@ -196,4 +196,4 @@ def test_a_build_that_dies_while_it_replaces_leaves_nothing_for_good(
     with pytest.raises(DevnetError):
         build()
     assert (tmp_path / "static" / "watch.js").read_text() == "one"  # as it was before
-    assert {path.name for path in tmp_path.iterdir()} == {"player", "static", "cache"}
+    assert {path.name for path in tmp_path.iterdir()} == {"frontend", "static", "cache"}

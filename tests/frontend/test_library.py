@@ -1,4 +1,4 @@
-"""The player's library: its own checks, and its payments to a real server on a real chain."""
+"""The frontend's library: its own checks, and its payments to a real server on a real chain."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,8 @@ from eth_account import Account
 from sqlalchemy import create_engine, func, select
 
 from tests.support.chain import ETHER, SharedDevnet
+from tests.support.frontend import frontend_workspace, run_script
 from tests.support.media import Recipe, h264
-from tests.support.player import player_workspace, run_script
 from tests.support.server import Server, a_server
 from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.media.vod.packager import PackageOptions
@@ -27,7 +27,7 @@ PRICE = 1_000_000  # a dollar per MB
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return player_workspace(tmp_path_factory.mktemp("workspace"))
+    return frontend_workspace(tmp_path_factory.mktemp("workspace"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from tests.support.chain import serving
 from xbyte_live.devnet import npm
-from xbyte_live.frontend.bundle import PLAYER, build
+from xbyte_live.frontend.bundle import FRONTEND, build
 from xbyte_live.web.pages.assets import Assets
 
 URL = "https://media.example/static/xbyte-hls.js"
@@ -62,8 +62,8 @@ def test_a_program_is_checked_against_the_types_a_server_hands_out(tmp_path: Pat
     (tmp_path / "xbyte-hls.d.ts").write_text(answer.text)
     (tmp_path / "program.ts").write_text(PROGRAM)
     (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS}))
-    lock = json.loads((PLAYER / "package-lock.json").read_text())
-    modules = npm.install("player", lock, dev=False)
+    lock = json.loads((FRONTEND / "package-lock.json").read_text())
+    modules = npm.install("frontend", lock, dev=False)
     shutil.copytree(modules / "hls.js", tmp_path / "node_modules" / "hls.js")
     checked = subprocess.run(
         (npm.node_tools().node, modules / "typescript" / "bin" / "tsc", "-p", tmp_path),
@@ -74,5 +74,5 @@ def test_a_program_is_checked_against_the_types_a_server_hands_out(tmp_path: Pat
 
 
 def test_the_readme_says_how_to_use_them() -> None:
-    readme = (PLAYER / "README.md").read_text("utf-8")
+    readme = (FRONTEND / "README.md").read_text("utf-8")
     assert f'"{URL}": ["./types/xbyte-hls.d.ts"]' in readme

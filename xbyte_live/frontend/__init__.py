@@ -1,1 +1,1 @@
-"""The player library and the scripts of the pages, in TypeScript, and what builds them."""
+"""The SDK and the scripts of the pages, in TypeScript, and what bundles them."""

@@ -1,4 +1,4 @@
-"""Adapter: builds the scripts of the pages from their sources, when these have changed."""
+"""Adapter: bundles the scripts of the pages with Node.js when their sources have changed."""
 
 import fcntl
 import hashlib
@@ -15,35 +15,35 @@ from pathlib import Path
 from xbyte_live.devnet import npm
 from xbyte_live.errors import DevnetError
 
-PLAYER = Path(__file__).parent
-STATIC = PLAYER.parent / "web" / "static"
+FRONTEND = Path(__file__).parent
+STATIC = FRONTEND.parent / "web" / "static"
 SOURCES = (
     "package.json", "package-lock.json", "tsconfig.json", "tsconfig.types.json", "build.mjs", "src",
 )  # fmt: skip
-STAMP = ".sources"  # in the built folder: the digest of what it was built from
-DRAFT = ".static-"  # how the names of folders begin in which it is built
-BEFORE = "before"  # in there: what is being replaced
+STAMP = ".sources"  # file in the built folder: the digest of its sources
+DRAFT = ".static-"  # prefix of the folders in which it is built
+BEFORE = "before"  # in such a folder: the build that is being replaced
 BUILD_TIMEOUT_S = 300
 
 
-def build(player: Path = PLAYER, static: Path = STATIC, cache_dir: Path | None = None) -> bool:
-    """Build ``player`` into ``static``; whether there was anything to do.
+def build(frontend: Path = FRONTEND, static: Path = STATIC, cache_dir: Path | None = None) -> bool:
+    """Build the folder ``frontend`` into ``static``; false where that is up to date.
 
-    What was there before is replaced as a whole, or stays when the build fails; where a build was
-    killed in between, the next one puts it back. One builds at a time, others wait. Blocking.
+    The earlier build is replaced as a whole, or stays when this one fails; the next build restores
+    it where one was killed in between. One process builds at a time, others wait. Blocking.
     Raises ``DevnetError`` when Node.js or npm packages cannot be had, or the sources do not build.
     """
-    digest = _digest(player)
+    digest = _digest(frontend)
     static.parent.mkdir(parents=True, exist_ok=True)
     with _alone_in(static.parent):
         _put_back(static)
         stamp = static / STAMP
         if stamp.is_file() and stamp.read_text() == digest:
             return False
-        lock = json.loads((player / "package-lock.json").read_text())
-        modules = npm.install("player", lock, cache_dir, dev=False)
+        lock = json.loads((frontend / "package-lock.json").read_text())
+        modules = npm.install("frontend", lock, cache_dir, dev=False)
         with tempfile.TemporaryDirectory(dir=static.parent, prefix=DRAFT) as draft:
-            made = _build_in(Path(draft), player, modules)
+            made = _build_in(Path(draft), frontend, modules)
             (made / STAMP).write_text(digest)
             if static.exists():
                 static.rename(Path(draft) / BEFORE)
@@ -70,27 +70,27 @@ def _put_back(static: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _digest(player: Path) -> str:
+def _digest(frontend: Path) -> str:
     digest = hashlib.sha256()
-    for file in _files(player):
-        digest.update(file.relative_to(player).as_posix().encode() + b"\0")
+    for file in _files(frontend):
+        digest.update(file.relative_to(frontend).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _files(player: Path) -> Iterator[Path]:
+def _files(frontend: Path) -> Iterator[Path]:
     for name in SOURCES:
-        source = player / name
+        source = frontend / name
         yield from (
             sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
         )
 
 
-def _build_in(draft: Path, player: Path, modules: Path) -> Path:
-    """Build a copy, laid out like the package, so that the player's own folder stays as it is."""
-    copy, made = draft / "player", draft / "static"
-    for file in _files(player):
-        target = copy / file.relative_to(player)
+def _build_in(draft: Path, frontend: Path, modules: Path) -> Path:
+    """Build a copy, laid out like the package, so that the folder of the sources stays as it is."""
+    copy, made = draft / "frontend", draft / "static"
+    for file in _files(frontend):
+        target = copy / file.relative_to(frontend)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     (copy / "node_modules").symlink_to(modules, target_is_directory=True)

@@ -1,4 +1,4 @@
-"""Adapter: has the scripts of the pages built before the wheel is, also an editable one."""
+"""Adapter: the build hook of Hatch that bundles the scripts of the pages into the wheel."""
 
 import subprocess
 import sys
@@ -9,10 +9,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class PagesBuildHook(BuildHookInterface[BuilderConfig]):
-    """Hatch's build hook; what cannot be built is said, and the rest is installed."""
+    """Bundles the pages before a wheel is built; where that fails, warns and installs the rest."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Run the build where the project's own modules can be imported."""
+        """Run the bundler in a process that can import the project."""
         built = subprocess.run(
             (sys.executable, "-m", "xbyte_live.frontend.bundle"),
             cwd=self.root,

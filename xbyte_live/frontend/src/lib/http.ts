@@ -1,11 +1,11 @@
 import { PaymentError } from './x402/errors';
 
-/** Be done with an answer whose body nobody wants. */
+/** Close a response without reading its body. */
 export async function discard(response: Response): Promise<void> {
   await response.body?.cancel().catch(() => undefined);
 }
 
-/** The bytes an answer says it has; 0 where it does not. */
+/** The `Content-Length` of a response; 0 where it has none. */
 export function lengthOf(response: Response): number {
   const value = response.headers.get('content-length') ?? '';
   return /^\d{1,15}$/.test(value) ? Number(value) : 0;

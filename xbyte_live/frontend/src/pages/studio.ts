@@ -20,7 +20,7 @@ import { Streams } from './studio/streams';
 const SOON = 1_000; // milliseconds after money came in
 const ANYWAY = 60_000;
 
-/** The page: what the server says, shown again whenever something was sold. */
+/** The studio: shows the figures of the server, and loads them again after each sale. */
 class Studio {
   readonly #chart = new TimeChart(byId('chart'), byId('chart-reading'));
   readonly #heat = new HeatMap(
@@ -86,7 +86,7 @@ class Studio {
     }
   }
 
-  /** Ask for everything that is shown. */
+  /** Load everything that is shown. */
   async refresh(): Promise<void> {
     clearTimeout(this.#due);
     this.#due = undefined;

@@ -100,7 +100,7 @@ export function countedFrom({ charged, signed, counted = signed }: Channel, tota
   return total + most(0n, counted - charged);
 }
 
-/** What the server can give back: all that it did not charge. */
+/** The amount that the server can refund: all that it did not charge. */
 export function refundable(channel: Channel): bigint {
   return most(0n, channel.balance - channel.charged);
 }
@@ -110,12 +110,12 @@ export function isOpen(channel: Channel, identity: string): boolean {
   return channel.open.some((voucher) => voucher.identity === identity);
 }
 
-/** Whether a deposit was signed of which it is not known whether it came in. */
+/** Whether a deposit was signed and has not been seen to arrive. */
 export function isDepositing({ deposit, unsure }: Channel): boolean {
   return deposit !== undefined || unsure;
 }
 
-/** The channel without deposit orders that can no longer be taken. */
+/** The channel without deposit orders that have expired. */
 export function withoutExpired(channel: Channel, now: number): Channel {
   const { brought = [], loose = [], deposit } = channel;
   const left = { ...channel, brought: valid(brought, now), loose: valid(loose, now) };
@@ -147,7 +147,7 @@ export function doubted(channel: Channel): Channel {
 }
 
 /**
- * What to do about a deposit with the next voucher for `amount`.
+ * The deposit that is needed with the next voucher for `amount`.
  *
  * `attach`: hand over the one that was signed; `sign`: at least `missing` has to come in;
  * `low`: there is enough, for a little while; `none`. A deposit that may still be taken is not
@@ -288,7 +288,7 @@ export function refused(channel: Channel, identity: string): Channel {
   };
 }
 
-/** The channel after its server said that `amount` went back to the payer. */
+/** The channel after its server told of a refund of `amount`. */
 export function refunded(channel: Channel, amount: bigint): Channel {
   const balance = most(channel.charged, channel.balance - amount);
   const { returned = 0n } = channel;
@@ -303,7 +303,7 @@ export function returnable(channel: Channel, now: number): bigint {
   return refundable(channel) + (channel.returned ?? 0n) + orders;
 }
 
-/** The channel whose balance is said to be `onChain`: what did not go back lies in it still. */
+/** The channel once the chain shows its balance: what was not refunded lies in it still. */
 export function reconciled(channel: Channel, onChain: bigint): Channel {
   const { balance, returned = 0n } = channel;
   const there = most(balance, least(onChain, balance + returned));
@@ -315,7 +315,7 @@ export function caught(channel: Channel, what: string): Channel {
   return { ...channel, wrong: 0, fault: what };
 }
 
-/** What nothing more is signed for; a misdelivery its owner may forgive. */
+/** The fault for which nothing more is signed; its owner may forgive a misdelivery. */
 export function faultOf(channel: Channel): PaymentError | undefined {
   const { channelId, fault, wrong = 0 } = channel;
   if (!fault) return undefined;
@@ -347,7 +347,7 @@ export function overcharged(what: string): PaymentError {
   );
 }
 
-/** A channel for people. */
+/** The channel as an application sees it. */
 export function viewOf(channel: Channel): ChannelView {
   const fault = faultOf(channel);
   return {

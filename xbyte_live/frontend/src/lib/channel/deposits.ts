@@ -31,7 +31,7 @@ export interface DepositDue {
   deposit?: DepositOrder | undefined;
 }
 
-/** What is missing in a channel, and what its owner wants; `asks` where the wallet is asked. */
+/** The amounts that a deposit depends on; `asks` where the wallet is to sign one now. */
 interface Want {
   missing: bigint;
   target: bigint;
@@ -76,7 +76,7 @@ export class Deposits {
   }
 
   /**
-   * What to deposit with the next voucher; a new order is kept in `lock` on return.
+   * The deposit that goes with the next voucher; a new order is kept in `lock` on return.
    *
    * Throws `LimitReached`, and `PaymentError` where the wallet does not do its part.
    */
@@ -115,14 +115,14 @@ export class Deposits {
     }
   }
 
-  /** The server wants larger deposits than that one; false if that was known, or it is large. */
+  /** Remember that a server wants larger deposits; false if that was known, or this one is large. */
   raiseFloor(channelId: Hex, order: DepositOrder, offer: ChannelOffer): boolean {
     if (this.#floors.has(channelId) || order.amount >= targetOf(offer)) return false;
     this.#floors.add(channelId);
     return true;
   }
 
-  /** Have a deposit signed and keep it; or, where it only runs low, tell of that. */
+  /** Have a deposit signed and keep it; where the channel only runs low, dispatch a notice. */
   async #ordered(
     lock: ChannelLock,
     channel: Channel,
@@ -194,7 +194,7 @@ export class Deposits {
   }
 
   /**
-   * What to deposit: what the server finds worth its gas, as far as the budget goes. Throws
+   * The deposit to suggest: the one that the server finds worth its gas, within the budget. Throws
    * `LimitReached` where what is missing goes beyond what may lie in the channel.
    */
   #suggested(channel: Channel, missing: bigint, target: bigint, large: Outstanding): bigint {
@@ -290,7 +290,7 @@ export class Deposits {
   }
 }
 
-/** A deposit as it travels (x402 `scheme_batch_settlement_evm`). */
+/** A deposit as it is sent (x402 `scheme_batch_settlement_evm`). */
 export function depositWire(order: DepositOrder): object {
   return {
     amount: order.amount.toString(),
@@ -305,7 +305,7 @@ export function depositWire(order: DepositOrder): object {
   };
 }
 
-/** What a deposit for such deliveries should be. */
+/** The size of a deposit for deliveries of that price. */
 function targetOf({ amount, extra }: ChannelOffer): bigint {
   return most(BigInt(extra.minDeposit ?? 0), BigInt(amount) * DEPOSIT_PIECES);
 }

@@ -13,7 +13,7 @@ export class ChannelLock {
     this.#free = free;
   }
 
-  /** Wait until no other voucher of the channel is being presented, and read how it stands. */
+  /** Wait until no other voucher of the channel is presented, and read the channel. */
   static async take(store: ChannelStore, fresh: Channel, signal?: AbortSignal): Promise<ChannelLock> {
     const free = await store.lock(`channel:${fresh.channelId}`, signal);
     try {
@@ -24,13 +24,13 @@ export class ChannelLock {
     }
   }
 
-  /** This is how it stands from now on; on return that is kept, with `strict` on the disk. */
+  /** Replace the state of the channel; it is kept before this returns, with `strict` on the disk. */
   async keep(channel: Channel, payment?: KeptPayment, strict = false): Promise<void> {
     this.channel = channel;
     await this.#store.keep(channel, payment, strict);
   }
 
-  /** Be done; the next one may sign. */
+  /** Give up the right; the next purchase may sign. */
   release(): void {
     this.#free?.();
     this.#free = undefined;

@@ -12,7 +12,7 @@ import {
 } from '../x402/channel_wire';
 import type { Challenge } from '../x402/wire';
 
-/** What a 402 says of a channel, and what there is to show for it. */
+/** The state of a channel that a 402 claims, and the proofs of it. */
 export interface ChannelProof {
   code: string;
   correction: Correction | undefined;
@@ -22,7 +22,7 @@ export interface ChannelProof {
   found: ChannelOnChain | undefined;
 }
 
-/** What a 402 says of a channel; where it shows no proof of that, the chain is asked as well. */
+/** Read the state that a 402 claims for a channel; without a proof in it the chain is asked. */
 export async function proofOf(
   challenge: Challenge,
   channel: Channel,

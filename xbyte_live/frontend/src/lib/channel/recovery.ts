@@ -25,8 +25,8 @@ import type { Correction } from '../x402/channel_wire';
 const UNTAKEN = new Set([DEPOSIT_BELOW_MINIMUM, DEPOSIT_EXPIRED]); // a deposit has not come in
 
 /**
- * What became of a voucher that got a 402. `charged`: it was taken before; `again`: it was not,
- * and another may be signed; `refused`: it was not, and another would not be taken either.
+ * The outcome of a voucher that got a 402. `charged`: it was charged before; `again`: it was not,
+ * and another may be signed; `refused`: it was not, and another would be refused, too.
  */
 export type Verdict = 'charged' | 'again' | 'refused';
 
@@ -67,7 +67,7 @@ export function recover(channel: Channel, refusal: VoucherRefusal): Recovery {
 }
 
 /**
- * What a server without a proof knows that it charged, where that is less than it did. It is safe
+ * The total that a server without a proof says it charged, where that is too low. It is safe
  * to go on from there: no more can be claimed than was signed.
  */
 function knownStill(channel: Channel, { identity, report, found }: VoucherRefusal): bigint | undefined {

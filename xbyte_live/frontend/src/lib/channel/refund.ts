@@ -31,7 +31,7 @@ export interface RefundFilter {
   url?: string | undefined;
 }
 
-/** Gets money back out of channels, by their servers. */
+/** Refunds of channels, asked of their servers. */
 export class Refunds {
   constructor(
     private readonly store: ChannelStore,
@@ -42,7 +42,7 @@ export class Refunds {
     private readonly now: () => number,
   ) {}
 
-  /** Refund what can be had back; throws `PaymentError` when that fails for all there is. */
+  /** Refund what was not charged; throws `PaymentError` when that fails for all there is. */
   async refundAll({ payer, named, url }: RefundFilter): Promise<Refund[]> {
     const channels = (await this.store.channels()).filter(
       (channel) =>
@@ -70,7 +70,7 @@ export class Refunds {
     return refunds;
   }
 
-  /** What its server said went back is looked for on the chain, where a node is known. */
+  /** Compare a refund that its server told of with the chain, where a node is known. */
   async #look(lock: ChannelLock): Promise<void> {
     if (!lock.channel.returned) return;
     const found = await this.chain.channel(lock.channel);
@@ -177,7 +177,7 @@ export class Refunds {
   }
 }
 
-/** Where to ask: by what was bought last, then where a server still knows its channels. */
+/** URLs to ask at: what was bought last, then `/channels/{id}` of each server. */
 function placesOf({ channelId, urls }: Channel, url: string | undefined): string[] {
   const bought = url === undefined ? urls : [url];
   const origins = new Set([...bought, ...urls].map((each) => new URL(each).origin));

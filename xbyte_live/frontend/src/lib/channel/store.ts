@@ -16,7 +16,7 @@ export interface KeptPayment {
   deposit: bigint;
   /** Milliseconds since 1970. */
   at: number;
-  /** The server said that it charged it. */
+  /** Whether the server has confirmed the charge. */
   charged: boolean;
 }
 
@@ -28,7 +28,7 @@ export interface SealedKey {
   wrap: CryptoKey;
 }
 
-/** Where what was signed is kept, so that a reload or a crash forgets nothing. */
+/** Keeps channels, payments, receipts and keys, so that a reload or a crash loses nothing. */
 export interface ChannelStore {
   channel(id: Hex): Promise<Channel | undefined>;
   channels(): Promise<Channel[]>;
@@ -48,7 +48,7 @@ export interface ChannelStore {
 
 const MOST_TOKENS = 20_000; // receipts: some 11 hours of segments
 
-/** Keeps for as long as the page lives: for tests, and for money one can lose. */
+/** A store in memory, for as long as the page lives: for tests, and for money one can lose. */
 export class MemoryStore implements ChannelStore {
   readonly #mostTokens: number;
   readonly #channels = new Map<Hex, Channel>();
@@ -132,7 +132,7 @@ const KEPT_FOR = 600_000; // milliseconds after which no server serves anything 
 const STORES = ['channels', 'payments', 'tokens', 'keys'] as const;
 type StoreName = (typeof STORES)[number];
 
-/** Keeps in IndexedDB; tabs of one origin take turns by the Web Locks API. */
+/** A store in IndexedDB; tabs of one origin take turns by the Web Locks API. */
 export class IndexedDbStore implements ChannelStore {
   readonly #name: string;
   readonly #mostTokens: number;
@@ -284,7 +284,7 @@ export async function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal
   }
 }
 
-/** Payments of long ago are good for nothing. */
+/** Delete payments that are too old for a server to re-serve. */
 function forgetOld(database: IDBDatabase): void {
   const walking = database.transaction('payments', 'readwrite').objectStore('payments').openCursor();
   walking.onsuccess = () => {
@@ -320,7 +320,7 @@ function prune(database: IDBDatabase, most: number): void {
   };
 }
 
-/** A browser short of space shall not throw away what money hangs on. */
+/** Ask the browser not to evict the database when space is short. */
 function askToStay(): void {
   const { storage } = navigator as { storage?: Partial<StorageManager> };
   storage?.persist?.().catch(() => undefined);
@@ -333,7 +333,7 @@ async function done<T>(request: IDBRequest<T>): Promise<T> {
   });
 }
 
-/** Do what may throw at once, in the words of a payment. */
+/** Run `work` and turn what it throws into a `PaymentError`. */
 async function usable<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();

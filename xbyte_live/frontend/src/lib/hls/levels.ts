@@ -4,7 +4,7 @@ import type { Payer } from '../payer/payer';
 
 const PARSED = 'hlsManifestParsed' as unknown as Events.MANIFEST_PARSED; // the library brings no hls.js
 
-/** What is needed of an `Hls` to cap its levels. */
+/** The part of an `Hls` that capping its levels needs. */
 export interface LevelSource {
   readonly levels: readonly Rate[];
   autoLevelCapping: number;

@@ -29,7 +29,7 @@ export class ChunkRelay {
     if (this.#held >= this.#enough) this.#flush();
   }
 
-  /** What hls.js still needs: nothing, where it was given all while it came. */
+  /** The bytes that hls.js still needs: none, where it was given all of them before. */
   end(bytes: ArrayBuffer): ArrayBuffer {
     if (!Number.isFinite(this.#enough)) {
       this.#give(bytes);

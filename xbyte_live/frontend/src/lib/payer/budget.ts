@@ -2,7 +2,7 @@ import type { Budget } from './types';
 
 const MINUTE = 60_000; // milliseconds
 
-/** Why no more may be signed now; `resumesAt` (ms) is when it may by itself. */
+/** A limit that is reached; `resumesAt` (ms) is when it ends by itself. */
 export interface Limit {
   limit: 'total' | 'minute' | 'deposit';
   needed: bigint;
@@ -24,13 +24,13 @@ interface Moment {
 }
 
 /**
- * What was spent against a budget.
+ * The amounts that were signed and charged, against a budget.
  *
- * Whatever was signed counts against it, delivered or not: it is what servers may claim.
+ * Each signed amount counts, delivered or not: servers may claim it.
  */
 export class Spending {
   budget: Budget;
-  /** What was seen to be charged. */
+  /** The sum of all charges, in atomic units. */
   spent = 0n;
   /** The highest price that its owner agreed to, in atomic units per MB. */
   maxPerMb: bigint | undefined;
@@ -43,12 +43,12 @@ export class Spending {
     this.maxPerMb = maxPerMb;
   }
 
-  /** What may still be signed. */
+  /** The amount that may still be signed. */
   get left(): bigint {
     return this.budget.total > this.#signed ? this.budget.total - this.#signed : 0n;
   }
 
-  /** What keeps `stake` more from being signed, if anything does. */
+  /** The limit that keeps `stake` more from being signed, if one does. */
   check(stake: bigint, now: number): Limit | undefined {
     const { total, perMinute } = this.budget;
     if (stake > this.left) {
@@ -86,7 +86,7 @@ export class Spending {
     if (this.#charges.length > 4096) this.#charges = this.#charges.slice(-2048);
   }
 
-  /** What was charged within the last 60 seconds. */
+  /** The sum of the charges within the last 60 seconds. */
   perMinute(now: number): bigint {
     return sum(lately(this.#charges, now));
   }

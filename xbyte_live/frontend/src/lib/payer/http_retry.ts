@@ -36,25 +36,25 @@ export const PATIENCE: Patience = {
   grace: 4_000,
 };
 
-/** What requests are sent with, and how long they may take. */
+/** The function that sends requests, and how long they may take. */
 export interface HttpClient {
   fetch: typeof fetch;
   patience: Patience;
 }
 
-/** What pays for a request, or opens it: none, a payment or a receipt. */
+/** The header that pays for a request, or opens it: a payment, a receipt or neither. */
 export interface Credentials {
   payment?: string | undefined;
   receipt?: string | undefined;
 }
 
-/** An answer that decides; `repeated` where there were others before it that did not. */
+/** A response that decides on a payment; `repeated` where others before it did not. */
 export interface FinalResponse {
   response: Response;
   repeated: boolean;
 }
 
-/** One request to a server, sent again while its answers decide nothing; whatever pays for it. */
+/** One request, sent again until a response decides on its payment. */
 export class RetryingRequest {
   readonly #http: HttpClient;
   readonly #url: string;
@@ -143,7 +143,7 @@ export class RetryingRequest {
     else this.#wire.abort();
   }
 
-  /** What comes next of a body; throws where nothing does. */
+  /** The next chunk of a body; throws where none comes in time. */
   async #next(
     reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
     signal: AbortSignal | undefined,

@@ -49,13 +49,13 @@ export class Offers {
     }
   }
 
-  /** The ways to pay `amount` for an item; none where nothing is known of it. */
+  /** The offers for an item at `amount`; none where no offer is known. */
   of(item: string, amount: bigint): readonly Offer[] {
     return (this.#known.get(item) ?? []).map((offer) => ({ ...offer, amount: amount.toString() }));
   }
 
   /**
-   * The ways to pay that a 402 offers for `bytes`, if that is known, for no more than `ceiling`.
+   * The offers of a 402 for `bytes`, if that is known, at no more than `ceiling`.
    *
    * Throws `PaymentError`: `price-raised` when all are dearer, `no-way-to-pay` when none will do.
    */
@@ -78,7 +78,7 @@ export class Offers {
   }
 }
 
-/** Whether a 402 offers exactly these offer, so that signing anew is no help. */
+/** Whether a 402 offers exactly this offer, so that signing anew is no help. */
 export function stillOffered(challenge: Challenge, offer: Offer): boolean {
   const wanted = canonical(withoutState(offer));
   return challenge.offers.some((offer) => canonical(withoutState(offer)) === wanted);

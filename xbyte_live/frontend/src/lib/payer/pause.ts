@@ -15,7 +15,7 @@ export class Pause {
 
   constructor(private readonly events: EventDispatcher) {}
 
-  /** Why nothing is bought now, if nothing is. */
+  /** The reason of the pause; `undefined` while purchases go on. */
   get why(): Waiting | undefined {
     return this.#reason?.why;
   }
@@ -24,7 +24,7 @@ export class Pause {
     return this.#reason?.error;
   }
 
-  /** Resolves at its end. */
+  /** A promise that resolves when the pause ends. */
   get until(): Promise<void> | undefined {
     return this.#reason?.until;
   }

@@ -15,7 +15,7 @@ export interface Pricing {
   rewatch: 'free' | 'paid';
   /** Seconds at the beginning that cost nothing. */
   previewSeconds: number;
-  /** Ways to pay by channel; each delivery has an amount of its own. */
+  /** Offers by channel; each delivery has an amount of its own. */
   offers: readonly ChannelOffer[];
 }
 
@@ -28,7 +28,7 @@ interface PricingRequest {
 }
 
 /**
- * Fetch what an item costs; throws `PaymentError` where that is not to be had, and the reason of
+ * Fetch the price list of an item; throws `PaymentError` where that is not to be had, and the reason of
  * `signal` or of a time-out. `within` is how long it may take (default 15,000 ms).
  */
 export async function loadPricing(url: string, options: PricingRequest = {}): Promise<Pricing> {

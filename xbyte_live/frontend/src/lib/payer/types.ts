@@ -13,11 +13,11 @@ export interface Budget {
   deposit?: bigint;
 }
 
-/** What a playlist said a delivery costs: it is paid ahead, and nothing above is ever signed. */
+/** The quote of a playlist for a delivery: it is paid ahead, and no more is ever signed. */
 export interface Ahead {
   bytes: number;
   amount: bigint;
-  /** Where they are not given, those of the last 402 or of `pricing` are used. */
+  /** The offer to pay by (default: those of the last 402 or of `pricing`). */
   terms?: ChannelOffer;
 }
 
@@ -47,7 +47,7 @@ export interface PaidResponse {
   bytes: ArrayBuffer;
   status: number;
   headers: Headers;
-  /** What was charged for it now: 0 for what is free, or was paid for before. */
+  /** The charge: 0 for bytes that are free, or were paid for before. */
   amount: bigint;
   receipt?: Receipt;
 }

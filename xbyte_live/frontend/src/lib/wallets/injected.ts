@@ -155,7 +155,7 @@ export class InjectedWallet implements Wallet {
   }
 }
 
-/** What wallets are looked for with. */
+/** Options for finding wallets. */
 export interface InjectedOptions {
   /** Networks to tell a wallet of that does not know them. */
   chains?: readonly Chain[];
@@ -183,7 +183,7 @@ export async function injectedWallets({
   return [...found.values()];
 }
 
-/** What a wallet refused with, as an error of ours. */
+/** The `PaymentError` for a refusal of a wallet. */
 export function walletError(error: unknown): PaymentError {
   if (error instanceof PaymentError) return error;
   const { code, message, data } = (error ?? {}) as {

@@ -7,7 +7,7 @@ const AUTHORIZATION_STATE = '0xe94a0102'; // EIP-3009
 const CHANNELS = '0x7a7ebd7b'; // x402 `scheme_batch_settlement_evm`
 const PATIENCE = 5_000; // milliseconds a node may take
 
-/** What the contract says of a channel, in atomic units; one that was never opened is all zeros. */
+/** The state of a channel in the contract, in atomic units; zeros if it was never opened. */
 export interface ChannelOnChain {
   /** All that deposits brought in, less what went back. */
   balance: bigint;
@@ -20,7 +20,7 @@ export interface ChannelName {
   channelId: Hex;
 }
 
-/** What a node is asked for (`eth_call`). */
+/** A call of a contract that a node answers (`eth_call`). */
 export interface ContractCall {
   to: Hex;
   data: Hex;
@@ -57,7 +57,7 @@ export class ChainReader {
     return this.rpcUrls[network];
   }
 
-  /** How a channel stands on its chain; `undefined` where no node is known, or says so. */
+  /** The state of a channel on its chain; `undefined` where no node is known or answers. */
   async channel({ network, channelId }: ChannelName): Promise<ChannelOnChain | undefined> {
     const rpcUrl = this.rpcUrl(network);
     return rpcUrl ? readChannel(rpcUrl, channelId) : undefined;

@@ -6,14 +6,14 @@ export interface Chain {
   name: string;
   /** Nodes that anybody may ask; without one its owner must add it by hand. */
   rpcUrls: readonly string[];
-  /** What its gas is paid in (default: ether). */
+  /** The currency of its gas (default: ether). */
   currency?: { name: string; symbol: string; decimals: number };
 }
 
-/** Who deposits. `burner` signs silently, `injected` asks its owner. */
+/** A wallet that deposits. `burner` signs silently, `injected` asks its owner. */
 export interface Wallet {
   readonly kind: 'injected' | 'burner';
-  /** What its owner knows it by. */
+  /** The name its owner knows it by. */
   readonly name: string;
   address(): Promise<Hex>;
   /** Hear when its owner chooses another account, until the returned call. */

@@ -2,7 +2,7 @@ import { amountOf, isObject, matches, SIGNATURE, WORD } from './fields';
 import type { Hex } from './types';
 import { paymentResponse, type Challenge } from './wire';
 
-/** `channelState`: how a channel stands by its server. */
+/** `channelState`: the state of a channel in its server's ledger. */
 export interface ChannelReport {
   channelId: Hex;
   balance: bigint;
@@ -24,7 +24,7 @@ export interface Correction {
   signature: Hex;
 }
 
-/** What `PAYMENT-RESPONSE` says of a charge to a channel, or `undefined` if it does not. */
+/** The charge in `PAYMENT-RESPONSE`, or `undefined` if there is none. */
 export function readCharge(headers: Headers): Charge | undefined {
   const document = paymentResponse(headers);
   const extra = document?.extra;
@@ -39,7 +39,7 @@ export function readCharge(headers: Headers): Charge | undefined {
   };
 }
 
-/** What `PAYMENT-RESPONSE` says of a refund, or `undefined` if it was none. */
+/** The refund in `PAYMENT-RESPONSE`, or `undefined` if there is none. */
 export function readRefund(headers: Headers): { amount: bigint; transaction: Hex } | undefined {
   const document = paymentResponse(headers);
   const transaction = document?.transaction;
@@ -49,7 +49,7 @@ export function readRefund(headers: Headers): { amount: bigint; transaction: Hex
   return { amount, transaction };
 }
 
-/** What a 402 says of that channel with a proof, or `undefined` if it does not. */
+/** The correction of that channel in a 402, or `undefined` if there is none. */
 export function readCorrection(challenge: Challenge, channelId: Hex): Correction | undefined {
   for (const offer of challenge.accepts) {
     const extra = isObject(offer) ? offer.extra : undefined;
@@ -64,7 +64,7 @@ export function readCorrection(challenge: Challenge, channelId: Hex): Correction
   return undefined;
 }
 
-/** What a 402 says of that channel, with a proof or without, or `undefined` if it does not. */
+/** The state of that channel in a 402, proven or not, or `undefined` if there is none. */
 export function readState(challenge: Challenge, channelId: Hex): ChannelReport | undefined {
   for (const offer of challenge.accepts) {
     const extra = isObject(offer) ? offer.extra : undefined;

@@ -26,13 +26,13 @@ export type PaymentErrorCode =
   | 'storage'
   | 'http';
 
-/** What a server asks for: so much, for so many bytes where that is known. */
+/** The amount a server asks for, and the bytes it is for where that is known. */
 export interface Asked {
   amount: bigint;
   bytes?: number;
 }
 
-/** What an error is about, where that is one thing. */
+/** The subject of an error: an amount or a channel. */
 export interface ErrorSubject {
   /** What is dearer than was agreed to. */
   asked?: Asked;
@@ -40,7 +40,7 @@ export interface ErrorSubject {
   channelId?: Hex;
 }
 
-/** What a purchase fails with; `status` is the answer's, where there was one. */
+/** The failure of a purchase; `status` is that of the response, 0 where there was none. */
 export class PaymentError extends Error {
   override readonly name = 'PaymentError';
   readonly asked: Asked | undefined;

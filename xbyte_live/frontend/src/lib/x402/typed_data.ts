@@ -43,7 +43,7 @@ export function channelIdOf(config: ChannelConfig, chainId: number): Hex {
   });
 }
 
-/** What a session key signs for a voucher. */
+/** The digest that a session key signs for a voucher. */
 export function voucherDigest(channelId: Hex, ceiling: bigint, chainId: number): Hex {
   return hashOf({
     domain: contractDomain(chainId),
@@ -53,7 +53,7 @@ export function voucherDigest(channelId: Hex, ceiling: bigint, chainId: number):
   });
 }
 
-/** What a wallet signs for a deposit (EIP-3009 `ReceiveWithAuthorization`). */
+/** The typed data that a wallet signs for a deposit (EIP-3009 `ReceiveWithAuthorization`). */
 export function depositData(
   asset: { address: Hex; name: string; version: string; chainId: number },
   order: { payer: Hex; channelId: Hex; amount: bigint; validBefore: number; salt: Hex },
@@ -90,7 +90,7 @@ export function chainIdOf(network: string): number {
   return Number(found[1]);
 }
 
-/** What a token knows a deposit by (EIP-3009). */
+/** The nonce of a deposit's authorization (EIP-3009). */
 export function depositNonce(channelId: Hex, salt: Hex): Hex {
   const types = [{ type: 'bytes32' }, { type: 'uint256' }] as const;
   return keccak256(encodeAbiParameters(types, [channelId, BigInt(salt)]));

@@ -1,6 +1,6 @@
 export type Hex = `0x${string}`;
 
-/** One way to pay as a server offers it (x402 v2 5.1.2); `extra` may hold more than is named. */
+/** One offer to be paid, as a server makes it (x402 v2 5.1.2); `extra` may hold more. */
 export interface Offer {
   scheme: string;
   /** CAIP-2, such as `eip155:8453`. */
@@ -44,7 +44,7 @@ export interface Asset {
   symbol: string;
 }
 
-/** What a wallet signs: EIP-712 typed data; integers are `bigint` or `number`. */
+/** EIP-712 typed data that a wallet signs; integers are `bigint` or `number`. */
 export interface TypedData {
   domain: { name: string; version: string; chainId: number; verifyingContract: Hex };
   types: Record<string, readonly { name: string; type: string }[]>;
@@ -52,7 +52,7 @@ export interface TypedData {
   message: Record<string, unknown>;
 }
 
-/** What a channel is for good; addresses are lower-case. */
+/** The immutable configuration of a channel; addresses are lower-case. */
 export interface ChannelConfig {
   payer: Hex;
   payerAuthorizer: Hex;

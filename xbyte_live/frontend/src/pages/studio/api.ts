@@ -1,4 +1,4 @@
-/** What the server said no to, in words for people. */
+/** A request that the server refused, with the reason for people. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,

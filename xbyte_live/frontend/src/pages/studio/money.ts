@@ -145,7 +145,7 @@ function payeeOf(payee: Payee): HTMLElement {
   return box;
 }
 
-/** Where what was charged is now, each unit in one place. */
+/** Where the charged money is now, each unit in one place. */
 function flow(payee: Payee): [string, string, bigint][] {
   const settled = BigInt(payee.settled) + BigInt(payee.archived);
   if (payee.scheme === 'exact') {

@@ -6,7 +6,7 @@ import { ask, ApiError, type CatalogItem } from './api';
 const SETTLES = 4_000; // milliseconds the catalog may still tell of before
 const KINDS: Record<CatalogItem['kind'], string> = { title: 'Title', stream: 'Stream', object: 'File' };
 
-/** What items cost, a row each that can be changed; rows being edited are left alone. */
+/** The prices of the items, an editable row each; rows being edited are left alone. */
 export class Prices {
   readonly #body = byId('prices');
   readonly #rows = new Map<string, PriceRow>();
@@ -104,7 +104,7 @@ class PriceRow {
     this.#judge();
   }
 
-  /** What is different from what the server has. */
+  /** The fields that differ from the server's. */
   #changed(): Record<string, string | number> | null {
     const { price_per_mb, preview_seconds, rewatch } = this.#item;
     const changed: Record<string, string | number> = {};

@@ -1,13 +1,13 @@
 import type { PriceList } from './server';
 
-/** What the page hands over: something that plays (`Playback`), or a file (`Sale`). */
+/** The item that the page sells: a stream or title that plays (`Playback`), or a file (`Sale`). */
 export interface Item {
   /** Seconds at hand that nothing more has to be bought for. */
   readonly ahead: number;
   readonly begun: boolean;
-  /** Somebody wants it. */
+  /** Begin to play, or to buy. */
   begin(): void;
-  /** It was agreed to pay for it. */
+  /** Go on after the viewer's consent. */
   goOn(): void;
   pause(): void;
   /** Play again what a limit had stopped. */
@@ -16,6 +16,6 @@ export interface Item {
   retry(): void;
   /** Each further purchase would fail alike: buy nothing more. */
   halt(): void;
-  /** It costs something else now. */
+  /** Show a new price. */
   reprice(pricing: PriceList): void;
 }

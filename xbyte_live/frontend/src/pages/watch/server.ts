@@ -1,7 +1,7 @@
 import { parseAmount } from '../../lib/money';
 import type { Hex, ChannelOffer } from '../../lib/x402/types';
 
-/** What this server is paid with on one network. */
+/** A network on which this server is paid, and its token. */
 export interface Network {
   network: string;
   chain_id: number;
@@ -44,7 +44,7 @@ export interface OnAirStatus {
   viewers_paying: number;
 }
 
-/** The facts a page asks its server for. */
+/** The requests of the watch page to its server. */
 export class Server {
   readonly pricingUrl: string;
   readonly mediaUrl: string;
@@ -66,7 +66,7 @@ export class Server {
     return (await json<{ networks: Network[] }>('/api/v1/site')).networks;
   }
 
-  /** Why nothing comes: the code to tell of, nothing where the server says it is well. */
+  /** The message code for a server that is not ready; `undefined` where it is. */
   async ailment(): Promise<'unreachable' | 'facilitator' | 'setup' | undefined> {
     const answer = await fetch('/readyz', { cache: 'no-store' }).catch(() => undefined);
     if (!answer) return 'unreachable';

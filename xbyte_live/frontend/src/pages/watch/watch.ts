@@ -21,10 +21,9 @@ import { DEPOSITS, Troubleshooter } from './messages/troubleshooter';
 const NOTHING = { total: 0n };
 
 /**
- * The watch page: builds its parts, and has each hear what is for it.
+ * The watch page: builds its parts, and passes the events of payer, player and viewer to them.
  *
- * A part calls those that are made before it; what the payer, the player and the viewer do is
- * heard here alone.
+ * A part calls those that are made before it; only this class listens to the events.
  */
 export class Watch {
   readonly #start = elementOf(HTMLButtonElement, 'start');
@@ -66,11 +65,11 @@ export class Watch {
     this.#consent = new Consent(listing, meter, limits, panel, item, notice, overlay);
     const consent = this.#consent;
     this.#troubleshooter = new Troubleshooter(server, listing, payer, item, panel, limits, consent, notice);
-    this.#hearPayer();
-    this.#hearViewer();
+    this.#listenToPayer();
+    this.#listenToViewer();
   }
 
-  /** Read what is to be read, and let the reader begin. */
+  /** Load the price list and the networks, and offer to begin. */
   static async open(): Promise<void> {
     const { slug = '', kind = '' } = byId('watch').dataset;
     const notice = new Notice();
@@ -94,7 +93,7 @@ export class Watch {
     if (mayBegin && !this.#start.disabled) this.#begin();
   }
 
-  // --- what the player tells
+  // --- events of the player
 
   #playback(server: Server, listing: Listing): Playback {
     const player = new Player(server, listing.pricing, this.#payer, {
@@ -121,9 +120,9 @@ export class Watch {
     return playback;
   }
 
-  // --- what the payer tells
+  // --- events of the payer
 
-  #hearPayer(): void {
+  #listenToPayer(): void {
     const payer = this.#payer;
     payer.addEventListener('cap', ({ detail }) => this.#capReached(detail));
     payer.addEventListener('error', ({ detail }) => {
@@ -161,9 +160,9 @@ export class Watch {
     }
   }
 
-  // --- what the viewer does
+  // --- actions of the viewer
 
-  #hearViewer(): void {
+  #listenToViewer(): void {
     this.#start.addEventListener('click', () => this.#begin());
     this.#panel.topUpButton.addEventListener('click', () => void this.#topUp());
     this.#panel.refundButton.addEventListener('click', () => void this.#refund());
@@ -179,7 +178,7 @@ export class Watch {
     if (this.#consent.stands) this.#limits.apply();
   }
 
-  /** The way on that lies over the picture. */
+  /** Go on by the button over the picture. */
   #goOn(): void {
     if (this.#limits.reached) {
       this.#limits.raise();

@@ -2,13 +2,13 @@ import { PaymentError } from '../../../lib/x402/errors';
 import { byId, made, say } from '../../dom';
 import { messageFor } from './texts';
 
-/** A way out of trouble. */
+/** A button of a notice. */
 export interface WayOut {
   label: string;
   act: () => void;
 }
 
-/** The one line under the player that says what is wrong, with ways out. */
+/** The line under the player that tells of a problem, with buttons against it. */
 export class Notice {
   readonly #box = byId('notice');
   readonly #actions = byId('notice-actions');
@@ -19,7 +19,7 @@ export class Notice {
     return this.#code;
   }
 
-  /** Whether it says what the payer has to say: nobody knows better. */
+  /** Whether it shows an error of the payer, which no other replaces. */
   get isPayers(): boolean {
     return this.#isPayers;
   }
@@ -41,7 +41,7 @@ export class Notice {
     this.#box.hidden = false;
   }
 
-  /** Say what the payer has to say. */
+  /** Show an error of the payer. */
   showPayers(code: string, ways: WayOut[], message = ''): void {
     this.show(code, ways, message);
     this.#isPayers = true;
@@ -66,7 +66,7 @@ export class Notice {
   }
 }
 
-/** What lies over the picture where it does not go on by itself, with the way on. */
+/** The panel over the picture while playing is stopped, with the button to go on. */
 export class Overlay {
   readonly #box = byId('halt');
 

@@ -1,10 +1,10 @@
-/** What went wrong in plain words. */
+/** A problem in plain words. */
 export interface Message {
   title: string;
   text: string;
 }
 
-const TOLD: Record<string, Message> = {
+const MESSAGES: Record<string, Message> = {
   'no-wallet': {
     title: 'There is no wallet to pay with.',
     text: 'Install one in this browser, such as MetaMask or Rabby, then choose it here.',
@@ -144,14 +144,14 @@ const TOLD: Record<string, Message> = {
   },
 };
 
-/** What to say of a code; of an unknown one, what came with it. */
+/** The text for a message code; for an unknown one, `message`. */
 export function messageFor(code: string, message = ''): Message {
-  const known = TOLD[here(code)];
+  const known = MESSAGES[here(code)];
   if (!known) return { title: 'That did not work.', text: message };
   return code === 'unknown-network' && message ? { ...known, text: message } : known;
 }
 
-/** The code that says best what it comes from in this browser. */
+/** The more exact code for this browser. */
 function here(code: string): string {
   if (code === 'storage' && !isSecureContext) return 'insecure';
   if (code === 'no-wallet' && /Mobi|Android|iPhone|iPad/.test(navigator.userAgent)) {

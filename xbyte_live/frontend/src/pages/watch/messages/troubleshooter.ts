@@ -13,7 +13,7 @@ import type { Server } from '../server';
 
 const PATIENCE = 5_000; // milliseconds without anything to play until one asks why
 
-/** What is said where something goes wrong, and what can be done about it. */
+/** Chooses the notice for an error, and the buttons that help against it. */
 export class Troubleshooter {
   #emptySince = Infinity; // milliseconds
 
@@ -28,7 +28,7 @@ export class Troubleshooter {
     private readonly notice: Notice,
   ) {}
 
-  /** The payer has told of it. */
+  /** Show an error of the payer. */
   payerFailed({ code, message, retryable, asked }: PayerEvents['error']): void {
     if (!this.consent.stands && code === 'no-wallet') {
       this.consent.due();
@@ -49,7 +49,7 @@ export class Troubleshooter {
     }
   }
 
-  /** The player has told of it: where it is what the payer told of, that one knows better. */
+  /** Show a failure of the player, unless an error of the payer explains it. */
   playerFailed(code: PlaybackFailure): void {
     byId('spinner').hidden = true;
     if (this.notice.isPayers) return;
@@ -57,7 +57,7 @@ export class Troubleshooter {
     this.notice.show(code, lasts ? [] : [this.#again]);
   }
 
-  /** Nothing has come for long, and no one was asked for anything: say why, if the server knows. */
+  /** Ask the server why nothing has come for long, where no notice explains it. */
   checkSilence(paused: boolean): void {
     const { limits, payer, notice } = this;
     const told = limits.reached || payer.waiting !== undefined || notice.code !== '';
@@ -70,7 +70,7 @@ export class Troubleshooter {
     }
   }
 
-  /** It plays. */
+  /** It plays again: take notices away that are over. */
   clear(): void {
     this.#emptySince = Infinity;
     this.notice.clear('unreachable', 'gone', 'setup', 'offair', 'pending', 'facilitator');
@@ -134,10 +134,10 @@ export class Troubleshooter {
   }
 }
 
-/** What helps where the payer is in trouble. */
+/** The remedy against an error of the payer. */
 export type Remedy = 'deposit' | 'again' | 'new-price' | 'trust' | 'none';
 
-/** What keeps a wallet from depositing. */
+/** Error codes of a wallet that does not deposit. */
 export const DEPOSITS: ReadonlySet<PaymentErrorCode> = new Set([
   'topup-needed',
   'insufficient-funds',

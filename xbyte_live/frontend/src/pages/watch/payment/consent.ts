@@ -12,7 +12,7 @@ import { price } from '../../words';
 import { CapSlider } from './cap_sliders';
 import { messageFor } from '../messages/texts';
 
-/** Whether it was agreed to pay: nothing is before the question was answered with yes. */
+/** The viewer's consent to pay: nothing is paid before they have said yes. */
 export class Consent {
   readonly #question = new ConsentDialog();
   #stands = false;
@@ -34,12 +34,12 @@ export class Consent {
     return this.#stands;
   }
 
-  /** A no of before does not count any more. */
+  /** Forget an earlier no. */
   reconsider(): void {
     this.#declined = false;
   }
 
-  /** Something costs money and nobody has agreed to pay yet: ask when what is free is over. */
+  /** A purchase needs consent: ask when the free part is over. */
   due(): void {
     this.#isDue = true;
     if (this.item.ahead < 1) void this.ask();
@@ -100,7 +100,7 @@ export class Consent {
     this.#withdraw();
   }
 
-  /** What was left is back. */
+  /** Show that the refund has come back. */
   returned(): void {
     this.notice.clear();
     if (!this.#declined) return;
@@ -125,7 +125,7 @@ export class Consent {
     this.#sayNo();
   }
 
-  /** What was agreed to holds no longer: not a unit is spent on the strength of it. */
+  /** Withdraw the consent: not a unit is spent any more. */
   #withdraw(): void {
     if (this.#stands) this.#isDue = true; // what it was paying for is not free now
     this.#stands = false;
@@ -144,10 +144,10 @@ interface ConsentAnswer {
   cap: bigint;
 }
 
-/** Does what it takes to start paying; what it gives is called if the answer is still yes. */
+/** Prepares to pay; the function it returns is called if the answer is still yes. */
 type Begin = (answer: ConsentAnswer) => Promise<() => void>;
 
-/** Asks before anything is charged; closing it in any way means no. */
+/** The dialog that asks before the first charge; closing it in any way means no. */
 export class ConsentDialog {
   readonly #dialog = elementOf(HTMLDialogElement, 'ask');
   readonly #wallets = byId('ask-wallets');

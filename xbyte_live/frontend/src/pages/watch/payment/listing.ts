@@ -6,10 +6,10 @@ import { price, size } from '../../words';
 import { usualCap } from './cap_sliders';
 import { depositOf, perMinute, type Network, type PriceList, type Server } from '../server';
 
-/** What a viewer is asked before the first cent. */
+/** The question to a viewer before the first charge. */
 export interface PriceQuestion {
   heading: string;
-  /** What was free, if anything was. */
+  /** A sentence about the free part, if there was one. */
   free: string;
   figure: string;
   unit: string;
@@ -19,7 +19,7 @@ export interface PriceQuestion {
   deposit: bigint;
 }
 
-/** What is sold here, for how much, and on which network it is paid. */
+/** The item of the page: its price list, and the network on which it is paid. */
 export class Listing {
   /** Where its channels are, if that is known here. */
   readonly network: Network | undefined;
@@ -84,7 +84,7 @@ export class Listing {
     return depositOf(this.known);
   }
 
-  /** What may be paid in: the well-known tokens, and those this server says it takes. */
+  /** The tokens to pay in: the well-known ones, and those of this server. */
   get assets(): Asset[] {
     const own = this.networks.flatMap(({ network, asset, symbol, decimals }) => {
       const terms = this.known.accepts.find((each) => each.network === network);
@@ -100,7 +100,7 @@ export class Listing {
     return Object.fromEntries(urls) as Record<string, string>;
   }
 
-  /** What to ask before the first cent; `before` is the price a MB that was agreed to earlier. */
+  /** The question before the first charge; `before` is the price a MB that was agreed to earlier. */
   question(cap: bigint, before: string | undefined): PriceQuestion {
     const { known: pricing, isFile, price: cost } = this;
     const perMb = formatAmount(this.perMb);
@@ -134,7 +134,7 @@ export class Listing {
   }
 }
 
-/** Whether that is what bytes cost at a price a MB, or less. */
+/** Whether a price per MB covers the amount asked for. */
 function covers(perMb: bigint, { amount, bytes = 0 }: Asked): boolean {
   return amountFor(bytes, perMb) >= amount;
 }

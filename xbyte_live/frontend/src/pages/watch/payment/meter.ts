@@ -9,7 +9,7 @@ const SPOKEN_EVERY = 15_000;
 
 type State = 'idle' | 'paying' | 'capped';
 
-/** Shows what was paid, how fast, and how much of the cap is used. */
+/** Shows the amount paid, the rate a minute, and the used part of the cap. */
 export class Meter {
   readonly cap: CapSlider;
   readonly minuteCap: MinuteSlider;

@@ -8,7 +8,7 @@ import type { Listing } from './listing';
 import { save } from './receipts';
 import type { Server } from '../server';
 
-/** A file: bought as a whole and handed over; what was bought is handed over again. */
+/** A file that is bought as a whole and saved; once bought, it is saved again for nothing. */
 export class Sale implements Item {
   readonly ahead = 0;
   readonly #download: Download;

@@ -10,7 +10,7 @@ import type { Listing } from './listing';
 
 type Reached = PayerEvents['cap'];
 
-/** The caps that a viewer sets, and what happens where one is reached. */
+/** The caps that a viewer sets: applies them, and pauses the page where one is reached. */
 export class SpendLimits {
   #reached: Reached | undefined;
 
@@ -37,7 +37,7 @@ export class SpendLimits {
     this.meter.show();
   }
 
-  /** The caps are others now. */
+  /** Apply the caps after the viewer has changed them. */
   apply(): void {
     this.lift(); // before it is tried anew, which may end at a cap again
     this.payer.budget = this.#budget;
@@ -54,7 +54,7 @@ export class SpendLimits {
     return this.payer.spent === 0n;
   }
 
-  /** Spend nothing more; that is no cap that is in the way. */
+  /** Spend nothing more; no cap counts as reached. */
   stop(): void {
     this.#reached = undefined;
     this.meter.state = 'idle';
@@ -104,7 +104,7 @@ export class SpendLimits {
   }
 }
 
-/** What raising it comes to. */
+/** The label of the button that raises a cap. */
 function raising(reached: Reached): string {
   if (reached.limit === 'total') return `Raise it to ${round(above(reached))}`;
   const next = minuteStepAfter(reached.cap);
@@ -115,7 +115,7 @@ function above({ cap, spent, needed }: Reached): bigint {
   return stepAfter(most(cap, spent + needed));
 }
 
-/** Which cap is reached, and when it goes on by itself if it does. */
+/** The text of a pause: which cap is reached, and when playing goes on by itself if it does. */
 function paused({ limit, cap, resumesAt }: Reached): string {
   if (limit === 'total') return `Paused: your cap of ${round(cap)} is reached.`;
   const told = `Paused: your cap of ${round(cap)} a minute is reached.`;

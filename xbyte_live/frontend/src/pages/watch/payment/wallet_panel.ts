@@ -9,7 +9,7 @@ import { injectedWallets } from '../../../lib/wallets/injected';
 import type { Chain, Wallet } from '../../../lib/wallets/wallet';
 import type { Network } from '../server';
 
-/** What a viewer owns, puts into channels and gets back out of them, in two lines with buttons. */
+/** The lines of the wallet and the channel, with the buttons for deposit and refund. */
 export class WalletPanel {
   readonly topUpButton = elementOf(HTMLButtonElement, 'topup');
   readonly refundButton = elementOf(HTMLButtonElement, 'close');
@@ -61,7 +61,7 @@ export class WalletPanel {
     if (mine.length > 0) this.#say(`In your channel: ${exact(left)} left, yours until you play it.`);
   }
 
-  /** What an earlier visit left in channels can be had back before anything is agreed to. */
+  /** Offer a refund of what an earlier visit left in channels. */
   async showRest(): Promise<void> {
     const rest = await this.#rest().catch(() => 0n);
     if (rest === 0n || this.payer.wallet) return;
@@ -69,7 +69,7 @@ export class WalletPanel {
     this.#say(`In your channel: ${exact(rest)} left from before, yours until you play it.`);
   }
 
-  /** Tell of a deposit on its way. */
+  /** Show the progress of a deposit. */
   depositing({ amount, state }: PayerEvents['deposit']): void {
     const telling = {
       signing: `Your wallet is asked to sign a deposit of ${price(amount)} …`,
@@ -80,7 +80,7 @@ export class WalletPanel {
     if (state === 'done') void this.show();
   }
 
-  /** A deposit did not come about: tell no more of it. */
+  /** Clear the progress of a deposit that failed. */
   undo(): void {
     this.#say('\u00a0');
     void this.showChannel();
@@ -118,7 +118,7 @@ export class WalletPanel {
     }
   }
 
-  /** What came back of all channels; throws if of none, and there was something in one. */
+  /** Refund all channels; the sum that came back. Throws if none did, and one held something. */
   async #closeAll(): Promise<bigint> {
     const withRest = (await this.payer.channels()).filter(({ refundable }) => refundable > 0n);
     const channelIds = withRest.map(({ channelId }) => channelId);
@@ -187,17 +187,17 @@ export function isUnknown(error: unknown): error is PaymentError {
   return error instanceof PaymentError && error.code === 'unknown-network';
 }
 
-/** What to add to a wallet by hand that does not know the network. */
+/** How to add a network by hand to a wallet that does not know it. */
 export function byHand({ name, chain_id }: Network): string {
   return `Add ${name} (chain id ${chain_id}) to it by hand, or choose another wallet.`;
 }
 
-/** A network as wallets are told of it; only of test networks is there a node for everybody. */
+/** A network in the form of EIP-3085; only test networks have a public node. */
 function chainOf({ chain_id, name, rpc_url }: Network): Chain {
   return { id: chain_id, name, rpcUrls: rpc_url ? [rpc_url] : [] };
 }
 
-/** What a wallet holds of the network's money, in atomic units. */
+/** The balance of a wallet in the network's token, in atomic units. */
 export async function balanceOf(wallet: Wallet, network: Network): Promise<bigint> {
   return wallet.balance(network.asset, network.rpc_url ?? undefined);
 }

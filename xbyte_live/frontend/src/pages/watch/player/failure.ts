@@ -1,6 +1,6 @@
 import { ErrorDetails, ErrorTypes, type ErrorData } from 'hls.js';
 
-/** What keeps it from playing. */
+/** A reason why the player cannot play. */
 export type PlaybackFailure = 'unreachable' | 'unplayable' | 'unsupported' | 'gone';
 
 const NO_CODEC: ReadonlySet<string> = new Set([
@@ -14,7 +14,7 @@ export function isMendable({ type, details }: ErrorData): boolean {
   return type === ErrorTypes.MEDIA_ERROR && !NO_CODEC.has(details);
 }
 
-/** What to tell of it where it cannot be mended. */
+/** The message code for an error of hls.js that cannot be mended. */
 export function failureOf({ type }: ErrorData): PlaybackFailure {
   return type === ErrorTypes.NETWORK_ERROR ? 'unreachable' : 'unplayable';
 }

@@ -4,7 +4,7 @@ import type { Listing } from '../payment/listing';
 import type { Player } from './player';
 import type { PriceList } from '../server';
 
-/** Something that plays, and what of the page is shown around it. */
+/** A stream or title that plays, and the parts of the page around the player. */
 export class Playback implements Item {
   constructor(
     private readonly player: Player,

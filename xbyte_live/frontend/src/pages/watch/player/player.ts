@@ -20,7 +20,7 @@ const KEPT = 180; // seconds that may be played again without buying them again
 const AT_EDGE = 4; // seconds behind the place where live is played, which still count as live
 const DRY = 0.5; // seconds of media that are as good as none
 
-/** What the player tells. */
+/** The events of the player. */
 export interface PlayerListener {
   /** Nothing is left to play until more is bought. */
   bufferEmpty(): void;
@@ -146,7 +146,7 @@ export class Player {
     this.#hls.startLoad(this.media.currentTime);
   }
 
-  /** What it costs has changed. */
+  /** Show new prices. */
   reprice({ renditions }: PriceList): void {
     this.#qualities.reprice(renditions);
   }

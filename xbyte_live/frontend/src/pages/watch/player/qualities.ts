@@ -28,7 +28,7 @@ export class Qualities {
     });
   }
 
-  /** They cost something else now. */
+  /** Show new prices. */
   reprice(renditions: Rendition[]): void {
     this.renditions = renditions;
     if (this.hls.levels.length > 0) this.offer();

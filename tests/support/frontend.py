@@ -1,4 +1,4 @@
-"""The player's sources with their npm packages in a folder, and running scripts there."""
+"""The frontend's sources with their npm packages in a folder, and running scripts there."""
 
 import asyncio
 import json
@@ -10,15 +10,15 @@ from pathlib import Path
 import xbyte_live.frontend
 from xbyte_live.devnet import npm
 
-PLAYER = Path(xbyte_live.frontend.__file__).parent
+FRONTEND = Path(xbyte_live.frontend.__file__).parent
 _LEFT_OUT = shutil.ignore_patterns("node_modules", "__pycache__", "*.py")
 
 
-def player_workspace(folder: Path) -> Path:
-    """A copy of the player in which its scripts run; blocking, and long where npm must fetch."""
-    lock = json.loads((PLAYER / "package-lock.json").read_text())
-    modules = npm.install("player", lock)
-    copy = Path(shutil.copytree(PLAYER, folder / "player", ignore=_LEFT_OUT))
+def frontend_workspace(folder: Path) -> Path:
+    """A copy of the frontend in which its scripts run; blocking, and long where npm must fetch."""
+    lock = json.loads((FRONTEND / "package-lock.json").read_text())
+    modules = npm.install("frontend", lock)
+    copy = Path(shutil.copytree(FRONTEND, folder / "frontend", ignore=_LEFT_OUT))
     (copy / "node_modules").symlink_to(modules, target_is_directory=True)
     return copy
 
