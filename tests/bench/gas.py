@@ -27,12 +27,12 @@ from tests.support.channel_parties import House, Payer, a_house, a_key
 from tests.support.paying import Clock, v2_document
 from xbyte_live.config import Settings
 from xbyte_live.devnet.artifacts import load_artifact
-from xbyte_live.devnet.chain import Chain, Devnet
+from xbyte_live.devnet.chain import DevChain, Devnet
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 from xbyte_live.money import Price
 from xbyte_live.payments.build import claim_policy
-from xbyte_live.payments.facilitators.batch import MOST, Together
+from xbyte_live.payments.facilitators.batch import MOST, TransferBatcher
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Settled, SignedPayment
 from xbyte_live.payments.ledger.channel import NewDelivery
@@ -133,11 +133,11 @@ async def exact(net: Devnet, plan: Plan, payments: int, *, together: bool) -> fl
         SignedPayment(2, v2_document(payer, requirements), requirements) for _ in range(payments)
     ]
     first_block = await block_number(net.chain)
-    sender = OneSender(key, RpcNode(net.rpc_url, timeout=20), confirmation_timeout=PATIENCE)
+    sender = TransactionSender(key, RpcNode(net.rpc_url, timeout=20), confirmation_timeout=PATIENCE)
     facilitator = LocalFacilitator({net.network: sender}, {})
     try:
         if together:
-            batcher = Together({net.network: sender})
+            batcher = TransferBatcher({net.network: sender})
             for at in range(0, payments, MOST):
                 assert isinstance(await batcher.settle(signed[at : at + MOST]), Settled)
         else:
@@ -150,12 +150,12 @@ async def exact(net: Devnet, plan: Plan, payments: int, *, together: bool) -> fl
     return found.of(*found.by_function) / payments
 
 
-async def block_number(chain: Chain) -> int:
+async def block_number(chain: DevChain) -> int:
     """The newest block."""
     return int(await chain.rpc("eth_blockNumber"), 16)
 
 
-async def spent(chain: Chain, sender: str, after: int) -> Spent:
+async def spent(chain: DevChain, sender: str, after: int) -> Spent:
     """What the transactions of a sender used in the blocks since."""
     names = {
         "0x" + function_abi_to_4byte_selector(cast("ABIFunction", entry)).hex(): entry["name"]

@@ -32,7 +32,7 @@ from tests.browser.wallet import ScriptedWallet
 from tests.support.chain import serving
 from tests.support.demo import Demo
 from xbyte_live.devnet import npm
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 from xbyte_live.frontend.bundle import FRONTEND, STATIC, build
 
 TITLE, STREAM = "aurora", "live"
@@ -162,7 +162,7 @@ async def measure(starts: int, seconds: float) -> dict[str, Any]:
         folder = Path(name)
         async with a_demo(folder) as demo, a_browser() as browser, a_tab(browser) as tab:
             wallet = ScriptedWallet(demo.described["rpc_url"], demo.described["chain_id"])
-            async with Chain(wallet.rpc_url) as chain:
+            async with DevChain(wallet.rpc_url) as chain:
                 await chain.fund(wallet.account.address, usdc=10_000_000)
             await wallet.join(tab.page)
             (folder / "signing").mkdir()

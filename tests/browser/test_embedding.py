@@ -17,7 +17,7 @@ from tests.browser.watching import WatchPage, at_rest, ledger_of
 from tests.support.chain import serving
 from tests.support.demo import ROOT, Demo
 from xbyte_live.devnet import npm
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 from xbyte_live.frontend.bundle import FRONTEND
 
 pytestmark = IN_A_BROWSER
@@ -57,7 +57,7 @@ async def test_all_pages_tell_the_same_lines() -> None:
 
 async def test_a_page_of_another_origin_plays_and_pays(demo: Demo, browser: Browser) -> None:
     wallet = ScriptedWallet(demo.described["rpc_url"], demo.described["chain_id"])
-    async with Chain(wallet.rpc_url) as chain, a_tab(browser) as tab:
+    async with DevChain(wallet.rpc_url) as chain, a_tab(browser) as tab:
         await chain.fund(wallet.account.address, usdc=5_000_000)
         await wallet.join(tab.page)
         told = [0]

@@ -10,7 +10,7 @@ from tests.browser.chrome import IN_A_BROWSER, PHONE, a_tab
 from tests.browser.wallet import NAME, ScriptedWallet
 from tests.browser.watching import TICK_S, WatchPage, ledger_of, press_play, slide
 from tests.support.demo import Demo
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 
 pytestmark = IN_A_BROWSER
 
@@ -26,7 +26,7 @@ async def a_wallet(
     """Somebody whose wallet holds so much, on an item's page."""
     home: int = demo.described["chain_id"]
     wallet = ScriptedWallet(demo.described["rpc_url"], chain_id or home)
-    async with Chain(wallet.rpc_url) as chain, a_tab(browser) as tab:
+    async with DevChain(wallet.rpc_url) as chain, a_tab(browser) as tab:
         if holds:
             await chain.fund(wallet.account.address, usdc=holds)
         await wallet.join(tab.page)

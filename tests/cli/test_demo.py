@@ -19,7 +19,7 @@ from tests.support.demo import Demo
 from tests.support.media import Audio, Recipe, h264
 from tests.support.players import Playlist, read_playlist
 from tests.support.publishers import publishing
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 from xbyte_live.media.formats.playlist import MediaPlaylist, read_media_playlist
 
 Start = Callable[[], Awaitable[Demo]]
@@ -56,7 +56,7 @@ async def test_the_demo_sells_and_ends_well_and_starts_again(
     )
     assert [item["kind"] for item in told["items"]] == [*["title"] * 3, "stream"]
     video = told["items"][0]
-    async with Chain(told["rpc_url"]) as chain, httpx.AsyncClient() as http:
+    async with DevChain(told["rpc_url"]) as chain, httpx.AsyncClient() as http:
         base = video["url"].removesuffix("index.m3u8") + video["renditions"][0]
         playlist = read_media_playlist((await http.get(f"{base}/index.m3u8")).text)
         assert 58e6 < sum(s.duration_us for s in playlist.segments) < 61e6
@@ -79,7 +79,7 @@ async def test_the_demo_sells_and_ends_well_and_starts_again(
     audit = json.loads(await demo.manage("ledger", "audit", "--json"))
     assert audit["clean"]
     await demo.manage("ledger", "settle")
-    async with Chain(told["rpc_url"]) as chain:
+    async with DevChain(told["rpc_url"]) as chain:
         earned = await chain.usdc_balance(told["pay_to"])
     assert earned - before == cost
     await demo.end()
@@ -87,7 +87,7 @@ async def test_the_demo_sells_and_ends_well_and_starts_again(
     second = await start_demo()
     again = second.described
     assert [item["slug"] for item in again["items"]] == [item["slug"] for item in told["items"]]
-    async with Chain(again["rpc_url"]) as chain:
+    async with DevChain(again["rpc_url"]) as chain:
         assert await chain.usdc_balance(told["pay_to"]) == earned
     await second.end()
 
@@ -99,7 +99,7 @@ async def watch_with_the_official_client(told: dict[str, Any], playlist: MediaPl
     live = f"{told['http_url']}/hls/{told['stream_slug']}/source"
     client = x402Client()
     client.register(told["network"], BatchSettlementEvmScheme(account))
-    async with Chain(told["rpc_url"]) as chain, httpx.AsyncClient() as free:
+    async with DevChain(told["rpc_url"]) as chain, httpx.AsyncClient() as free:
         await chain.fund(account.address, usdc=FUNDS)
 
         async def buy(url: str, amount: int | None) -> None:

@@ -10,7 +10,7 @@ from tests.support.chain import SharedDevnet
 from tests.support.channel_parties import House, a_house, a_key
 from tests.support.server import a_server
 from xbyte_live.cli import main
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 
 
 def settle(house: House, data_dir: Path, gas_key: str, *args: str) -> tuple[int, str]:
@@ -26,7 +26,7 @@ def settle(house: House, data_dir: Path, gas_key: str, *args: str) -> tuple[int,
 
 
 async def test_all_that_was_charged_is_claimed_and_paid_out_and_shown(
-    tmp_path: Path, devnet: SharedDevnet, chain: Chain
+    tmp_path: Path, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     key = a_key()
     url = f"sqlite:///{tmp_path / 'xbyte.db'}"
@@ -50,7 +50,7 @@ async def test_all_that_was_charged_is_claimed_and_paid_out_and_shown(
 
 
 async def test_a_server_claims_and_pays_out_by_itself_also_after_it_was_killed(
-    tmp_path: Path, devnet: SharedDevnet, chain: Chain
+    tmp_path: Path, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     key = a_key()
     server_dir = tmp_path / "server"

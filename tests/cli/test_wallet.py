@@ -19,7 +19,7 @@ from tests.support.commands import Person
 from tests.support.paying import v2_header
 from tests.support.server import Server, a_server
 from xbyte_live.client.payer.vouchers import SALT
-from xbyte_live.devnet.chain import Chain, Devnet
+from xbyte_live.devnet.chain import DevChain, Devnet
 from xbyte_live.server.catalog_access import open_catalog
 
 FUNDS = 50_000_000
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(400)  # commands and servers start, again and a
 
 @asynccontextmanager
 async def a_buyer(
-    tmp_path: Path, chain: Chain, **settings: str
+    tmp_path: Path, chain: DevChain, **settings: str
 ) -> AsyncIterator[tuple[Person, LocalAccount, str]]:
     """Somebody at a server that sells an object, the payee, and the object's URL."""
     gas, payee, account = Account.create(), Account.create(), Account.create()
@@ -42,7 +42,7 @@ async def a_buyer(
         yield Person(server, account, tmp_path), payee, f"{server.url}/objects/bytes"
 
 
-async def until_paid(chain: Chain, payee: LocalAccount, amount: int) -> None:
+async def until_paid(chain: DevChain, payee: LocalAccount, amount: int) -> None:
     async with asyncio.timeout(60):
         while await chain.usdc_balance(payee.address) != amount:
             await asyncio.sleep(0.2)  # there is no event in another process
@@ -93,7 +93,7 @@ async def test_money_is_withdrawn_without_the_server_after_its_delay(tmp_path: P
 
 
 async def test_a_channel_is_closed_after_a_purchase(
-    tmp_path: Path, chain: Chain, devnet: SharedDevnet
+    tmp_path: Path, chain: DevChain, devnet: SharedDevnet
 ) -> None:
     async with a_buyer(tmp_path, chain) as (person, payee, url):
         out = str(tmp_path / "bytes")
@@ -108,7 +108,7 @@ async def test_a_channel_is_closed_after_a_purchase(
 
 
 async def test_what_is_left_comes_back_when_nothing_is_on_sale_any_more(
-    tmp_path: Path, chain: Chain, devnet: SharedDevnet
+    tmp_path: Path, chain: DevChain, devnet: SharedDevnet
 ) -> None:
     async with a_buyer(tmp_path, chain, retry_window="1", quote_ttl="1") as (person, _, url):
         out = str(tmp_path / "bytes")
@@ -138,7 +138,7 @@ async def test_what_is_left_comes_back_when_nothing_is_on_sale_any_more(
 )
 async def test_a_channel_keeps_its_terms_when_the_settings_change(
     tmp_path: Path,
-    chain: Chain,
+    chain: DevChain,
     devnet: SharedDevnet,
     before: dict[str, str],
     after: dict[str, str],
@@ -165,7 +165,7 @@ async def test_a_channel_keeps_its_terms_when_the_settings_change(
 
 
 async def test_where_refunds_are_asked_for_nothing_is_sold(
-    tmp_path: Path, chain: Chain, devnet: SharedDevnet
+    tmp_path: Path, chain: DevChain, devnet: SharedDevnet
 ) -> None:
     async with a_buyer(tmp_path, chain) as (person, payee, url), httpx.AsyncClient() as http:
         await person.run("pay", url, "--out", str(tmp_path / "bytes"), "--budget", "2")

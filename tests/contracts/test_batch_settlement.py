@@ -56,7 +56,7 @@ from xbyte_live.devnet.accounts import (
 from xbyte_live.devnet.artifacts import load_artifact
 from xbyte_live.devnet.chain import Devnet
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 
 ZERO = "0x" + "00" * 20
 DAY = 86_400
@@ -813,7 +813,7 @@ class Shop:
         self.payee: LocalAccount = Account.create()
         gas = devnet.new_account(wei=10 * ETHER)
         node = RpcNode(devnet.rpc_url, timeout=20)
-        sender = OneSender("0x" + gas.key.hex(), node, confirmation_timeout=10)
+        sender = TransactionSender("0x" + gas.key.hex(), node, confirmation_timeout=10)
         authorizer: LocalAccount = Account.create()
         self.facilitator = x402FacilitatorSync()
         self.facilitator.register(

@@ -23,7 +23,7 @@ from xbyte_live.devnet.accounts import (
     PAYER,
     USDC_ADDRESS,
 )
-from xbyte_live.devnet.chain import PAYER_USDC, Chain, Devnet
+from xbyte_live.devnet.chain import PAYER_USDC, DevChain, Devnet
 from xbyte_live.errors import DevnetError
 
 SOMEONE = "0x00000000000000000000000000000000000000A1"
@@ -88,7 +88,7 @@ async def test_another_chain_id_is_another_network(tmp_path: Path) -> None:
         assert await net.chain.rpc("eth_chainId") == hex(31337)
 
 
-async def test_the_faucet_adds_to_what_is_there(chain: Chain, devnet: SharedDevnet) -> None:
+async def test_the_faucet_adds_to_what_is_there(chain: DevChain, devnet: SharedDevnet) -> None:
     address = devnet.new_account(usdc=3, wei=4).address
 
     await asyncio.gather(*(chain.fund(address, usdc=10) for _ in range(20)))
@@ -98,7 +98,7 @@ async def test_the_faucet_adds_to_what_is_there(chain: Chain, devnet: SharedDevn
     assert await chain.wei_balance(address) == 9
 
 
-async def test_a_refused_call_says_what_was_refused(chain: Chain) -> None:
+async def test_a_refused_call_says_what_was_refused(chain: DevChain) -> None:
     with pytest.raises(DevnetError, match="refused eth_nonsense"):
         await chain.rpc("eth_nonsense")
     with pytest.raises(DevnetError, match="no such snapshot"):
@@ -110,7 +110,7 @@ async def test_a_refused_call_says_what_was_refused(chain: Chain) -> None:
 async def test_an_unreachable_chain_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    async with Chain(f"http://127.0.0.1:{port}") as nobody:
+    async with DevChain(f"http://127.0.0.1:{port}") as nobody:
         with pytest.raises(DevnetError, match="did not answer eth_chainId"):
             await nobody.rpc("eth_chainId")
 
@@ -257,7 +257,7 @@ async def test_the_chain_ends_with_its_program_and_loses_nothing(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     async with _program(tmp_path) as (process, anvil, url):
-        async with Chain(url) as chain:
+        async with DevChain(url) as chain:
             await chain.fund(SOMEONE, usdc=716)
         assert not _has_ended(anvil, wait=0)
 
@@ -271,7 +271,7 @@ async def test_the_chain_ends_with_its_program_and_loses_nothing(
 
 async def test_not_even_a_killed_guard_leaves_it_running(tmp_path: Path) -> None:
     async with _program(tmp_path) as (process, anvil, url):
-        async with Chain(url) as chain:
+        async with DevChain(url) as chain:
             await chain.fund(SOMEONE, usdc=716)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
 
@@ -288,5 +288,5 @@ def _has_ended(pidfd: int, *, wait: float) -> bool:
     return bool(select.select([pidfd], [], [], wait)[0])
 
 
-async def _head_time(chain: Chain) -> int:
+async def _head_time(chain: DevChain) -> int:
     return int((await chain.rpc("eth_getBlockByNumber", "latest", False))["timestamp"], 16)

@@ -9,7 +9,7 @@ from tests.support.chain import SharedDevnet
 from tests.support.channel_parties import House, a_house
 from tests.support.rpc_proxy import rpc_proxy
 from xbyte_live.devnet.accounts import BATCH_SETTLEMENT_ADDRESS
-from xbyte_live.devnet.chain import Chain, Devnet
+from xbyte_live.devnet.chain import DevChain, Devnet
 from xbyte_live.errors import ChainUnavailable, PaymentRefused
 from xbyte_live.evm.channel_contract import MULTICALL3, ChannelChain, ChannelState
 from xbyte_live.evm.rpc import RpcNode
@@ -19,7 +19,7 @@ UNKNOWN = "0x" + "07" * 32
 
 
 @pytest.fixture
-async def house(sqlite_url: str, devnet: SharedDevnet, chain: Chain) -> AsyncIterator[House]:
+async def house(sqlite_url: str, devnet: SharedDevnet, chain: DevChain) -> AsyncIterator[House]:
     async with a_house(sqlite_url, chain, devnet.asset) as house:
         yield house
 

@@ -30,7 +30,7 @@ from xbyte_live.evm.authorizations import ChainReader
 from xbyte_live.evm.channel_contract import ChannelChain
 from xbyte_live.evm.keys import Authorizer
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.gate import Sale
 
@@ -668,7 +668,9 @@ async def on_chains(url: str, devnet: SharedDevnet, folder: Path) -> AsyncIterat
                 devnet.fund(address, wei=10 * ETHER)
             else:
                 await fund(address, 0, 10 * ETHER)
-            senders.append(OneSender(gas, RpcNode(rpc_url, timeout=20), confirmation_timeout=10))
+            senders.append(
+                TransactionSender(gas, RpcNode(rpc_url, timeout=20), confirmation_timeout=10)
+            )
         mine = ChannelChain(RpcNode(devnet.rpc_url, timeout=5))
         rival = ChannelChain(RpcNode(other.rpc_url, timeout=5))
         fates = ChainReader(RpcNode(devnet.rpc_url, timeout=5))

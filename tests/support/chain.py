@@ -21,7 +21,7 @@ from eth_account.signers.local import LocalAccount
 from starlette.types import ASGIApp
 
 from xbyte_live.devnet.artifacts import load_artifact
-from xbyte_live.devnet.chain import Chain, Devnet
+from xbyte_live.devnet.chain import DevChain, Devnet
 from xbyte_live.devnet.facilitator import facilitator_app
 from xbyte_live.money import Asset
 
@@ -36,7 +36,7 @@ class SharedDevnet:
     rpc_url: str
     network: str
     asset: Asset
-    chain: Chain
+    chain: DevChain
     portal: BlockingPortal
 
     def call(self, work: Callable[..., Awaitable[T]], *args: object) -> T:
@@ -73,9 +73,9 @@ def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDevnet]:
 
 
 @pytest.fixture
-async def chain(devnet: SharedDevnet) -> AsyncIterator[Chain]:
+async def chain(devnet: SharedDevnet) -> AsyncIterator[DevChain]:
     """The worker's chain, driven from the test's own event loop."""
-    async with Chain(devnet.rpc_url) as driver:
+    async with DevChain(devnet.rpc_url) as driver:
         yield driver
 
 

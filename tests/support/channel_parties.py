@@ -13,7 +13,7 @@ from eth_account.signers.local import LocalAccount
 from tests.support.chain import ETHER
 from xbyte_live.devnet.accounts import BATCH_SETTLEMENT_ADDRESS
 from xbyte_live.devnet.artifacts import load_artifact
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 from xbyte_live.evm.authorizations import ChainReader
 from xbyte_live.evm.channel_contract import ChannelChain
 from xbyte_live.evm.channels import (
@@ -28,7 +28,7 @@ from xbyte_live.evm.channels import (
 )
 from xbyte_live.evm.keys import Authorizer
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 from xbyte_live.money import Asset
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Facilitator
@@ -121,7 +121,7 @@ class House:
 
     network: str
     asset: Asset
-    chain: Chain
+    chain: DevChain
     database: Database
     ledger: ActionLedger
     channels: ChannelLedger
@@ -227,7 +227,7 @@ POLICY = ActionPolicy(lease=30.0, wait=10.0, max_gas_price=0, parallel=8)
 @asynccontextmanager
 async def a_house(
     url: str,
-    chain: Chain,
+    chain: DevChain,
     asset: Asset,
     *,
     facilitator: Facilitator | None = None,
@@ -248,7 +248,7 @@ async def a_house(
     database = Database(url)
     await database.start()
     node = RpcNode(rpc_url, timeout=5)
-    sender = OneSender(gas_key, node, confirmation_timeout=settle_wait)
+    sender = TransactionSender(gas_key, node, confirmation_timeout=settle_wait)
     local = LocalFacilitator({network: sender}, {})
     chosen = facilitator or local
     reader = ChannelChain(node, confirmations=confirmations)

@@ -23,7 +23,7 @@ from x402.schemas import AssetAmount
 from tests.support.chain import ETHER, SharedDevnet, serving
 from xbyte_live.devnet.accounts import USDC_ADDRESS
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 
 MIB = 2**20
 PRICE = 1000  # millionths of a dollar per MiB
@@ -110,7 +110,7 @@ def open_channel_shop(
     gas = devnet.new_account(wei=100 * ETHER)
     facilitator = x402FacilitatorSync()
     node = RpcNode(devnet.rpc_url, timeout=20)
-    sender = OneSender("0x" + bytes(gas.key).hex(), node, confirmation_timeout=10)
+    sender = TransactionSender("0x" + bytes(gas.key).hex(), node, confirmation_timeout=10)
     facilitator.register(
         [devnet.network],
         BatchSettlementEvmFacilitator(sender, LocalAuthorizerSigner(Account.create())),

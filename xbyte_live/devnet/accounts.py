@@ -1,4 +1,4 @@
-"""Pure: who and what is where on the local chain; all of it is public knowledge."""
+"""Pure: accounts and contract addresses of the local chain; every key in it is public."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Adapter: the compiled contracts that lie in this package."""
+"""Adapter: reads the compiled contracts of this package."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Artifact:
 
 
 def load_artifact(name: str) -> Artifact:
-    """The contract ``name``, one of those below; ``Multicall3`` has runtime code only.
+    """Read the contract ``name``, one of those below; ``Multicall3`` has runtime code only.
 
     ``TestUSDC``, ``TestWallet``, ``TestWalletFactory``, ``BatchSettlement``,
     ``ERC3009DepositCollector``, ``Multicall3``.

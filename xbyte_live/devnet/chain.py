@@ -41,7 +41,7 @@ _MINT = "0x40c10f19"  # mint(address,uint256)
 _BALANCE_OF = "0x70a08231"  # balanceOf(address)
 
 
-class Chain:
+class DevChain:
     """Drives a local chain that runs already: faucet, mining, snapshots. Use it as a context.
 
     Every method raises ``DevnetError`` when the node does not answer or refuses.
@@ -164,18 +164,18 @@ class Devnet:
         self._cache_dir = cache_dir
         self._stack = contextlib.AsyncExitStack()
         self._process: AnvilProcess | None = None
-        self._chain: Chain | None = None
+        self._chain: DevChain | None = None
 
     @property
-    def chain(self) -> Chain:
-        """What drives the chain, while it runs."""
+    def chain(self) -> DevChain:
+        """The driver of the chain, while it runs."""
         if self._chain is None:
             raise DevnetError("the local chain is not running")
         return self._chain
 
     @property
     def rpc_url(self) -> str:
-        """Where the node answers JSON-RPC, while it runs."""
+        """The URL at which the node answers JSON-RPC, while it runs."""
         return self.chain.rpc_url
 
     @property
@@ -206,7 +206,7 @@ class Devnet:
                 block_time=self._block_time,
             )
             stack.push_async_callback(process.stop)
-            chain = await stack.enter_async_context(Chain(process.rpc_url))
+            chain = await stack.enter_async_context(DevChain(process.rpc_url))
             await _prepare(chain)
             stack.push_async_callback(
                 _cancel, asyncio.create_task(_keep_time(chain, self._heartbeat))
@@ -238,7 +238,7 @@ class Devnet:
         await self.stop()
 
 
-async def _prepare(chain: Chain) -> None:
+async def _prepare(chain: DevChain) -> None:
     await chain.rpc("anvil_setLoggingEnabled", False)
     for address, name in _CONTRACTS.items():
         await chain.set_code(address, load_artifact(name).runtime)
@@ -247,7 +247,7 @@ async def _prepare(chain: Chain) -> None:
     await chain.mine()  # the time of a call is that of the last block: a saved one is old
 
 
-async def _keep_time(chain: Chain, every: float) -> None:
+async def _keep_time(chain: DevChain, every: float) -> None:
     """Mine now and then: on an idle chain the time of a call stands still, and an authorization
     signed just now would look not yet valid to it.
     """

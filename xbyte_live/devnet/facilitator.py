@@ -28,7 +28,7 @@ from x402.schemas import (
 from x402.schemas.v1 import PaymentPayloadV1, PaymentRequirementsV1
 
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 
 RPC_TIMEOUT = 20.0  # seconds for each answer
 
@@ -54,7 +54,7 @@ def facilitator_app(
     One that ``authorizes`` signs the claims and refunds of channels that name its key.
     """
     facilitator = x402FacilitatorSync()
-    sender = OneSender(
+    sender = TransactionSender(
         gas_key, RpcNode(rpc_url, timeout=RPC_TIMEOUT), confirmation_timeout=settle_wait
     )
     register_exact_evm_facilitator(

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 from xbyte_live.errors import DevnetError
 
 GRANT = 5_000_000  # $5 of test USDC at a time
@@ -30,13 +30,13 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 class Faucet:
     """Gives ``GRANT`` to an address that asks, up to ``LIMIT``."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: DevChain) -> None:
         self._chain = chain
         self._given: OrderedDict[str, int] = OrderedDict()
         self._giving = asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
-        """``POST /faucet`` with ``{"address": "0x…"}``: what was given, and the balance since."""
+        """Answer ``POST /faucet`` with ``{"address": "0x…"}``: amount and balance after."""
         address = await _address_in(request)
         if address is None:
             return _refusal(400, "bad_request", 'send {"address": "0x…"}, 40 hex digits')
@@ -60,7 +60,7 @@ class Faucet:
         return JSONResponse({"address": address, "amount": str(GRANT), "balance": str(balance)})
 
 
-def faucet_app(chain: Chain, origins: Collection[str]) -> Starlette:
+def faucet_app(chain: DevChain, origins: Collection[str]) -> Starlette:
     """An ASGI application with ``POST /faucet``, for pages of ``origins`` alone."""
     return Starlette(
         routes=[Route("/faucet", Faucet(chain).answer, methods=["POST"])],
@@ -76,7 +76,7 @@ def faucet_app(chain: Chain, origins: Collection[str]) -> Starlette:
 
 
 @asynccontextmanager
-async def open_faucet(chain: Chain, origins: Collection[str]) -> AsyncIterator[str]:
+async def open_faucet(chain: DevChain, origins: Collection[str]) -> AsyncIterator[str]:
     """Run a faucet on a free loopback port; yields the URL to post to."""
     server = _Server(
         uvicorn.Config(

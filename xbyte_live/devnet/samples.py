@@ -51,7 +51,7 @@ class Sample:
 
     @property
     def file_name(self) -> str:
-        """What its file is called."""
+        """The name of its file."""
         return f"{self.slug}.{'mp4' if self.pictures else 'm4a'}"
 
 

@@ -1,4 +1,4 @@
-"""Adapter: reads from the chain what became of one EIP-3009 authorization."""
+"""Adapter: reads the fate of one EIP-3009 authorization from the chain."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -51,7 +51,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of an authorization.
+    """The fate of an authorization on the chain.
 
     ``moved`` (with its transaction); ``open``: may still move; ``reverted``: open, and the
     transaction that was sent for it has failed; ``void``: never will move.
@@ -62,14 +62,14 @@ class Fate:
 
 
 class ChainReader:
-    """The fates of authorizations on one network; every method raises ``ChainUnavailable``."""
+    """Reads the fates of authorizations on one network; its method raises ``ChainUnavailable``."""
 
     def __init__(self, node: RpcNode) -> None:
         self.node = node
         self._web3 = node.web3
 
     async def fate(self, transfer: Transfer, sent: str | None = None) -> Fate:
-        """What became of an authorization, by its nonce and the logs it left.
+        """Read the fate of an authorization by its nonce and the logs it left.
 
         ``sent`` is the hash of the transaction that was to move it, where known.
         """

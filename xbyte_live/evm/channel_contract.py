@@ -1,7 +1,7 @@
 """Adapter: reads the contract of payment channels on one network: states, events, totals.
 
-States are read ``confirmations - 1`` blocks below the newest one, so that what is learnt is as
-safe from a reorganization as that setting says. Source: x402 ``scheme_batch_settlement_evm``.
+States are read ``confirmations - 1`` blocks below the newest one, so that they are as safe
+from a reorganization as that setting says. Source: x402 ``scheme_batch_settlement_evm``.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class ChannelState:
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """What was claimed for a payee and what of it was paid out, in all."""
+    """The totals claimed for a payee and paid out to it, in atomic units."""
 
     claimed: int
     settled: int
@@ -89,7 +89,7 @@ class ChannelEvent(NamedTuple):
 
 
 class ChannelChain:
-    """The contract on one network, read only; every method raises ``ChainUnavailable``."""
+    """Reads the contract on one network; every method raises ``ChainUnavailable``."""
 
     def __init__(self, node: RpcNode, *, confirmations: int = 1) -> None:
         self.node = node
@@ -112,7 +112,7 @@ class ChannelChain:
         return max(0, self._head - self._depth)
 
     async def gas_price(self) -> int:
-        """Wei that a unit of gas costs now."""
+        """The price of a unit of gas now, in wei."""
         with answered():
             return int(await self._web3.eth.gas_price)
 
@@ -141,7 +141,7 @@ class ChannelChain:
             return Receiver(*decode(["uint128", "uint128"], answer))
 
     async def landed(self, tx_hash: str) -> Literal["done", "reverted", "unknown"]:
-        """What became of a transaction; ``unknown`` until enough blocks confirm it."""
+        """The result of a transaction; ``unknown`` until enough blocks confirm it."""
         block = await self.safe_block()
         with answered():
             try:

@@ -1,4 +1,4 @@
-"""Pure: what ``batch-settlement`` signs: channels, vouchers, claim batches and refunds.
+"""Pure: the typed data of ``batch-settlement``: channels, vouchers, claim batches, refunds.
 
 Source: x402 ``scheme_batch_settlement_evm``; the names on the wire are the specification's.
 """
@@ -40,7 +40,6 @@ VOUCHER_SIGNATURE = _PREFIX + "voucher_signature"
 EXCEEDS_BALANCE = _PREFIX + "cumulative_exceeds_balance"
 BELOW_CLAIMED = _PREFIX + "cumulative_below_claimed"
 AMOUNT_MISMATCH = _PREFIX + "cumulative_amount_mismatch"
-DEPOSIT_PAYLOAD = _PREFIX + "deposit_payload"
 DEPOSIT_BELOW_MINIMUM = _PREFIX + "deposit_below_min_deposit"
 DEPOSIT_FAILED = _PREFIX + "deposit_transaction_failed"
 DEPOSIT_EXPIRED = _PREFIX + "payload_authorization_valid_before"
@@ -79,7 +78,10 @@ Kind = Literal["deposit", "voucher", "refund"]
 
 @dataclass(frozen=True, slots=True)
 class ChannelConfig:
-    """What a channel is for good; addresses and ``salt`` are lower-case hex, the delay seconds."""
+    """The terms of a channel, which never change.
+
+    Addresses and ``salt`` are lower-case hex, the delay is in seconds.
+    """
 
     payer: str
     payer_authorizer: str
@@ -165,7 +167,7 @@ class ChannelPayment:
     refund: int | None = None
 
     def wire(self) -> dict[str, Any]:
-        """The payload with what was read of it, and nothing else."""
+        """The payload rebuilt from the fields that were read, and nothing else."""
         document: dict[str, Any] = {
             "type": self.kind,
             "channelConfig": self.config.wire(),
@@ -244,19 +246,19 @@ def domain(chain_id: int) -> bytes:
 
 
 def voucher_digest(channel_id: str, ceiling: int, chain_id: int) -> bytes:
-    """What a payer signs for a voucher."""
+    """The digest a payer signs for a voucher."""
     struct = keccak(_VOUCHER_TYPE + bytes.fromhex(channel_id[2:]) + word(ceiling))
     return typed_digest(domain(chain_id), struct)
 
 
 def refund_digest(channel_id: str, nonce: int, amount: int, chain_id: int) -> bytes:
-    """What the receiver's authorizer signs for a refund."""
+    """The digest the receiver's authorizer signs for a refund."""
     struct = keccak(_REFUND_TYPE + bytes.fromhex(channel_id[2:]) + word(nonce) + word(amount))
     return typed_digest(domain(chain_id), struct)
 
 
 def claim_digest(claims: Iterable[Claim], chain_id: int) -> bytes:
-    """What the receiver's authorizer signs for a batch of claims."""
+    """The digest the receiver's authorizer signs for a batch of claims."""
     entries = b"".join(
         keccak(
             _ENTRY_TYPE

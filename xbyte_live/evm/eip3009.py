@@ -63,7 +63,7 @@ def read_authorization(payload: dict[str, Any]) -> Authorization:
 
 
 def plain_payload(payload: dict[str, Any]) -> dict[str, Any]:
-    """What ``read_authorization`` has read of a payload, in wire form, and nothing else.
+    """The fields of a payload that ``read_authorization`` reads, in wire form, and nothing else.
 
     A facilitator may act on other fields (Permit2 ones, say), which nobody here has checked.
     """
@@ -93,7 +93,7 @@ def signer_of(authorization: Authorization, asset: Asset) -> str | None:
 
 
 def transfer_digest(authorization: Authorization, asset: Asset) -> bytes:
-    """What is signed for an authorization."""
+    """The digest a payer signs for an authorization (EIP-712)."""
     struct = keccak(
         _TRANSFER_TYPE
         + address_word(authorization.payer)

@@ -1,4 +1,4 @@
-"""Adapter: reads from the chain what proves recorded transactions and channels, for an audit."""
+"""Adapter: reads the proofs of recorded transactions and channels from the chain, for an audit."""
 
 import asyncio
 from collections import defaultdict
@@ -34,7 +34,7 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """What a successful transaction did; addresses and hashes are lower case.
+    """The effects of a successful transaction; addresses and hashes are lower case.
 
     ``used``: token, authorizer and nonce of each authorization; ``moved``: token, sender,
     receiver and amount of each transfer; ``deposits``: channel and amount.
@@ -46,7 +46,7 @@ class Landed:
 
 
 class Evidence:
-    """One network's RPC node, read only; every method raises ``ChainUnavailable``."""
+    """Reads one network for an audit; every method raises ``ChainUnavailable``."""
 
     def __init__(self, node: RpcNode, *, confirmations: int = 1) -> None:
         self.node = node
@@ -68,11 +68,11 @@ class Evidence:
         return await self._channels.receiver(pay_to, token)
 
     async def fate(self, transfer: Transfer) -> Fate:
-        """What became of an authorization, looked for in the logs."""
+        """The fate of an authorization, found in the logs."""
         return await self._fates.fate(transfer)
 
     async def landed(self, hashes: Sequence[str]) -> dict[str, Landed]:
-        """What those of these transactions did that the node knows and that succeeded."""
+        """The effects of those of these transactions that the node knows and that succeeded."""
         wanted = list(dict.fromkeys(hashes))
         answers = await asyncio.gather(*map(self._landed, wanted))
         return {tx: found for tx, found in zip(wanted, answers, strict=True) if found}

@@ -1,4 +1,4 @@
-"""Adapter: the keys we hold (of gas, claims, the payee): read from the settings, signed with."""
+"""Adapter: our own keys (gas, claims, payee): read from the settings, used to sign."""
 
 import json
 import logging

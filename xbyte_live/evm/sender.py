@@ -1,4 +1,4 @@
-"""Adapter: the one sender of a gas key on one network: transactions leave one after another."""
+"""Adapter: sends the transactions of one gas key on one network, one after another."""
 
 import random
 import threading
@@ -44,10 +44,10 @@ _LONG_CALLS = frozenset({"claimWithSignature", "multicall"})
 _NONCE_TAKEN = ("nonce too low", "replacement transaction", "transaction underpriced")
 
 
-class OneSender(FacilitatorWeb3Signer):
-    """The SDK's signer without some faults of its own.
+class TransactionSender(FacilitatorWeb3Signer):
+    """The SDK's signer, made safe for many transactions of one key.
 
-    It reserves a nonce before it builds a transaction, so a failed send, or a transaction that
+    The SDK reserves a nonce before it builds a transaction, so a failed send, or a transaction that
     the chain drops, would leave a gap that every later one waits for; it takes no notice of
     another process that sends with the same key; its gas limit is too small for a long batch;
     it waits minutes for a node that hangs; and it
@@ -64,7 +64,7 @@ class OneSender(FacilitatorWeb3Signer):
         self._least_gas = self._gas_limit
 
     def heard(self, work: Callable[[], T]) -> tuple[T, bool]:
-        """Do something with this sender, and tell whether the node answered every call of it."""
+        """Run work with this sender; its result, and whether the node answered every call."""
         self._node.listen()
         return work(), not self._node.is_silent
 
@@ -86,7 +86,7 @@ class OneSender(FacilitatorWeb3Signer):
                 self._gas_limit = max(
                     self._least_gas, self._estimate(address, abi, function_name, values)
                 )
-            return super(OneSender, self).write_contract(
+            return super(TransactionSender, self).write_contract(
                 address, abi, function_name, *values, **more
             )
 
@@ -101,7 +101,7 @@ class OneSender(FacilitatorWeb3Signer):
 
         def write() -> str:
             self._gas_limit = gas
-            return super(OneSender, self).write_contract(
+            return super(TransactionSender, self).write_contract(
                 MULTICALL3, _AGGREGATE_ABI, "aggregate3", entries
             )
 
@@ -116,7 +116,7 @@ class OneSender(FacilitatorWeb3Signer):
 
         def write() -> str:
             self._gas_limit = self._least_gas
-            return super(OneSender, self).send_transaction(to, data)
+            return super(TransactionSender, self).send_transaction(to, data)
 
         return self._send(write)
 
@@ -134,11 +134,11 @@ class OneSender(FacilitatorWeb3Signer):
         return receipt
 
     def block_number(self) -> int:
-        """The newest block the node knows."""
+        """The number of the newest block the node knows."""
         return int(self._w3.eth.block_number)
 
     def gas_balance(self) -> int:
-        """Wei the gas key holds."""
+        """The balance of the gas key, in wei."""
         return int(self._w3.eth.get_balance(self._account.address))
 
     def _estimate(

@@ -1,1 +1,1 @@
-"""x402: what is asked, what is checked, what is charged."""
+"""Payments over x402: offers, charges, settlement on chain, and the books."""

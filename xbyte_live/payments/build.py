@@ -11,12 +11,12 @@ from xbyte_live.evm.authorizations import ChainReader
 from xbyte_live.evm.channel_contract import ChannelChain
 from xbyte_live.evm.keys import Authorizer, earlier_authorizers, gas_key, own_authorizer, own_payee
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 from xbyte_live.money import PRICE_DECIMALS, Asset, parse_decimal
 from xbyte_live.payments.batch_settlement.offers import ChannelPolicy
 from xbyte_live.payments.batch_settlement.scheme import BatchSettlement
 from xbyte_live.payments.exact import Exact, ExactPolicy
-from xbyte_live.payments.facilitators.batch import Together
+from xbyte_live.payments.facilitators.batch import TransferBatcher
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Facilitator, RemoteFacilitator
 from xbyte_live.payments.gate import Gate
@@ -61,14 +61,14 @@ class Clearing:
     gas: GasWatch | None
 
     def work(self) -> Sequence[Work]:
-        """What runs behind the server: all but the look at our gas in one process alone."""
+        """The background work; one process alone does all of it but the watch of our gas."""
         leading = self.leader.run(self.claims.run, self.watcher.run)
         return (leading,) if self.gas is None else (leading, self.gas.run())
 
 
 @dataclass(frozen=True, slots=True)
 class Till:
-    """What the rest of the server needs of the parts that take money."""
+    """The parts that take money, as the rest of the server uses them."""
 
     gate: Gate
     charges: ChargeLedger
@@ -83,13 +83,13 @@ class Till:
     sessions: Sessions
 
     def work(self) -> Sequence[Work]:
-        """What runs behind the server."""
+        """The background work."""
         return (self.transfers.run(), *self.clearing.work(), self.sessions.run())
 
 
 @asynccontextmanager
 async def open_till(settings: Settings, database: Database) -> AsyncIterator[Till]:
-    """Everything that takes money, without its background work; ended in order on leaving."""
+    """Open the parts that take money, without their background work; closed in order on leaving."""
     assets = accepted_assets(settings)
     window = settings.retry_window
     cashier = Cashier(
@@ -189,7 +189,7 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
 async def receiver_authorizers(
     own: Authorizer | None, facilitator: Facilitator, assets: Sequence[Asset]
 ) -> dict[str, str]:
-    """Who authorizes claims and refunds on each network where somebody does."""
+    """The authorizer of claims and refunds, by network, where there is one."""
     if own is not None:
         return {asset.network: own.address for asset in assets}
     found: dict[str, str] = {}
@@ -216,7 +216,7 @@ def build_facilitator(settings: Settings, nodes: Mapping[str, RpcNode]) -> Facil
         return RemoteFacilitator(settings.facilitators, timeout=settings.facilitator_timeout)
     key = gas_key(settings)
     senders = {
-        network: OneSender(key, node, confirmation_timeout=settings.settle_wait)
+        network: TransactionSender(key, node, confirmation_timeout=settings.settle_wait)
         for network, node in nodes.items()
     }
     return LocalFacilitator(
@@ -227,9 +227,11 @@ def build_facilitator(settings: Settings, nodes: Mapping[str, RpcNode]) -> Facil
     )
 
 
-def build_batcher(facilitator: Facilitator) -> Together | None:
-    """What sends queued payments together, where our own key pays the gas."""
-    return Together(facilitator.senders) if isinstance(facilitator, LocalFacilitator) else None
+def build_batcher(facilitator: Facilitator) -> TransferBatcher | None:
+    """The batcher of queued transfers, where our own key pays the gas."""
+    return (
+        TransferBatcher(facilitator.senders) if isinstance(facilitator, LocalFacilitator) else None
+    )
 
 
 def build_nodes(settings: Settings, assets: Sequence[Asset]) -> dict[str, RpcNode]:
@@ -254,7 +256,7 @@ def build_clearing(
     rows: ActionLedger,
     actions: Actions,
 ) -> Clearing:
-    """The parts, of collaborators that are there already."""
+    """Build the claims, payouts and the watcher of channels."""
     ledger, leases = ClaimLedger(database), LeaseLedger(database)
     claims = Claims(ledger, rows, actions, claim_policy(settings))
     watcher = Watcher(
@@ -288,7 +290,7 @@ def build_sessions(
     rows: ActionLedger,
     lease: float,
 ) -> Sessions:
-    """The part that sells sessions, of collaborators that are there already."""
+    """Build the part that sells sessions."""
     payee = own_payee(settings)
     refunds = None
     if payee is not None:

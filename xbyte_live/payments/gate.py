@@ -29,7 +29,7 @@ __all__ = ["Challenge", "Gate", "PaymentResponse", "Sale"]
 
 @dataclass(frozen=True, slots=True)
 class PaymentResponse:
-    """What goes back with paid bytes: the response headers, and what the charge for them was.
+    """The answer to a payment: the response headers, and the amount that was charged.
 
     ``answer`` goes back in place of the bytes: the payment asked for its money back. ``charged``
     is there when a payment, and no earlier receipt, opened them.

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SessionPurchase:
-    """What a payment for a session came to: the session with its token, and response headers.
+    """The session a payment bought, with its token, and the response headers.
 
     The token is empty where more was added. ``answer`` goes back in place of it all: the payment
     asked for its money back.
@@ -107,11 +107,11 @@ class Sessions:
         return await self._ledger.totals()
 
     async def price(self, session: Session) -> int:
-        """What a session was first bought for."""
+        """The amount a session was first bought for, in atomic units."""
         return await self._ledger.price(session)
 
     async def draw(self, new: NewDraw) -> Drawn:
-        """Have a session pay for bytes; on return it is durable."""
+        """Draw the price of bytes from a session; on return the draw is durable."""
         return await self._draws.draw(new)
 
     async def end(self, session: Session) -> Ended | None:
@@ -122,18 +122,18 @@ class Sessions:
         return ended
 
     async def run(self, interval: float = 15.0) -> None:
-        """Clear up for ever; what fails is logged and tried again."""
+        """Sweep for ever, every ``interval`` seconds; a failure is logged and tried again."""
         while True:
             try:
                 await self.sweep()
             except XByteError as error:
-                log.error("sessions cannot be cleared up: %s", error)
+                log.error("sessions cannot be swept: %s", error)
             except Exception:
-                log.exception("sessions cannot be cleared up")
+                log.exception("sessions cannot be swept")
             await asyncio.sleep(interval)
 
     async def sweep(self) -> None:
-        """Open what was paid for and not opened, end what expired, send what is to go back."""
+        """Open sessions that were paid for, end expired ones, and send the refunds that are due."""
         await self._open_paid()
         while expired := await self._ledger.expired(BATCH):
             for session in expired:
@@ -182,4 +182,4 @@ class Sessions:
         try:
             await self._refunds.send_due()
         except XByteError as error:
-            log.warning("nothing can be given back now: %s", error)
+            log.warning("session refunds cannot be sent now: %s", error)

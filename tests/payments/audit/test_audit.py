@@ -15,7 +15,7 @@ from tests.support.chain import SharedDevnet
 from tests.support.channel_parties import House, Payer, a_house
 from tests.support.ledger_books import ASSET, DAYS, PAY_TO, Busy, Shop, a_busy_shop
 from tests.support.ledger_children import a_charge
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 from xbyte_live.evm.evidence import Evidence, Landed, Logged
 from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.payments.audit.audit import Auditor
@@ -578,7 +578,7 @@ def test_nothing_that_happens_in_order_is_a_disagreement(database_url: str) -> N
 
 
 @pytest.fixture
-async def house(database_url: str, devnet: SharedDevnet, chain: Chain) -> AsyncIterator[House]:
+async def house(database_url: str, devnet: SharedDevnet, chain: DevChain) -> AsyncIterator[House]:
     async with a_house(database_url, chain, devnet.asset) as house:
         yield house
 

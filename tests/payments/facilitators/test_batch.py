@@ -13,11 +13,11 @@ from eth_account.signers.local import LocalAccount
 from tests.support.chain import ETHER, SharedDevnet
 from tests.support.channel_parties import a_key
 from tests.support.paying import v2_document
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 from xbyte_live.evm.authorizations import ChainReader
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
-from xbyte_live.payments.facilitators.batch import Together
+from xbyte_live.evm.sender import TransactionSender
+from xbyte_live.payments.facilitators.batch import TransferBatcher
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.ledger.charge import Charge, Exposure, NewCharge
 from xbyte_live.payments.ledger.charges import ChargeLedger
@@ -27,7 +27,7 @@ from xbyte_live.storage.db.engine import Database
 PRICE = 100
 
 
-class Counting(OneSender):
+class Counting(TransactionSender):
     """A sender that counts what it sends."""
 
     sent = 0
@@ -39,14 +39,14 @@ class Counting(OneSender):
 
 @asynccontextmanager
 async def a_queue(
-    url: str, devnet: SharedDevnet, chain: Chain
+    url: str, devnet: SharedDevnet, chain: DevChain
 ) -> AsyncIterator[tuple[ChargeLedger, Settlement, Counting]]:
     key = a_key()
     await chain.fund(Account.from_key(key).address, wei=10 * ETHER)
     database = Database(url)
     await database.start()
     ledger, network = ChargeLedger(database), devnet.network
-    sender = Counting(key, devnet.rpc_url, confirmation_timeout=10)
+    sender = Counting(key, RpcNode(devnet.rpc_url, timeout=20), confirmation_timeout=10)
     facilitator = LocalFacilitator({network: sender}, {})
     reader = ChainReader(RpcNode(devnet.rpc_url, timeout=5))
     settlement = Settlement(
@@ -56,7 +56,7 @@ async def a_queue(
         lease=60,
         parallel=16,
         queue=100,
-        batcher=Together({network: sender}),
+        batcher=TransferBatcher({network: sender}),
         interval=0.05,
     )
     try:
@@ -115,7 +115,7 @@ async def settled(ledger: ChargeLedger, settlement: Settlement, open_ones: int) 
 
 
 async def test_what_is_queued_goes_in_one_transaction(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     pay_to = Account.create().address
     async with a_queue(sqlite_url, devnet, chain) as (ledger, settlement, sender):
@@ -132,7 +132,7 @@ async def test_what_is_queued_goes_in_one_transaction(
 
 
 async def test_one_that_cannot_move_stops_no_other(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     pay_to = Account.create().address
     async with a_queue(sqlite_url, devnet, chain) as (ledger, settlement, _):
@@ -162,7 +162,7 @@ def test_only_what_a_key_signed_can_go_along(change: dict[str, Any]) -> None:
     }
     document = v2_document(Account.create(), requirements, now=time.time())
     document["payload"] |= change
-    together = Together({USDC.network: None})  # type: ignore[dict-item]
+    together = TransferBatcher({USDC.network: None})  # type: ignore[dict-item]
 
     assert together.can_send(SignedPayment(2, document, requirements)) == (not change)
     assert not together.can_send(SignedPayment(1, document, requirements))

@@ -21,7 +21,7 @@ from xbyte_live.devnet.chain import Devnet
 from xbyte_live.errors import ChainUnavailable, FacilitatorUnavailable
 from xbyte_live.evm.authorizations import ChainReader, Transfer
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Refused, Settled, SignedPayment, Unknown
 
@@ -34,7 +34,7 @@ def facilitator_on(
     rpc_url: str, gas: LocalAccount, *, factories: tuple[str, ...] = (), wait: float = 10
 ) -> LocalFacilitator:
     key = "0x" + bytes(gas.key).hex()
-    sender = OneSender(key, RpcNode(rpc_url, timeout=20), confirmation_timeout=wait)
+    sender = TransactionSender(key, RpcNode(rpc_url, timeout=20), confirmation_timeout=wait)
     return LocalFacilitator({USDC.network: sender}, NAMES, factories=factories)
 
 
@@ -203,9 +203,9 @@ async def test_the_chain_tells_what_became_of_a_payment(
         assert (await reader.fate(later)).kind == "void"  # it paid for something earlier
         for wrong in ({"amount": AMOUNT + 1}, {"pay_to": a_payee().lower()}):
             assert (await reader.fate(transfer_of(payment, **wrong))).kind == "void"
-        await reader.check(84532)
+        await reader.node.check(84532)
         with pytest.raises(ChainUnavailable, match="84532"):
-            await reader.check(8453)
+            await reader.node.check(8453)
     finally:
         await reader.node.close()
 

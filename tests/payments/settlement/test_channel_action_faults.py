@@ -16,7 +16,7 @@ from starlette.responses import Response
 from tests.support.chain import ETHER, SharedDevnet, serving
 from tests.support.channel_parties import House, Payer, a_house, a_key
 from tests.support.rpc_proxy import rpc_proxy
-from xbyte_live.devnet.chain import Chain, Devnet
+from xbyte_live.devnet.chain import DevChain, Devnet
 from xbyte_live.devnet.facilitator import facilitator_app
 from xbyte_live.errors import ChainUnavailable, FacilitatorUnavailable, PaymentRefused
 from xbyte_live.payments.facilitators.remote import RemoteFacilitator, SignedPayment
@@ -150,7 +150,7 @@ async def test_nobody_waits_for_a_chain_that_hangs_and_what_was_begun_goes_on(
 
 @pytest.mark.parametrize("lost", ["eth_sendRawTransaction", "eth_getTransactionReceipt"])
 async def test_an_answer_that_is_lost_after_sending_costs_nothing_twice(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain, lost: str
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain, lost: str
 ) -> None:
     with rpc_proxy(devnet.rpc_url) as proxy:
         async with a_house(
@@ -181,7 +181,7 @@ async def test_an_answer_that_is_lost_after_sending_costs_nothing_twice(
 
 
 async def test_a_node_that_answers_errors_refuses_nobody(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     with rpc_proxy(devnet.rpc_url) as proxy:
         async with a_house(
@@ -220,7 +220,7 @@ class Forgetful:
 
 
 async def test_a_facilitator_that_times_out_after_sending(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     gas = devnet.new_account(wei=100 * ETHER)
     key = "0x" + bytes(gas.key).hex()
@@ -254,7 +254,7 @@ async def test_a_facilitator_that_times_out_after_sending(
 
 
 async def test_two_processes_with_one_gas_key_do_not_stop_each_other(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     key = a_key()
     async with (
@@ -300,7 +300,7 @@ def as_new(action: Action) -> NewAction:
 
 
 async def test_what_was_sent_by_a_process_that_was_killed_is_found_done(
-    database_url: str, devnet: SharedDevnet, chain: Chain
+    database_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     async with a_house(database_url, chain, devnet.asset) as house:
         payer = await house.opened(1000, 300)
@@ -347,7 +347,7 @@ async def _failed(house: House, kind: str) -> Action:
 
 
 async def test_a_deposit_begun_by_a_process_that_was_killed(
-    database_url: str, devnet: SharedDevnet, chain: Chain
+    database_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     async with a_house(database_url, chain, devnet.asset) as house:
         payer = await house.opened(100)
@@ -408,7 +408,7 @@ async def test_what_nobody_began_is_let_go_and_so_is_what_it_held(house_of: Hous
 
 
 @pytest.fixture
-async def house_of(database_url: str, devnet: SharedDevnet, chain: Chain):  # type: ignore[no-untyped-def]
+async def house_of(database_url: str, devnet: SharedDevnet, chain: DevChain):  # type: ignore[no-untyped-def]
     async with a_house(database_url, chain, devnet.asset) as house:
         yield house
 
@@ -450,7 +450,7 @@ async def test_channels_emptied_or_forged_do_not_keep_the_others_unclaimed(
 
 
 async def test_a_long_batch_goes_out_in_one_transaction(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     async with a_house(sqlite_url, chain, devnet.asset) as house:
         payers = await asyncio.gather(*(house.opened(100, 1 + n) for n in range(30)))
@@ -482,7 +482,7 @@ async def test_what_is_not_confirmed_is_not_done(sqlite_url: str, tmp_path: Path
 
 
 async def test_when_gas_is_dear_only_what_cannot_wait_is_sent(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     async with a_house(sqlite_url, chain, devnet.asset, max_gas_price=1) as house:
         payer = await house.opened(1000, 300)
@@ -499,7 +499,7 @@ async def test_when_gas_is_dear_only_what_cannot_wait_is_sent(
 
 
 async def test_no_charge_takes_what_is_about_to_be_given_back(
-    database_url: str, devnet: SharedDevnet, chain: Chain
+    database_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     async with a_house(database_url, chain, devnet.asset) as house:
         for _ in range(3):
@@ -524,7 +524,7 @@ async def test_no_charge_takes_what_is_about_to_be_given_back(
 
 
 async def test_a_caller_that_leaves_does_not_stop_what_it_began(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     async with a_house(sqlite_url, chain, devnet.asset) as house:
         payer = await house.payer(1000)

@@ -7,18 +7,20 @@ import pytest
 
 from tests.support.chain import SharedDevnet
 from tests.support.channel_parties import House, a_house
-from xbyte_live.devnet.chain import Chain
+from xbyte_live.devnet.chain import DevChain
 from xbyte_live.errors import PaymentRefused
 
 
 @pytest.fixture
-async def house(database_url: str, devnet: SharedDevnet, chain: Chain) -> AsyncIterator[House]:
+async def house(database_url: str, devnet: SharedDevnet, chain: DevChain) -> AsyncIterator[House]:
     async with a_house(database_url, chain, devnet.asset) as house:
         yield house
 
 
 @pytest.fixture
-async def sqlite_house(sqlite_url: str, devnet: SharedDevnet, chain: Chain) -> AsyncIterator[House]:
+async def sqlite_house(
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
+) -> AsyncIterator[House]:
     async with a_house(sqlite_url, chain, devnet.asset) as house:
         yield house
 

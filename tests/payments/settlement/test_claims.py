@@ -11,7 +11,7 @@ import pytest
 from tests.support.chain import SharedDevnet
 from tests.support.channel_parties import DELAY, House, a_house
 from tests.support.paying import Clock
-from xbyte_live.devnet.chain import Chain, Devnet
+from xbyte_live.devnet.chain import DevChain, Devnet
 from xbyte_live.payments.settlement.claims import ClaimPolicy, Claims
 from xbyte_live.payments.settlement.watcher import OVERLAP, Watcher
 
@@ -26,7 +26,7 @@ NEVER = ClaimPolicy(
 
 
 @pytest.fixture
-async def house(database_url: str, devnet: SharedDevnet, chain: Chain) -> AsyncIterator[House]:
+async def house(database_url: str, devnet: SharedDevnet, chain: DevChain) -> AsyncIterator[House]:
     async with a_house(database_url, chain, devnet.asset) as house:
         yield house
 
@@ -150,7 +150,7 @@ async def test_a_withdrawal_is_seen_and_all_is_claimed_before_it_ends(
 
 
 async def test_a_withdrawal_made_while_nobody_watched_is_found(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     async with a_house(sqlite_url, chain, devnet.asset, pay_to="0x" + "ab" * 20) as house:
         payer = await house.opened(1000, 100)
@@ -217,7 +217,7 @@ async def test_a_claim_that_the_chain_took_back_is_made_again(
 
 
 async def test_a_chain_that_began_anew_is_read_whole(
-    sqlite_url: str, devnet: SharedDevnet, chain: Chain
+    sqlite_url: str, devnet: SharedDevnet, chain: DevChain
 ) -> None:
     async with a_house(sqlite_url, chain, devnet.asset) as house:
         await house.leases.set_watermark(house.network, 10**9)

@@ -14,7 +14,7 @@ from xbyte_live.errors import FacilitatorUnavailable
 from xbyte_live.evm.authorizations import ChainReader
 from xbyte_live.evm.keys import Payee
 from xbyte_live.evm.rpc import RpcNode
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Facilitator, Outcome, SignedPayment, Unknown
 from xbyte_live.payments.ledger.actions import Action, ActionLedger
@@ -98,7 +98,7 @@ async def shop(devnet: SharedDevnet, sqlite_url: str) -> AsyncIterator[Shop]:
     await database.start()
     gas = devnet.new_account(wei=ETHER)
     node = RpcNode(devnet.rpc_url, timeout=20)
-    sender = OneSender("0x" + bytes(gas.key).hex(), node, confirmation_timeout=10)
+    sender = TransactionSender("0x" + bytes(gas.key).hex(), node, confirmation_timeout=10)
     local = LocalFacilitator({NETWORK: sender}, {})
     shop = Shop(devnet, database, local)
     yield shop

@@ -1,4 +1,4 @@
-"""Part: whether a channel may pay an offer, and whether its voucher was signed for it.
+"""Part: checks that a channel may pay an offer and that its voucher is signed.
 
 A voucher signed by a key is checked here alone; a smart wallet's by the facilitator.
 """

@@ -24,7 +24,7 @@ from xbyte_live.payments.settlement.channel_sync import Mirror
 from xbyte_live.payments.x402.requirements import Sale, resource_info
 
 
-class Deposits:
+class ChannelDeposits:
     """Moves the deposits that payments bring; ``floor`` is the least one, in atomic units."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pure: what ``batch-settlement`` offers, which offer a payment met, and how a payer goes on.
+"""Pure: the offers of ``batch-settlement``, the match of a payment to one, the channel state.
 
 Source: x402 ``scheme_batch_settlement_evm``.
 """
@@ -90,7 +90,9 @@ def channel_state(channel: Channel, charged: int) -> dict[str, Any]:
 def mismatch(
     channel: Channel, code: str = AMOUNT_MISMATCH, *, proven: bool = True
 ) -> VoucherMismatch:
-    """How a payer goes on; its last voucher goes only to who has ``proven`` to hold its key.
+    """The refusal of a voucher that is out of step, with the state its payer goes on from.
+
+    Its last voucher goes only to a payer that has ``proven`` to hold the key.
 
     Anybody knows a channel's configuration, and a voucher opens again what it paid for.
     """

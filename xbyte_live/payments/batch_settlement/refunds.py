@@ -1,4 +1,4 @@
-"""Part: refunds that payers ask for: what a channel has left goes back, once."""
+"""Part: refunds that payers ask for: the rest of a channel goes back to its payer, once."""
 
 import time
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from xbyte_live.payments.settlement.channel_actions import Actions
 from xbyte_live.payments.settlement.channel_sync import Mirror
 
 
-class Refunds:
-    """Gives back what channels have left; asked again within the window, a refund is the same.
+class ChannelRefunds:
+    """Refunds the rest of channels; asked again within the window, a refund is the same one.
 
     ``retry_window`` is in seconds.
     """
@@ -32,7 +32,7 @@ class Refunds:
         self._clock = clock
 
     async def give_back(self, matched: MatchedPayment) -> tuple[Action, Channel]:
-        """Have a refund moved, all that is left or the part that is asked for.
+        """Refund the rest of a channel, or the part of it that is asked for.
 
         Returns its row once it is on the chain, and the channel as it was before. Raises
         ``PaymentRefused``, ``PaymentPending``, ``FacilitatorError``, ``ChainUnavailable`` and

@@ -18,7 +18,7 @@ from xbyte_live.evm.channels import (
     read_channel_payment,
 )
 from xbyte_live.payments.batch_settlement.checks import VoucherCheck
-from xbyte_live.payments.batch_settlement.deposits import Deposits
+from xbyte_live.payments.batch_settlement.deposits import ChannelDeposits
 from xbyte_live.payments.batch_settlement.offers import (
     ChannelPolicy,
     MatchedPayment,
@@ -27,7 +27,7 @@ from xbyte_live.payments.batch_settlement.offers import (
     mismatch,
     state_ttl,
 )
-from xbyte_live.payments.batch_settlement.refunds import Refunds
+from xbyte_live.payments.batch_settlement.refunds import ChannelRefunds
 from xbyte_live.payments.facilitators.remote import Facilitator
 from xbyte_live.payments.ledger.actions import Action
 from xbyte_live.payments.ledger.channel import Channel, Charging, NewDelivery
@@ -72,8 +72,12 @@ class BatchSettlement:
         self._policy = policy
         self._clock = clock
         self._vouchers = VoucherCheck(ledger, facilitator)
-        self._deposits = Deposits(ledger, mirror, actions, floor=policy.deposit_floor, clock=clock)
-        self._refunds = Refunds(mirror, actions, retry_window=policy.retry_window, clock=clock)
+        self._deposits = ChannelDeposits(
+            ledger, mirror, actions, floor=policy.deposit_floor, clock=clock
+        )
+        self._refunds = ChannelRefunds(
+            mirror, actions, retry_window=policy.retry_window, clock=clock
+        )
 
     def offer(
         self,
@@ -107,7 +111,7 @@ class BatchSettlement:
         return await self._take(matched, sale)
 
     async def refund(self, payment: Payment, sale: Sale) -> Charged | None:
-        """Give back what a channel has left, or the part of it that a refund asks for.
+        """Refund the rest of a channel, or the part of it that the payment asks for.
 
         ``None`` for a payment that asks for no refund. Raises as ``charge`` does.
         """

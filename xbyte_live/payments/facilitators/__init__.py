@@ -1,1 +1,1 @@
-"""Who verifies and settles a payment: remote, or in this process."""
+"""Facilitators, which verify and settle payments: remote, or in this process."""

@@ -10,7 +10,7 @@ from typing import Any
 from eth_abi.abi import encode
 from eth_hash.auto import keccak
 
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 from xbyte_live.payments.facilitators.remote import (
     Outcome,
     Refused,
@@ -26,14 +26,14 @@ _TYPES = "address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32"
 _TRANSFER = keccak(f"transferWithAuthorization({_TYPES})".encode())[:4]
 
 
-class Together:
+class TransferBatcher:
     """Sends through Multicall3; ``senders`` maps CAIP-2 networks to the sender of our key."""
 
-    def __init__(self, senders: Mapping[str, OneSender]) -> None:
+    def __init__(self, senders: Mapping[str, TransactionSender]) -> None:
         self._senders = dict(senders)
 
     def can_send(self, payment: SignedPayment) -> bool:
-        """Whether a payment can go along with others: signed by a key, on a network of ours."""
+        """Whether a payment can share a transaction: signed by a key, on a network of ours."""
         return (
             payment.version == 2
             and payment.requirements.get("network") in self._senders
@@ -49,7 +49,7 @@ class Together:
         return await asyncio.to_thread(_send, sender, payments)
 
 
-def _send(sender: OneSender, payments: Sequence[SignedPayment]) -> Outcome:
+def _send(sender: TransactionSender, payments: Sequence[SignedPayment]) -> Outcome:
     calls = [(p.requirements["asset"], data) for p in payments if (data := _call_data(p))]
     try:
         if not sender.has_multicall():

@@ -18,7 +18,7 @@ from x402.schemas import PaymentPayload, PaymentRequirements, SettleResponse, Ve
 from x402.schemas.v1 import PaymentPayloadV1, PaymentRequirementsV1
 
 from xbyte_live.errors import FacilitatorUnavailable
-from xbyte_live.evm.sender import OneSender
+from xbyte_live.evm.sender import TransactionSender
 from xbyte_live.payments.facilitators.remote import (
     Outcome,
     Refused,
@@ -84,7 +84,7 @@ class LocalFacilitator:
 
     def __init__(
         self,
-        senders: Mapping[str, OneSender],
+        senders: Mapping[str, TransactionSender],
         v1_networks: Mapping[str, str],
         *,
         factories: Sequence[str] = (),
@@ -108,7 +108,7 @@ class LocalFacilitator:
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="facilitator")
 
     @property
-    def senders(self) -> Mapping[str, OneSender]:
+    def senders(self) -> Mapping[str, TransactionSender]:
         """The sender of our key on each network."""
         return self._senders
 
@@ -184,7 +184,7 @@ class LocalFacilitator:
     async def _run(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
-    def _sender_of(self, payment: SignedPayment) -> OneSender:
+    def _sender_of(self, payment: SignedPayment) -> TransactionSender:
         return self._senders[self._network_of(payment)]
 
     def _network_of(self, payment: SignedPayment) -> str:

@@ -146,7 +146,7 @@ Outcome = Settled | Refused | Unknown
 
 
 class Facilitator(Protocol):
-    """The way to the chain, remote or in process.
+    """A facilitator (x402 v2 7), remote or in this process.
 
     ``verify`` and ``settle`` raise ``FacilitatorUnavailable`` or ``FacilitatorMisbehaved`` only
     when nothing can have been sent; everything less certain is ``Unknown``.
@@ -168,7 +168,7 @@ class Facilitator(Protocol):
         """Return if payments can be settled, else raise the error that says why not."""
 
     async def close(self) -> None:
-        """Give connections and threads back."""
+        """Close its connections and threads."""
 
 
 class RemoteFacilitator:
@@ -236,7 +236,7 @@ class RemoteFacilitator:
         raise failure
 
     async def receiver_authorizer(self, network: str) -> str | None:
-        """What the first facilitator that has one advertises; each is asked until it answers."""
+        """The authorizer that the first facilitator with one advertises, asked until it answers."""
         failure: FacilitatorError | None = None
         for url in tuple(self._urls):
             try:
@@ -363,7 +363,7 @@ def _delegated_to(payload: Any) -> str | None:
 
 
 def read_settle_answer(answer: dict[str, Any]) -> Outcome:
-    """What a settle answer in the x402 form (v2 7.2) says about the money."""
+    """The outcome in a settle response of the x402 form (v2 7.2)."""
     sent = answer.get("transaction")
     tx_hash = sent if isinstance(sent, str) and _TX_HASH.fullmatch(sent) else None
     if answer["success"]:

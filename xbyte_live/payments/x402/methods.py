@@ -1,4 +1,4 @@
-"""Pure: which assets on which networks are taken, from the settings and the SDK's tables."""
+"""Pure: the assets and networks that are accepted, from the settings and the SDK's tables."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Pure: what a payment for a session buys, and the name that payment has for good."""
+"""Pure: orders of sessions, the names of the payments for them, and session tokens."""
 
 import base64
 import hashlib
@@ -33,14 +33,14 @@ class Order:
 
     @property
     def resource(self) -> str:
-        """Its name; it holds no token."""
+        """The resource that names it; it holds no token."""
         what = f"/sessions/{self.digest}" if self.digest else f"/api/v1/sessions/{self.slug}"
         return f"{what}?{self.asked}&ttl={self.ttl}&key={self.key}"
 
 
 @dataclass(frozen=True, slots=True)
 class Buyer:
-    """Who alone may pay for something, and how; ``payer`` is lower case."""
+    """The only payer of a sale, with its scheme and network; ``payer`` is lower case."""
 
     scheme: str
     network: str
@@ -67,12 +67,12 @@ def is_key(text: str) -> bool:
 
 
 def charge_origin(charge_id: int) -> str:
-    """What an ``exact`` charge is called as the origin of a session's money."""
+    """The name of an ``exact`` charge as the origin of a session's money."""
     return f"x{charge_id}"
 
 
 def channel_origin(channel: int, epoch: int, ceiling: int) -> str:
-    """The same for a voucher's delivery."""
+    """The name of a voucher's delivery as the origin of a session's money."""
     return f"c{channel}-{epoch}-{ceiling}"
 
 
@@ -86,7 +86,7 @@ def token_of(secret: bytes, origin: str) -> str:
 
 
 def digest_of(token: str) -> str | None:
-    """What a token is known by, or ``None`` for what cannot be one."""
+    """The SHA-256 of a token in hex, or ``None`` for a text that cannot be one."""
     if _TOKEN.fullmatch(token) is None:
         return None
     return hashlib.sha256(token.encode("ascii")).hexdigest()

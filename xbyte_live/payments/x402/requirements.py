@@ -1,4 +1,4 @@
-"""Pure: what is sold in one request, and how a 402 asks for it (x402 v2 5.1, v1 in the body)."""
+"""Pure: the sale in one request, and the 402 that asks for it (x402 v2 5.1, v1 in the body)."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ class Sale:
     methods: "tuple[PaymentMethod, ...]" = ()
 
     def takes(self, method: "PaymentMethod") -> bool:
-        """Whether it may be paid for in this way."""
+        """Whether this method may pay for it."""
         if method.channel is not None and self.settle_first:
             return False
         buyer = self.buyer
@@ -62,7 +62,7 @@ class Sale:
 
 @dataclass(frozen=True, slots=True)
 class ChannelTerms:
-    """What every channel to us is opened with: who authorizes claims, and the delay (seconds)."""
+    """The terms a channel must be opened with: authorizer of claims, withdraw delay in seconds."""
 
     receiver_authorizer: str
     withdraw_delay: int
@@ -90,12 +90,12 @@ class Challenge:
 
 
 def of_scheme(methods: Sequence[PaymentMethod], scheme: str) -> tuple[PaymentMethod, ...]:
-    """Those of the methods that pay by a scheme."""
+    """The methods of one scheme."""
     return tuple(method for method in methods if method.scheme == scheme)
 
 
 def resource_info(sale: Sale) -> dict[str, str]:
-    """What is sold, in the wire form of x402 v2 (5.1.1)."""
+    """The resource of a sale in its wire form (x402 v2 5.1.1)."""
     return {"url": sale.url, "description": sale.description, "mimeType": sale.mime_type}
 
 

@@ -1,4 +1,4 @@
-"""Pure: what a payment scheme is to the gate: it offers, charges and refunds."""
+"""Pure: the form of a payment scheme: it offers, charges and refunds."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
