@@ -28,7 +28,7 @@ def test_they_go_as_json() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"7", b"[[[]],[]]", b"[[[1,2]]]", b"{}", b"\xff"])
-def test_what_is_no_tally(data: bytes) -> None:
+def test_what_are_no_metric_values(data: bytes) -> None:
     with pytest.raises(ValueError):
         load(data)
 
@@ -55,7 +55,7 @@ async def test_one_process_shows_what_all_have_counted() -> None:
     other.charged("accepted")
     other.delivered(100, paid=True)
     before = MetricValues({("answers", "/healthz", "200"): 10})
-    own = Metrics(others=lambda: [load(other.tally().dump())], before=before)
+    own = Metrics(others=lambda: [load(other.values().dump())], before=before)
     own.answered("/healthz", 200, 0.3)
     own.drawn("drawn", 4)
 

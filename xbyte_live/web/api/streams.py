@@ -1,4 +1,4 @@
-"""Adapter: how streams are doing, as JSON, free for everyone."""
+"""Adapter: the status of streams as JSON, free for everyone."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from xbyte_live.web.common.responses import NO_STORE, json_reply
 
 
 class StreamsApi:
-    """Answers for ``/api/v1/streams``."""
+    """Serves ``/api/v1/streams``."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class StreamsApi:
         return json_reply({"streams": [stream_status(s, now) for s in found]}, NO_STORE)
 
     async def stream(self, request: Request) -> Response:
-        """``GET /api/v1/streams/{slug}``: one stream, and how many are paying for it now."""
+        """``GET /api/v1/streams/{slug}``: one stream, and the number of its paying viewers."""
         stream = await self._resolver.stream(request.path_params["slug"])
         now = self._clock()
         paying = await self._audience.paying(stream.slug)
@@ -46,7 +46,7 @@ class StreamsApi:
 
 
 def stream_status(stream: Stream, now: float) -> dict[str, Any]:
-    """What anybody may know of a stream: times in Unix seconds, durations in seconds."""
+    """The public status of a stream: times in Unix seconds, durations in seconds."""
     on_air = stream.state == "on_air"
     return {
         "slug": stream.slug,

@@ -24,8 +24,8 @@ _GONE = "this segment has left the playlist and is no longer kept"
 class Resource(NamedTuple):
     """Stored bytes that a URL names, and the headers that describe them.
 
-    ``identity`` names the bytes for good; ``lasting`` says that their path does too. What is
-    ``withdrawn`` is off sale, and there only for who has paid for it already.
+    ``identity`` names the bytes for good; ``lasting`` says that their path does too. Bytes that
+    are ``withdrawn`` are off sale, and served only to payers who have paid for them already.
     """
 
     item: Item
@@ -47,10 +47,10 @@ _WHOLE = ("", "")  # an object has neither renditions nor segments
 
 
 class Resolver:
-    """Looks names up, those that nothing can have without asking the catalog.
+    """Resolves names of URLs; impossible names are refused without asking the catalog.
 
-    What the URLs of an item name is worked out once and kept while the item stays as it is,
-    for at most ``limit`` items.
+    The resources of an item are worked out once and kept while the item stays as it is, for at
+    most ``limit`` items.
     """
 
     def __init__(self, catalog: Catalog, *, limit: int) -> None:
@@ -95,8 +95,10 @@ class Resolver:
         if found is None:
             segment = _listed(title, rendition, msn)
             if segment is None:
-                return _found_segment(title, rendition, await self._retired(title, rendition, msn))
-            found = known[rendition, msn] = _found_segment(title, rendition, segment)
+                return _segment_resource(
+                    title, rendition, await self._retired(title, rendition, msn)
+                )
+            found = known[rendition, msn] = _segment_resource(title, rendition, segment)
         return found
 
     async def object_bytes(self, slug: str) -> Resource:
@@ -108,7 +110,7 @@ class Resolver:
         known = self._known_of(item)
         found = known.get(_WHOLE)
         if found is None or found.withdrawn != (on_sale is None):
-            found = known[_WHOLE] = _found_object(item, withdrawn=on_sale is None)
+            found = known[_WHOLE] = _object_resource(item, withdrawn=on_sale is None)
         return found
 
     async def _item(self, slug: str) -> Item | None:
@@ -123,7 +125,7 @@ class Resolver:
             raise ItemNotFound(_NO_ITEM)
         _listed(title, rendition, msn)  # raises for what no segment can be called
         segment = await self._retired(title, rendition, msn)
-        return _found_segment(title, rendition, segment)._replace(withdrawn=True)
+        return _segment_resource(title, rendition, segment)._replace(withdrawn=True)
 
     async def _retired(self, title: Title | Stream, rendition: str, msn: str) -> Segment:
         retired = await self._catalog.retired_segment(title.slug, rendition, int(msn))
@@ -159,7 +161,7 @@ def _listed(title: Title | Stream, rendition: str, msn: str) -> Segment | None:
     return None
 
 
-def _found_object(item: Object, *, withdrawn: bool) -> Resource:
+def _object_resource(item: Object, *, withdrawn: bool) -> Resource:
     path = f"/objects/{item.slug}"
     headers = uploaded_headers(item.content_type, item.name)
     return Resource(
@@ -177,7 +179,7 @@ def _found_object(item: Object, *, withdrawn: bool) -> Resource:
     )
 
 
-def _found_segment(title: Title | Stream, rendition: str, segment: Segment) -> Resource:
+def _segment_resource(title: Title | Stream, rendition: str, segment: Segment) -> Resource:
     path = f"/hls/{title.slug}/{rendition}/{segment.msn}.ts"
     return Resource(
         item=title,
