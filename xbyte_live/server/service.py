@@ -278,13 +278,13 @@ async def _telling(metrics: Metrics, board: Board) -> None:
     last = b""
     try:
         while True:
-            posted = metrics.values().dump()
+            posted = metrics.tally().dump()
             if posted != last:
                 await asyncio.to_thread(board.post, posted)
                 last = posted
             await asyncio.sleep(TELL_EVERY)
     finally:
-        board.post(metrics.values().dump())
+        board.post(metrics.tally().dump())
 
 
 def _held(cache: SegmentCache, database: Database, till: Till, on_air: OnAir | None) -> Levels:

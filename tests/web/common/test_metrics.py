@@ -55,7 +55,7 @@ async def test_one_process_shows_what_all_have_counted() -> None:
     other.charged("accepted")
     other.delivered(100, paid=True)
     before = MetricValues({("answers", "/healthz", "200"): 10})
-    own = Metrics(others=lambda: [load(other.values().dump())], before=before)
+    own = Metrics(others=lambda: [load(other.tally().dump())], before=before)
     own.answered("/healthz", 200, 0.3)
     own.drawn("drawn", 4)
 

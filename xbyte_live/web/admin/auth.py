@@ -135,7 +135,7 @@ class Guard:
             told = "too many wrong tokens came from your network; wait a minute"
             return problem(429, "too_many_attempts", told, {"retry-after": "60"})
         self._attempts.failed(network, now)
-        log.warning("refused a login to the studio from %s: wrong %s", address, what)
+        log.warning("somebody at %s came to the studio with a wrong %s", address, what)
         if what == "token":
             return _unauthorized("this is not the admin token")
         return _unauthorized("this login link was used already or is too old; make another")

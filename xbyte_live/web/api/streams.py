@@ -46,7 +46,7 @@ class StreamsApi:
 
 
 def stream_status(stream: Stream, now: float) -> dict[str, Any]:
-    """The public status of a stream: times in Unix seconds, durations in seconds."""
+    """What anybody may know of a stream: times in Unix seconds, durations in seconds."""
     on_air = stream.state == "on_air"
     return {
         "slug": stream.slug,

@@ -197,7 +197,7 @@ class Metrics(Collector):
         self._all = total((self._own(self._levels), *self._others()))
         return generate_latest(self._registry)
 
-    def values(self) -> MetricValues:
+    def tally(self) -> MetricValues:
         """The values of this process, for the others of its server."""
         return self._own(self._held())
 

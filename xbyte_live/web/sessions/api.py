@@ -213,7 +213,7 @@ class SessionApi:
         return json_reply(shown, {**NO_STORE, **PRIVATE})
 
     async def admit(self, headers: Mapping[str, str], sale: Sale) -> Bought:
-        """Charge a payment for a session, and count it; raises as ``Sessions.buy`` does."""
+        """Take a payment for a session, and count it; raises as ``Sessions.buy`` does."""
         try:
             bought = await self._sessions.buy(headers, sale)
         except XByteError as error:
