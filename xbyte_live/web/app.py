@@ -22,7 +22,7 @@ from xbyte_live.storage.blobs.store import Store
 from xbyte_live.web.admin.studio import Studio
 from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.api.debts import Debts
-from xbyte_live.web.api.refunds import Refunds
+from xbyte_live.web.api.refunds import RefundsApi
 from xbyte_live.web.api.site import Site
 from xbyte_live.web.api.streams import StreamsApi
 from xbyte_live.web.api.viewers import Audience
@@ -117,7 +117,7 @@ def create_app(
     renderer = Renderer(site=site, assets=assets)
     pages = Pages(settings=settings, listing=listing, site=site, assets=assets, renderer=renderer)
     debts = Debts(settings=settings, ledger=ledger, gate=gate)
-    refunds = Refunds(settings=settings, channels=channels, gate=gate) if channels else None
+    refunds = RefundsApi(settings=settings, channels=channels, gate=gate) if channels else None
 
     for_sessions: list[Route] = []
     if sessions is not None:

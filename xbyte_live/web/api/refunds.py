@@ -28,7 +28,7 @@ from xbyte_live.web.common.responses import (
 _CHANNEL = re.compile(r"0x[0-9a-f]{64}")
 
 
-class Refunds:
+class RefundsApi:
     """``GET /channels/{id}``: a protected resource of the channel's payee that sells nothing.
 
     A refund is asked for like at any other (x402 ``scheme_batch_settlement_evm``), and this one

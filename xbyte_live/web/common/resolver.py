@@ -21,7 +21,7 @@ _NO_SEGMENT = "there is no such segment; the media playlist lists what there is"
 _GONE = "this segment has left the playlist and is no longer kept"
 
 
-class Resource(NamedTuple):
+class StoredBytes(NamedTuple):
     """Stored bytes that a URL names, and the headers that describe them.
 
     ``identity`` names the bytes for good; ``lasting`` says that their path does too. Bytes that
@@ -42,7 +42,7 @@ class Resource(NamedTuple):
     withdrawn: bool = False
 
 
-_Known = tuple[Item, dict[tuple[str, str], Resource]]
+_Known = tuple[Item, dict[tuple[str, str], StoredBytes]]
 _WHOLE = ("", "")  # an object has neither renditions nor segments
 
 
@@ -79,7 +79,7 @@ class Resolver:
             raise ItemNotFound(_NO_ITEM)
         return item
 
-    async def segment_bytes(self, slug: str, rendition: str, msn: str) -> Resource:
+    async def segment_bytes(self, slug: str, rendition: str, msn: str) -> StoredBytes:
         """The segment of that rendition and number, also for a grace after it left the playlist.
 
         A number is written in one way only: without leading zeros, in ASCII digits. Raises
@@ -101,7 +101,7 @@ class Resolver:
             found = known[rendition, msn] = _segment_resource(title, rendition, segment)
         return found
 
-    async def object_bytes(self, slug: str) -> Resource:
+    async def object_bytes(self, slug: str) -> StoredBytes:
         """The bytes of the object of that name; raises ``ItemNotFound``."""
         on_sale = await self._item(slug)
         item = on_sale or await self._catalog.removed_item(slug)
@@ -119,7 +119,7 @@ class Resolver:
         except ItemError:
             raise ItemNotFound(_NO_ITEM) from None
 
-    async def _withdrawn_segment(self, slug: str, rendition: str, msn: str) -> Resource:
+    async def _withdrawn_segment(self, slug: str, rendition: str, msn: str) -> StoredBytes:
         title = await self._catalog.removed_item(slug)
         if not isinstance(title, Title | Stream):
             raise ItemNotFound(_NO_ITEM)
@@ -134,7 +134,7 @@ class Resolver:
             raise ItemGone(_GONE) if listed and listed.segments else ItemNotFound(_NO_SEGMENT)
         return retired
 
-    def _known_of(self, item: Item) -> dict[tuple[str, str], Resource]:
+    def _known_of(self, item: Item) -> dict[tuple[str, str], StoredBytes]:
         known = self._known.get(item.slug)
         if known is None or known[0] is not item:
             known = self._known[item.slug] = (item, {})
@@ -161,10 +161,10 @@ def _listed(title: Title | Stream, rendition: str, msn: str) -> Segment | None:
     return None
 
 
-def _object_resource(item: Object, *, withdrawn: bool) -> Resource:
+def _object_resource(item: Object, *, withdrawn: bool) -> StoredBytes:
     path = f"/objects/{item.slug}"
     headers = uploaded_headers(item.content_type, item.name)
-    return Resource(
+    return StoredBytes(
         item=item,
         path=path,
         identity=f"{path}@{item.sha256[:16]}",  # another file may take its place one day
@@ -179,9 +179,9 @@ def _object_resource(item: Object, *, withdrawn: bool) -> Resource:
     )
 
 
-def _segment_resource(title: Title | Stream, rendition: str, segment: Segment) -> Resource:
+def _segment_resource(title: Title | Stream, rendition: str, segment: Segment) -> StoredBytes:
     path = f"/hls/{title.slug}/{rendition}/{segment.msn}.ts"
-    return Resource(
+    return StoredBytes(
         item=title,
         path=path,
         identity=path,

@@ -19,7 +19,7 @@ from xbyte_live.payments.x402.headers import payment_headers
 from xbyte_live.pricing.quotes import quotes_at
 from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.common.metrics import Metrics
-from xbyte_live.web.common.resolver import Resolver, Resource
+from xbyte_live.web.common.resolver import Resolver, StoredBytes
 from xbyte_live.web.common.responses import JSON, NO_STORE, not_modified, problem
 from xbyte_live.web.playback.delivery import Delivery, RequestedBytes, requested_bytes
 from xbyte_live.web.playback.playlists import Playlists
@@ -139,7 +139,9 @@ class SessionPlayback:
                 return await self._refuse(request, drawn, PaymentRefused(EMPTY))
         return self._delivery.respond(resource, span, body, self._kept, more, paid=True)
 
-    def _draw_for(self, session: Session, resource: Resource, requested: RequestedBytes) -> NewDraw:
+    def _draw_for(
+        self, session: Session, resource: StoredBytes, requested: RequestedBytes
+    ) -> NewDraw:
         """The draw for these bytes: each payee's lowest quote that holds (money rule 8)."""
         size, part = requested.size, requested.part
         amounts: dict[str, int] = {}
