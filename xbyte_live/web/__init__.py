@@ -1,1 +1,1 @@
-"""HTTP."""
+"""The HTTP side: playback, the JSON API, pages, sessions and the studio."""

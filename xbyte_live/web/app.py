@@ -1,4 +1,4 @@
-"""Wiring: the route table over its collaborators."""
+"""Wiring: the route table of the HTTP side."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ from xbyte_live.storage.blobs.store import Store
 from xbyte_live.web.admin.studio import Studio
 from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.api.debts import Debts
-from xbyte_live.web.api.refunds import Refunds
+from xbyte_live.web.api.refunds import RefundsApi
 from xbyte_live.web.api.site import Site
 from xbyte_live.web.api.streams import StreamsApi
 from xbyte_live.web.api.viewers import Audience
@@ -45,7 +45,7 @@ _HEADER_ROOM = 16384  # bytes of request headers beside the payment
 
 
 class Application(Starlette):
-    """Starlette's routing behind our edge alone, which answers for whatever is raised."""
+    """Starlette's router behind ``Edge``, which turns every error into an answer."""
 
     def __init__(self, routes: list[Route], edge: Callable[[ASGIApp], Edge]) -> None:
         super().__init__(routes=routes)
@@ -53,12 +53,12 @@ class Application(Starlette):
         self._edge = edge
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The application as it is called."""
+        """The router inside ``Edge``, and no other middleware."""
         return self._edge(self.router)
 
 
 class DirectEndpoint:
-    """An endpoint that is called as it is, for the requests there are most of."""
+    """An endpoint without Starlette's wrapper, for the most frequent requests."""
 
     def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
         self._endpoint = endpoint
@@ -88,7 +88,7 @@ def create_app(
 
     Without ``sessions`` none are sold, without ``studio`` nothing is administered over HTTP,
     without ``channels`` refunds are asked for only where something is sold.
-    ``app.state.leaving`` is to be set when the server ends.
+    Whoever stops the server sets ``app.state.leaving`` first.
     """
     resolver = Resolver(catalog, limit=settings.item_cache)
     delivery = Delivery(store=store, cache=cache, metrics=metrics)
@@ -117,7 +117,7 @@ def create_app(
     renderer = Renderer(site=site, assets=assets)
     pages = Pages(settings=settings, listing=listing, site=site, assets=assets, renderer=renderer)
     debts = Debts(settings=settings, ledger=ledger, gate=gate)
-    refunds = Refunds(settings=settings, channels=channels, gate=gate) if channels else None
+    refunds = RefundsApi(settings=settings, channels=channels, gate=gate) if channels else None
 
     for_sessions: list[Route] = []
     if sessions is not None:

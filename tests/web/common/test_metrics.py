@@ -28,7 +28,7 @@ def test_they_go_as_json() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"7", b"[[[]],[]]", b"[[[1,2]]]", b"{}", b"\xff"])
-def test_what_is_no_tally(data: bytes) -> None:
+def test_what_are_no_metric_values(data: bytes) -> None:
     with pytest.raises(ValueError):
         load(data)
 

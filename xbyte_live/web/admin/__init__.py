@@ -1,1 +1,1 @@
-"""The studio: sign-in, reports, management."""
+"""The studio: login, reports and management."""

@@ -1,4 +1,4 @@
-"""Adapter: who may look into the studio and change things: a bearer token, or a login's cookie."""
+"""Adapter: authentication for the studio and its API: a bearer token, or a login cookie."""
 
 import asyncio
 import logging
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Lets through whoever shows the admin token or a cookie made from it, and nobody else.
+    """Admits requests with the admin token or a login cookie made from it, and no others.
 
-    A right token is always taken, whoever else tries wrong ones from the same network: nobody
-    guesses one of that length, so all a limit (``failures`` a minute) is good for is to say less.
+    A right token is always accepted, also from a network that sent wrong ones: nobody guesses one
+    of that length, so the limit (``failures`` a minute) only keeps the log short.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Guard:
         self._clock = clock
 
     def route(self, path: str, endpoint: Endpoint, methods: Sequence[str] = ("GET",)) -> Route:
-        """A route that nothing answers before it is known who asks."""
+        """A route whose endpoint is called only for an authenticated request."""
 
         async def guarded(request: Request) -> Response:
             return await self.refusal(request) or await endpoint(request)
@@ -59,7 +59,7 @@ class Guard:
         return Route(path, guarded, methods=list(methods))
 
     async def refusal(self, request: Request) -> Response | None:
-        """What to answer instead, unless the request may pass."""
+        """The response that refuses a request; ``None`` if it is authenticated."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":  # any other is for a proxy in front of us
             fine = self._passes.is_token(token.strip())
@@ -92,7 +92,7 @@ class Guard:
         return reply
 
     async def log_out(self, request: Request) -> Response:
-        """``POST /studio/logout``: the browser forgets its cookie, which opens nothing any more."""
+        """``POST /studio/logout``: the cookie is deleted and revoked."""
         if not self._is_own_page(request):
             return problem(403, "foreign_origin", "only the studio's own page may log out")
         login = self._read_cookie(request)
@@ -103,7 +103,7 @@ class Guard:
         return reply
 
     def routes(self) -> list[Route]:
-        """The ways in and out, which are open to everyone."""
+        """The routes of login and logout, open to everyone."""
         return [
             Route("/studio/login", self.is_inside),
             Route("/studio/login", self.log_in, methods=["POST"]),
@@ -111,7 +111,7 @@ class Guard:
         ]
 
     async def _login(self, request: Request) -> Pass | None:
-        """The login a request shows a cookie of, unless it has ended."""
+        """The login behind a request's cookie, unless it has ended."""
         login = self._read_cookie(request)
         return None if login is None or await self._logins.has_ended(login.nonce) else login
 
@@ -120,11 +120,11 @@ class Guard:
         return self._passes.read_cookie(cookie, self._clock())
 
     def _rest_of(self, shown: Pass) -> float:
-        """Seconds until nobody takes it any more, whatever their clock says."""
+        """Seconds until no node accepts it any more, with a margin for their clocks."""
         return shown.until - self._clock() + _MARGIN
 
     async def _is_first_use(self, text: str) -> bool:
-        """Whether a code is good and nobody, on any node, has used it."""
+        """Whether a login code is valid and not yet used on any node."""
         code = self._passes.read_code(text, self._clock())
         return code is not None and await self._logins.use(code.nonce, seconds=self._rest_of(code))
 
@@ -157,9 +157,9 @@ class Guard:
         return scheme == "https"
 
     def _is_own_page(self, request: Request) -> bool:
-        """Whether a page of this very origin sends it: the one people open, or as we are called.
+        """Whether a page of our own origin sends it: that of ``public_url``, or of ``Host``.
 
-        A proxy that ends TLS changes the scheme; it leaves the host, or ``public_url`` says it.
+        A proxy that ends TLS changes the scheme; it keeps the host, or ``public_url`` names it.
         """
         origin = _origin_of(request.headers.get("origin", ""))
         if origin is None:
@@ -168,7 +168,7 @@ class Guard:
 
 
 def _cookie_name(secure: bool) -> str:
-    """With the prefix, no other host and no plain connection can set it (RFC 6265bis 4.1.3)."""
+    """The cookie's name; ``__Host-`` bars other hosts and plain HTTP (RFC 6265bis 4.1.3)."""
     return f"__Host-{COOKIE}" if secure else COOKIE
 
 

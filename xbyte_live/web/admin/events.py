@@ -30,9 +30,9 @@ _BEAT = b": still here\n\n"
 
 
 class Events:
-    """``GET /api/v1/events`` for at most ``subscribers`` pages, all of which see one figure.
+    """``GET /api/v1/events`` for at most ``subscribers`` pages, which share one reading.
 
-    ``leaving`` ends them, so that no page holds up the end of the server.
+    ``leaving`` ends them, so that no page delays the end of the server.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Events:
         self.subscribers = 0
 
     def routes(self, guard: Guard) -> list[Route]:
-        """Its route, guarded: also for as long as it lasts."""
+        """Its route, guarded also while a page stays subscribed."""
 
         async def stream(request: Request) -> Response:
             return await self.stream(request, guard)
@@ -65,19 +65,19 @@ class Events:
         return [guard.route("/api/v1/events", stream)]
 
     async def stream(self, request: Request, guard: Guard) -> Response:
-        """Figures whenever they change, from the first moment on, while who asks is let in."""
+        """An event at once and at every change, until the login ends; raises ``Overloaded``."""
         headers = {**NO_STORE, "x-accel-buffering": "no"}
         if request.method == "HEAD":
             return Response(None, 200, headers, _MEDIA_TYPE)
         if self.subscribers >= self._limit:
             raise Overloaded("too many pages follow the live figures; close one")
         self.subscribers += 1
-        return _Subscription(self._told(request, guard), headers, self._leave)
+        return _Subscription(self._follow(request, guard), headers, self._leave)
 
     def _leave(self) -> None:
         self.subscribers -= 1
 
-    async def _told(self, request: Request, guard: Guard) -> AsyncIterator[bytes]:
+    async def _follow(self, request: Request, guard: Guard) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         begun = heard = loop.time()
         last = b""
@@ -98,7 +98,7 @@ class Events:
                     await self._leaving.wait()
 
     async def _read(self) -> bytes:
-        """The figures, read once for all pages."""
+        """The figures as JSON, read once for all pages."""
         loop = asyncio.get_running_loop()
         async with self._reading:
             if loop.time() - self._read_at >= self._every * 0.9:
@@ -120,7 +120,7 @@ class Events:
 
 
 class _Subscription(StreamingResponse):
-    """A response that says when it is over, however that came."""
+    """A response that calls ``over`` when it has ended, for whatever reason."""
 
     def __init__(
         self,

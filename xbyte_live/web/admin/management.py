@@ -1,4 +1,4 @@
-"""Adapter: streams, their keys, and what items cost, changed over HTTP."""
+"""Adapter: the admin API that changes streams, stream keys and prices."""
 
 import re
 import time
@@ -52,7 +52,7 @@ Answer = dict[str, Any]
 
 
 class Management:
-    """Does over HTTP what the commands ``stream``, ``price`` and ``remove`` do.
+    """The commands ``stream``, ``price`` and ``remove`` over HTTP.
 
     ``check_source`` raises ``SourceRefused`` for a URL that may not be pulled.
     """
@@ -73,7 +73,7 @@ class Management:
         self._clock = clock
 
     def routes(self, guard: Guard) -> list[Route]:
-        """Its routes, all of them guarded."""
+        """Its routes, all guarded."""
         keys = "/api/v1/streams/{slug}/keys"
         return [
             guard.route("/api/v1/streams", self.create, ["POST"]),
@@ -125,7 +125,7 @@ class Management:
         return json_reply(made if source else {**made, "stream_key": key}, NO_STORE, 201)
 
     async def keys(self, request: Request) -> Response:
-        """``GET /api/v1/streams/{slug}/keys``: what is known of them, and where they are for."""
+        """``GET /api/v1/streams/{slug}/keys``: its keys without their secrets, and its RTMP URL."""
         slug = _named(request)
         keys = [_key(key) for key in await self._streams.keys(slug)]
         return json_reply({"slug": slug, "keys": keys, **self._publishing(request)}, NO_STORE)
@@ -155,14 +155,14 @@ class Management:
         return json_reply({"revoked": int(number)}, NO_STORE)
 
     async def show(self, request: Request) -> Response:
-        """``GET /api/v1/items/{slug}``: the terms of an item, as its publisher sees them."""
+        """``GET /api/v1/items/{slug}``: an item and its terms, as its publisher sees them."""
         item = await self._catalog.item(_named(request))
         if item is None:
             raise ItemNotFound("there is no such item; /api/v1/catalog lists what there is")
         return json_reply(self._described(item), NO_STORE)
 
     async def change(self, request: Request) -> Response:
-        """``PATCH /api/v1/items/{slug}``: change what is given of its terms."""
+        """``PATCH /api/v1/items/{slug}``: change the given terms of an item."""
         fields = await read_fields(request, _TERMS)
         if not fields:
             raise BadRequest(f"name what to change: {', '.join(_TERMS)}")
@@ -187,7 +187,7 @@ class Management:
         return json_reply({"removed": slug}, NO_STORE)
 
     def _publishing(self, request: Request) -> Answer:
-        """What a publisher enters in OBS besides the key; nothing where no RTMP is served."""
+        """The settings for OBS besides the key; no URL where RTMP is not served."""
         url = rtmp_url(self._settings, request.url.hostname or "localhost")
         served = bool(self._settings.rtmp_port or self._settings.rtmps_port)
         return {"rtmp_url": url if served else None, "keyframe_interval_s": _KEYFRAMES}
@@ -249,7 +249,7 @@ def _price(fields: Answer) -> Price | None:
 
 
 def _payee(fields: Answer) -> str | None:
-    """The payee that is given, an empty one meaning the server's own; ``None`` without."""
+    """The payee if given, ``""`` for the server's own; ``None`` without."""
     pay_to: str | None = fields.get("pay_to")
     if pay_to and not is_address(pay_to):
         raise BadRequest("pay_to is an address: 0x and 40 hex digits")
@@ -257,7 +257,7 @@ def _payee(fields: Answer) -> str | None:
 
 
 def _one_of(fields: Answer, name: str, *choices: str) -> Any:
-    """The choice that is given, else the first."""
+    """The given choice, or else the first."""
     value = fields.get(name, choices[0])
     if value not in choices:
         raise BadRequest(f"{name} is one of {', '.join(choices)}")

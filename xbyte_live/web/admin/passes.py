@@ -1,4 +1,4 @@
-"""Pure: what opens the studio: the admin token, one-time codes, and signed cookies made of it."""
+"""Pure: the admin token, and the login codes and cookies signed with it."""
 
 import base64
 import hashlib
@@ -14,17 +14,17 @@ _PASS = re.compile(r"(?P<until>[0-9]{1,12})\.(?P<nonce>[0-9a-f]{24})\.(?P<seal>[
 
 
 class Pass(NamedTuple):
-    """A code or cookie that was made by who has the token; good before ``until``."""
+    """A verified login code or cookie; valid before ``until`` (Unix seconds)."""
 
     nonce: str
     until: int
 
 
 class Passes:
-    """Makes and checks what stands for one admin token; with another, none of it is good.
+    """Signs and verifies the codes and cookies of one admin token; another token voids them.
 
-    Nothing is kept here: any process that knows the token knows its codes and cookies, also after
-    a restart; which were used or ended, others keep. Times are Unix seconds.
+    Nothing is stored here: any process with the token verifies them, also after a restart. Used
+    codes and ended logins are stored elsewhere. Times are Unix seconds.
     """
 
     def __init__(self, token: str) -> None:
@@ -32,25 +32,25 @@ class Passes:
         self._key = hmac.digest(self._token, b"xbyte-live studio", hashlib.sha256)
 
     def is_token(self, text: str) -> bool:
-        """Whether a text is the token, in the same time whatever it is."""
+        """Whether a text is the token, compared in constant time."""
         return hmac.compare_digest(_digest(text.encode("utf-8", "replace")), _digest(self._token))
 
     def code(self, nonce: str, now: float) -> str:
-        """A login code; ``nonce`` is 24 hex digits that were never used."""
+        """A login code; ``nonce`` is 24 hex digits, never used before."""
         until = int(now) + CODE_LASTS
         return f"{until}.{nonce}.{self._seal('code', until, nonce)}"
 
     def read_code(self, text: str, now: float) -> Pass | None:
-        """What a code says, or ``None`` for one that is not ours or too old."""
+        """The login of a code, or ``None`` for a forged or expired one."""
         return self._read("code", text, now)
 
     def cookie(self, nonce: str, now: float) -> str:
-        """What a browser that logged in shows from then on; ``nonce`` as in ``code``."""
+        """A login cookie; ``nonce`` as in ``code``."""
         until = int(now) + COOKIE_LASTS
         return f"{until}.{nonce}.{self._seal('cookie', until, nonce)}"
 
     def read_cookie(self, text: str, now: float) -> Pass | None:
-        """What a cookie says, or ``None`` for one that is not ours or too old."""
+        """The login of a cookie, or ``None`` for a forged or expired one."""
         return self._read("cookie", text, now)
 
     def _read(self, kind: str, text: str, now: float) -> Pass | None:

@@ -1,4 +1,4 @@
-"""Pure: the time a question is about, as queries write it."""
+"""Pure: the period, step and limit in the query of a report."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Adapter: what was earned, and where the money is, as JSON for the studio and for platforms."""
+"""Adapter: earnings, payers and balances as JSON, for the studio and for platforms."""
 
 import asyncio
 import tempfile
@@ -35,10 +35,10 @@ Answer = dict[str, Any]
 
 
 class Dashboard:
-    """Answers for ``/api/v1/{earnings,payers,settlement,export}``.
+    """Serves ``/api/v1/{earnings,payers,settlement,export}``.
 
-    Sums over long times take the database a while, so that only one is worked out at a time,
-    and kept ten times as long as it took.
+    Sums over long periods take the database a while, so only one runs at a time, and its result
+    is kept ten times as long as it took.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Dashboard:
         self._exporting = asyncio.Lock()
 
     def routes(self, guard: Guard) -> list[Route]:
-        """Its routes, all of them guarded."""
+        """Its routes, all guarded."""
         return [
             guard.route("/api/v1/earnings", self.earned),
             guard.route("/api/v1/earnings/{slug}/moments", self.moments),
@@ -68,7 +68,7 @@ class Dashboard:
         ]
 
     async def earned(self, request: Request) -> Response:
-        """``GET /api/v1/earnings``: by steps of time, by item, and in all."""
+        """``GET /api/v1/earnings``: earnings by step of time, by item, and in all."""
         query = request.query_params
         since, until = read_period(query, self._clock())
         step, period = read_step(query, since, until), _period(query, since, until)
@@ -113,7 +113,7 @@ class Dashboard:
         return await self._reply(("moments", period, len(places)), work)
 
     async def payers(self, request: Request) -> Response:
-        """``GET /api/v1/payers``: who paid most."""
+        """``GET /api/v1/payers``: the payers of most."""
         query = request.query_params
         since, until = read_period(query, self._clock(), days=30)
         limit, period = read_whole(query, "limit", 50, PAYERS), _period(query, since, until)
@@ -126,7 +126,7 @@ class Dashboard:
         return await self._reply(("payers", period, limit), work)
 
     async def settlement(self, _: Request) -> Response:
-        """``GET /api/v1/settlement``: charged, claimed and settled, by payee and asset."""
+        """``GET /api/v1/settlement``: charged, claimed and paid out, by payee and asset."""
 
         async def work() -> Answer:
             found = await self._earnings.settlement()
@@ -182,7 +182,7 @@ class Dashboard:
 
 
 def money(amount: int) -> Answer:
-    """An amount as strings: atomic units, and dollars."""
+    """An amount as strings: atomic units and dollars."""
     return {"amount": str(amount), "dollars": format_decimal(amount, PRICE_DECIMALS)}
 
 
@@ -214,7 +214,7 @@ def _settled(payee: Settled) -> Answer:
 
 
 def _places(item: Item) -> dict[str, tuple[int, int]]:
-    """Where on the timeline each resource of an item lies: its start and how long, in µs."""
+    """Start and duration in µs of each resource of an item, by its path."""
     if isinstance(item, Object):
         return {}
     return {
@@ -238,7 +238,7 @@ def _duration_us(item: Item) -> int:
 def _timeline(
     places: Mapping[str, tuple[int, int]], sold: Mapping[str, Moment]
 ) -> tuple[Sequence[Answer], float | None]:
-    """Moments in their order, renditions added up; where there are too many, in equal parts."""
+    """Moments in order, renditions added up; more than ``MOMENTS`` are merged into equal parts."""
     by_start: dict[int, tuple[int, Moment]] = {}
     for name, (start, duration) in places.items():
         longest, moment = by_start.get(start, (0, Moment()))
@@ -273,4 +273,4 @@ def _read(file: TextIO) -> Iterator[bytes]:
 
 
 def _ignore(_: int, __: int) -> None:
-    """Nobody watches how far an export is."""
+    """Ignore the progress of an export."""

@@ -1,4 +1,4 @@
-"""Adapter: the studio: its page, the way into it, and the API behind it."""
+"""Adapter: the studio: its page, its login, and the API behind it."""
 
 import asyncio
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from xbyte_live.web.pages.pages import Renderer
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """The parts of the admin API; ``leaving`` is set when the server ends."""
+    """The parts of the studio; ``leaving`` is set when the server ends."""
 
     guard: Guard
     dashboard: Dashboard
@@ -28,7 +28,7 @@ class Studio:
     public_url: str = ""
 
     def routes(self, renderer: Renderer) -> list[Route]:
-        """All of them; the page holds nothing that needs a login, its script asks for it."""
+        """All its routes; the page needs no login, its script asks for one."""
 
         async def page(request: Request) -> Response:
             return await renderer.page(request, "studio.html", "studio.js", {"here": "studio"})
@@ -43,7 +43,7 @@ class Studio:
         ]
 
     async def _document(self, request: Request) -> Response:
-        """``GET /api/v1/openapi.json``: what programs may ask, for everyone."""
+        """``GET /api/v1/openapi.json``: the description of the API, for everyone."""
         server = base_url(request, self.public_url)
         headers = {"cache-control": "no-cache", "access-control-allow-origin": "*"}
         return json_reply(document(server), headers)

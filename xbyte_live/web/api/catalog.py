@@ -1,4 +1,4 @@
-"""Adapter: what is for sale and for how much, free for everyone."""
+"""Adapter: the catalog, price lists and posters, free for everyone."""
 
 import asyncio
 import hashlib
@@ -34,7 +34,7 @@ _CATALOG_AGE = 1.0  # seconds the list is kept, however often it is asked for
 
 
 class CatalogApi:
-    """Answers that say what there is: the catalog, price lists and posters."""
+    """Serves the catalog, price lists and posters."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class CatalogApi:
         return _reply(request, self._list, JSON, self._max_age)
 
     async def entries(self) -> list[dict[str, Any]]:
-        """What the catalog lists, the oldest first."""
+        """The entries of the catalog, the oldest item first."""
         async with self._listing:
             if not 0 <= self._clock() - self._listed_at < _CATALOG_AGE:
                 entries = [await self._entry(item) for item in await self._catalog.items()]
@@ -77,7 +77,7 @@ class CatalogApi:
         return self._entries
 
     async def pricing(self, slug: str) -> dict[str, Any]:
-        """What the price list of an item says; raises ``ItemNotFound``."""
+        """The price list of an item; raises ``ItemNotFound``."""
         try:
             item: Item = await self._resolver.media(slug)
         except ItemNotFound:
@@ -158,7 +158,7 @@ class CatalogApi:
 
 
 def _is_seen(stream: Stream) -> bool:
-    """Whether there is a picture of it."""
+    """Whether it has a still of what is on air."""
     return not stream.ended and any(rendition.has_video for rendition in stream.renditions)
 
 

@@ -1,4 +1,4 @@
-"""Adapter: what a payer owes for bytes whose settlement failed, and the way to pay it."""
+"""Adapter: sells a payer its debts: bytes delivered whose transfer failed."""
 
 import re
 
@@ -24,7 +24,7 @@ _PAYER = re.compile(r"0x[0-9a-f]{40}")
 
 
 class Debts:
-    """``GET /debts/{payer}``: 402 for the oldest debt, 200 once nothing is owed."""
+    """``GET /debts/{payer}``: 402 for the oldest debt, 200 when there is none."""
 
     def __init__(self, *, settings: Settings, ledger: ChargeLedger, gate: Gate) -> None:
         self._settings = settings
@@ -32,7 +32,7 @@ class Debts:
         self._gate = gate
 
     async def answer(self, request: Request) -> Response:
-        """Sell the oldest debt for exactly its amount, settled before it is forgiven."""
+        """Sell the oldest debt for exactly its amount, transferred before it is forgiven."""
         payer = request.path_params["payer"].lower()
         if _PAYER.fullmatch(payer) is None:
             raise ItemNotFound("a payer is an address: 0x and 40 hex digits")

@@ -1,4 +1,4 @@
-"""Pure: what renditions cost by the minute and as a whole, in whole atomic units."""
+"""Pure: the cost of renditions by the minute and as a whole, in atomic units."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ MINUTE = 60  # seconds
 
 
 def per_minute(rendition: Rendition, price: Price) -> int:
-    """What a minute of a rendition costs at its mean bit rate, rounded up."""
+    """The cost of a minute of a rendition at its mean bit rate, rounded up."""
     return price.amount_for(-(-rendition.average_bandwidth * MINUTE // 8))
 
 
 def dearest(renditions: tuple[Rendition, ...], price: Price) -> int | None:
-    """What a minute of the best rendition costs, if there is one."""
+    """The cost of a minute of the dearest rendition, if there is one."""
     return max((per_minute(rendition, price) for rendition in renditions), default=None)
 
 

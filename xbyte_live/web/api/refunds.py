@@ -28,7 +28,7 @@ from xbyte_live.web.common.responses import (
 _CHANNEL = re.compile(r"0x[0-9a-f]{64}")
 
 
-class Refunds:
+class RefundsApi:
     """``GET /channels/{id}``: a protected resource of the channel's payee that sells nothing.
 
     A refund is asked for like at any other (x402 ``scheme_batch_settlement_evm``), and this one
@@ -41,11 +41,11 @@ class Refunds:
         self._gate = gate
 
     def routes(self) -> list[Route]:
-        """The routes this answers."""
+        """Its route."""
         return [Route("/channels/{channel_id}", self.answer)]
 
     async def answer(self, request: Request) -> Response:
-        """402 with the terms of the channel; what became of it for a refund."""
+        """402 with the terms of the channel; for a refund request, its result."""
         channel_id = request.path_params["channel_id"].lower()
         known = _CHANNEL.fullmatch(channel_id) is not None
         channel = await self._channels.find(channel_id) if known else None
@@ -79,7 +79,7 @@ class Refunds:
         )
 
     def _as_opened(self, channel: Channel) -> PaymentMethod:
-        """The terms of a channel, which hold for good, whatever the settings are by now."""
+        """The way to pay with a channel: its own terms, which no setting changes."""
         config, network = channel.config, channel.network
         token, authorizer = map(to_checksum_address, (config.token, config.receiver_authorizer))
         known = (m.asset for m in self._gate.methods if m.asset.network == network)

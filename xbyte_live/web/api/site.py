@@ -1,4 +1,4 @@
-"""Adapter: what this server is and which money it takes, for pages and programs alike."""
+"""Adapter: the server's name, networks and assets, for pages and programs alike."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,10 +22,10 @@ _TEST_CHAIN = "Local test chain"
 
 
 class Site:
-    """Says what the server calls itself and what it is paid with.
+    """Serves the name, schemes, networks and assets of this server.
 
-    Where test money is handed out (``faucet_url``), the chain is a local one: its RPC node is
-    told too, since no wallet knows it.
+    With a ``faucet_url`` the chain is a local one, and its RPC node is named too, since no wallet
+    knows it.
     """
 
     def __init__(self, *, settings: Settings, gate: Gate) -> None:
@@ -37,7 +37,7 @@ class Site:
         return json_reply(self.document(), {"cache-control": "no-cache"})
 
     def document(self) -> dict[str, Any]:
-        """What ``/api/v1/site`` says."""
+        """The body of ``/api/v1/site``."""
         methods = self._gate.methods
         assets = list(dict.fromkeys(method.asset for method in methods))
         return {
@@ -49,7 +49,7 @@ class Site:
         }
 
     def origins(self) -> list[str]:
-        """Where pages reach out to besides this server."""
+        """Origins that pages connect to besides this server."""
         urls = [self._settings.faucet_url]
         if self._settings.faucet_url:
             urls += [self._rpc_url(method.asset) for method in self._gate.methods]
@@ -70,7 +70,7 @@ class Site:
         }
 
     def _rpc_url(self, asset: Asset) -> str:
-        """The node, if it is on this machine: what providers sell has a key in its URL."""
+        """The RPC node, if it is on this machine: a provider's URL holds a key."""
         url = self._settings.rpc_by_network.get(asset.network, "")
         return url if urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost") else ""
 

@@ -1,4 +1,4 @@
-"""Adapter: how streams are doing, as JSON, free for everyone."""
+"""Adapter: the status of streams as JSON, free for everyone."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from xbyte_live.web.common.responses import NO_STORE, json_reply
 
 
 class StreamsApi:
-    """Answers for ``/api/v1/streams``."""
+    """Serves ``/api/v1/streams``."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class StreamsApi:
         return json_reply({"streams": [stream_json(s, now) for s in found]}, NO_STORE)
 
     async def stream(self, request: Request) -> Response:
-        """``GET /api/v1/streams/{slug}``: one stream, and how many are paying for it now."""
+        """``GET /api/v1/streams/{slug}``: one stream, and the number of its paying viewers."""
         stream = await self._resolver.stream(request.path_params["slug"])
         now = self._clock()
         paying = await self._audience.paying(stream.slug)

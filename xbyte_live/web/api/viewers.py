@@ -1,4 +1,4 @@
-"""Adapter: how many pay for what at the moment, counted seldom however often it is asked."""
+"""Adapter: the number of paying viewers of an item, counted at most once a second."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ class Audience:
         self._counting = asyncio.Lock()
 
     async def paying(self, slug: str) -> int:
-        """How many different payers paid for an item in the last ``PAYING_WITHIN`` seconds."""
+        """The number of payers of an item in the last ``PAYING_WITHIN`` seconds."""
         async with self._counting:
             now = self._clock()
             counted_at, count = self._counts.get(slug, (float("-inf"), 0))

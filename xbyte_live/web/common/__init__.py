@@ -1,1 +1,1 @@
-"""What every page and endpoint of the server uses."""
+"""Middleware, responses, metrics and look-ups that every endpoint uses."""

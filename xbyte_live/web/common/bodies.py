@@ -1,4 +1,4 @@
-"""Adapter: the body of a request as JSON fields of known names and kinds."""
+"""Adapter: reads the body of a request as JSON fields of known names and kinds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +12,9 @@ MAX_BODY = 16_384  # bytes
 
 
 async def read_fields(request: Request, kinds: Mapping[str, type]) -> dict[str, Any]:
-    """The fields of a JSON object; none may be there that is not in ``kinds``, nor be another kind.
+    """The fields of a JSON object, all of them named in ``kinds`` and of that type.
 
-    An empty body is an object without fields. Raises ``BadRequest`` naming what is wrong.
+    An empty body is an object without fields. Raises ``BadRequest`` that names the fault.
     """
     body = b""
     async for chunk in request.stream():

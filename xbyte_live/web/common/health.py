@@ -1,4 +1,4 @@
-"""Adapter: whether this process is alive, and whether it can do its work."""
+"""Adapter: the readiness of this process: checks of its parts, each with a deadline."""
 
 import asyncio
 import logging
@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 
 
 class Readiness:
-    """Asks named checks, each of which answers ``None`` or why it fails, in one sentence.
+    """Runs named checks, each of which returns ``None`` or one sentence that says why it fails.
 
-    A verdict is kept for ``keep`` seconds, so that asking often costs nothing; a check that
-    takes longer than ``timeout`` seconds has failed.
+    A result is kept for ``keep`` seconds, so that frequent requests cost nothing; a check that
+    takes longer than ``timeout`` seconds fails.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Readiness:
         self._asking = asyncio.Lock()
 
     async def problems(self) -> dict[str, str]:
-        """Why this process cannot work, by the name of the check; empty when it can."""
+        """Failures by the name of the check; empty when this process is ready."""
         async with self._asking:
             if self._monotonic() >= self._good_until:
                 answers = await asyncio.gather(*map(self._ask, self._checks))
@@ -59,7 +59,7 @@ class Readiness:
         except XByteError as error:
             return str(error)
         except Exception:
-            _log.exception("the readiness check %r broke", name)
+            _log.exception("the readiness check %r raised", name)
             return "the check itself failed; see the log"
 
 

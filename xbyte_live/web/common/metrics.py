@@ -1,4 +1,4 @@
-"""Adapter: what is counted, in the Prometheus text format."""
+"""Adapter: counts and levels of a server, in the Prometheus text format."""
 
 import json
 from bisect import bisect_left
@@ -54,55 +54,55 @@ _FEED_COUNTS: tuple[tuple[str, str, Callable[[FeedStats], float]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class MetricValues:
-    """``counts`` only ever grow, ``levels`` are what there is right now."""
+    """Figures of one or more processes: ``counts`` only ever grow, ``levels`` are of now."""
 
     counts: Mapping[Name, float] = field(default_factory=dict)
     levels: Mapping[Name, float] = field(default_factory=dict)
 
     def of(self, name: str) -> Iterator[tuple[Name, float]]:
-        """The labels and figures of one name."""
+        """Labels and figures under one name."""
         for figures in (self.counts, self.levels):
             for (own, *labels), figure in figures.items():
                 if own == name:
                     yield tuple(labels), figure
 
     def one(self, name: str) -> float:
-        """The figure of a name without labels; 0 where there is none."""
+        """The figure of a name without labels; 0 if absent."""
         return self.counts.get((name,), 0) or self.levels.get((name,), 0)
 
     def counted(self) -> "MetricValues":
-        """What stays of it when its process is no more."""
+        """The part that stays when the process has ended: the counts."""
         return MetricValues(self.counts)
 
     def dump(self) -> bytes:
-        """As JSON."""
+        """The figures as JSON, for ``load``."""
         both = [[[*name, figure] for name, figure in f.items()] for f in (self.counts, self.levels)]
         return json.dumps(both, separators=(",", ":")).encode()
 
 
-def total(tallies: Iterable[MetricValues]) -> MetricValues:
-    """All of them together."""
+def total(several: Iterable[MetricValues]) -> MetricValues:
+    """The sum of several figures, name by name."""
     counts: Counter[Name] = Counter()
     levels: Counter[Name] = Counter()
-    for tally in tallies:
-        counts.update(tally.counts)
-        levels.update(tally.levels)
+    for one in several:
+        counts.update(one.counts)
+        levels.update(one.levels)
     return MetricValues(counts, levels)
 
 
 def load(data: bytes) -> MetricValues:
-    """A tally from its JSON; raises ``ValueError``."""
+    """Figures from the JSON of ``dump``; raises ``ValueError``."""
     both: Any = json.loads(data)
     try:
         counts, levels = ({tuple(name): n for *name, n in figures} for figures in both)
     except (TypeError, ValueError):
-        raise ValueError("no tally") from None
+        raise ValueError("these are no metric values") from None
     return MetricValues(counts, levels)
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """What other parts hold right now: bytes, counts, and charges by settlement state."""
+    """Levels of other parts: bytes cached, writes waiting, charges by settlement state."""
 
     cache_hits: int = 0
     cache_misses: int = 0
@@ -124,31 +124,31 @@ async def _no_levels() -> Levels:
     return Levels()
 
 
-def _nothing_held() -> Levels:
+def _no_levels_held() -> Levels:
     return Levels()
 
 
-def _nobody_else() -> Sequence[MetricValues]:
+def _no_others() -> Sequence[MetricValues]:
     return ()
 
 
 class Metrics(Collector):
-    """Counts of this process, shown with those of ``others`` that serve with it.
+    """Counts of this process, shown with those of the ``others`` of its server.
 
-    ``levels`` tells, once a scrape, what other parts hold and the database says; ``held`` the
-    former alone. ``before`` is what a process whose place this one took had counted.
+    ``levels`` reads, once a scrape, the levels of other parts and of the database; ``held`` reads
+    the former alone. ``before`` are the counts of a process that this one replaces.
 
     Labels take values of a fixed set only: route templates, statuses, error codes, and the
-    streams on air, of which there are as many as publishers may connect. Counts
-    are plain integers that only the event loop touches, so that counting costs next to nothing.
+    streams on air, which are at most as many as publishers may connect. Counts are plain integers
+    that only the event loop touches, so that counting costs next to nothing.
     """
 
     def __init__(
         self,
         *,
         levels: Callable[[], Awaitable[Levels]] = _no_levels,
-        held: Callable[[], Levels] = _nothing_held,
-        others: Callable[[], Sequence[MetricValues]] = _nobody_else,
+        held: Callable[[], Levels] = _no_levels_held,
+        others: Callable[[], Sequence[MetricValues]] = _no_others,
         before: MetricValues | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
@@ -176,7 +176,7 @@ class Metrics(Collector):
         latency.observe(seconds)
 
     def delivered(self, size: int, *, paid: bool) -> None:
-        """Count bytes of a segment or object that were handed over."""
+        """Count delivered bytes of a segment or object."""
         self._delivered[paid] += size
 
     def charged(self, result: str) -> None:
@@ -186,23 +186,23 @@ class Metrics(Collector):
         self._payments[result] = self._payments.get(result, 0) + 1
 
     def drawn(self, result: str, amount: int) -> None:
-        """Count a segment that a session was asked to pay for, and what it drew."""
+        """Count a draw of a session by its outcome, and its ``amount`` in atomic units."""
         self._draws[result] = self._draws.get(result, 0) + 1
         self._drawn += amount
 
     async def render(self) -> bytes:
-        """Everything in the text format; levels that nobody can tell now stay as they were."""
+        """All metrics in the text format; levels that cannot be read now stay as they were."""
         with suppress(XByteError):
             self._levels = await self._ask_levels()
         self._all = total((self._own(self._levels), *self._others()))
         return generate_latest(self._registry)
 
     def tally(self) -> MetricValues:
-        """What this process has to tell the others."""
+        """The values of this process, for the others of its server."""
         return self._own(self._held())
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, for the registry."""
+        """Every metric family, for the registry."""
         yield from self._of_requests()
         yield from self._of_money()
         yield from self._of_levels()
@@ -260,11 +260,11 @@ class Metrics(Collector):
             (
                 "delivered",
                 "xbyte_delivered_bytes",
-                "Bytes of segments and objects handed over",
+                "Delivered bytes of segments and objects",
                 "paid",
             ),
-            ("payments", "xbyte_payments", "Payments presented, by what became of them", "result"),
-            ("draws", "xbyte_session_draws", "Segments that sessions were to pay for", "result"),
+            ("payments", "xbyte_payments", "Payments presented, by result", "result"),
+            ("draws", "xbyte_session_draws", "Draws from sessions, by result", "result"),
         ):
             family = CounterMetricFamily(name, about, labels=(label,))
             for labels, count in self._all.of(kind):

@@ -46,10 +46,10 @@ _log = logging.getLogger(__name__)
 
 
 class Cors:
-    """The CORS headers of playback answers, for a list of origins or ``*`` for every page.
+    """CORS headers of playback answers, for a list of origins or ``*`` (Fetch standard, 3.2).
 
-    They are added whether or not a request has an ``Origin``, so that what a shared cache keeps
-    from one reader serves a page as well.
+    They are added whether or not a request has an ``Origin``, so that an answer in a shared cache
+    serves pages too.
     """
 
     def __init__(self, origins: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ class Cors:
         }
 
     def headers(self, path: str, request_headers: Sequence[Header]) -> list[Header]:
-        """What to add to the answer to a request; empty off the playback URLs."""
+        """The headers to add to the answer to a request; none off the playback URLs."""
         if not path.startswith(_OPEN):
             return []
         if self._every:
@@ -78,10 +78,10 @@ class Cors:
 
 
 class Edge:
-    """Turns odd requests away, adds the headers every answer has, counts, and tells errors.
+    """Refuses malformed requests, adds common headers, counts answers, answers for errors.
 
-    No path of ours needs percent-encoding, so an encoded one is not found: each resource has
-    one URL, and each charge one name. Bodies never leave on ``HEAD``.
+    No path of ours needs percent-encoding, so an encoded path is not found: each resource has
+    one URL, and each charge one name. An answer to ``HEAD`` has no body.
     """
 
     def __init__(
@@ -116,12 +116,12 @@ class Edge:
         try:
             await (refusal or self._app)(scope, receive, answer)
         except ClientDisconnect:
-            pass  # nobody is left to answer
+            pass  # the client is gone
         except Exception as error:
-            if status:  # too late to say so: the server cuts the connection
-                _log.exception("%s %s ended in an error", scope["method"], _route(scope))
+            if status:  # the head is sent: the server cuts the connection
+                _log.exception("%s %s failed midway", scope["method"], _route(scope))
                 raise
-            await _reply_to(error, scope)(scope, receive, answer)
+            await _error_reply(error, scope)(scope, receive, answer)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = scope["headers"]
@@ -138,12 +138,12 @@ class Edge:
         return None
 
 
-def _reply_to(error: Exception, scope: Scope) -> Response:
-    """What is said of an error, which is logged unless it is the client's."""
+def _error_reply(error: Exception, scope: Scope) -> Response:
+    """The answer to an error, which is logged unless the client caused it."""
     if isinstance(error, HTTPException):
-        return _not_routed(error)
+        return _routing_reply(error)
     if not isinstance(error, XByteError):
-        _log.exception("%s %s ended in an error", scope["method"], _route(scope), exc_info=error)
+        _log.exception("%s %s failed", scope["method"], _route(scope), exc_info=error)
         return fault_reply(error)
     fault = fault_of(error)
     if fault.status >= 500:
@@ -153,13 +153,13 @@ def _reply_to(error: Exception, scope: Scope) -> Response:
     return fault_reply(error)
 
 
-def _not_routed(error: HTTPException) -> Response:
-    """What is said where no route takes a request."""
+def _routing_reply(error: HTTPException) -> Response:
+    """The answer where no route takes a request."""
     if error.status_code == 405:
         more = error.headers or {}
         allowed = sorted(more.get("allow", more.get("Allow", "GET, HEAD")).split(", "))
-        told = f"this URL answers {' and '.join(allowed)}"
-        return problem(405, "method_not_allowed", told, {"allow": ", ".join(allowed)})
+        message = f"this URL answers {' and '.join(allowed)}"
+        return problem(405, "method_not_allowed", message, {"allow": ", ".join(allowed)})
     return problem(404, "not_found", "nothing is here; /api/v1/catalog lists what there is")
 
 

@@ -1,4 +1,4 @@
-"""Pure: which bytes a request wants, and whether it has them already (RFC 9110 13 and 14)."""
+"""Pure: the ``Range``, ``If-*`` and ``Accept-Encoding`` headers (RFC 9110 12 to 14)."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Span:
 
     @property
     def size(self) -> int:
-        """How many bytes these are."""
+        """The number of bytes."""
         return self.stop - self.start
 
     def __str__(self) -> str:
@@ -30,8 +30,8 @@ class Span:
 def read_range(header: str | None, size: int) -> Span | None:
     """The one range a ``Range`` header asks of ``size`` bytes, or ``None`` for the whole.
 
-    What is no byte range, and a request for several, is ignored, as RFC 9110 14.2 allows; so is
-    any range of an empty resource. Raises ``RangeNotSatisfiable``.
+    Other units and several ranges are ignored, as RFC 9110 14.2 allows; so is any range of an
+    empty resource. Raises ``RangeNotSatisfiable``.
     """
     if header is None or size == 0:
         return None

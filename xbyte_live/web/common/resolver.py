@@ -21,11 +21,11 @@ _NO_SEGMENT = "there is no such segment; the media playlist lists what there is"
 _GONE = "this segment has left the playlist and is no longer kept"
 
 
-class Resource(NamedTuple):
+class StoredBytes(NamedTuple):
     """Stored bytes that a URL names, and the headers that describe them.
 
-    ``identity`` names the bytes for good; ``lasting`` says that their path does too. What is
-    ``withdrawn`` is off sale, and there only for who has paid for it already.
+    ``identity`` names the bytes for good; ``lasting`` says that their path does too. Bytes that
+    are ``withdrawn`` are off sale, and served only to payers who have paid for them already.
     """
 
     item: Item
@@ -42,15 +42,15 @@ class Resource(NamedTuple):
     withdrawn: bool = False
 
 
-_Known = tuple[Item, dict[tuple[str, str], Resource]]
+_Known = tuple[Item, dict[tuple[str, str], StoredBytes]]
 _WHOLE = ("", "")  # an object has neither renditions nor segments
 
 
 class Resolver:
-    """Looks names up, those that nothing can have without asking the catalog.
+    """Resolves names of URLs; impossible names are refused without asking the catalog.
 
-    What the URLs of an item name is worked out once and kept while the item stays as it is,
-    for at most ``limit`` items.
+    The resources of an item are worked out once and kept while the item stays as it is, for at
+    most ``limit`` items.
     """
 
     def __init__(self, catalog: Catalog, *, limit: int) -> None:
@@ -79,7 +79,7 @@ class Resolver:
             raise ItemNotFound(_NO_ITEM)
         return item
 
-    async def segment_bytes(self, slug: str, rendition: str, msn: str) -> Resource:
+    async def segment_bytes(self, slug: str, rendition: str, msn: str) -> StoredBytes:
         """The segment of that rendition and number, also for a grace after it left the playlist.
 
         A number is written in one way only: without leading zeros, in ASCII digits. Raises
@@ -95,11 +95,13 @@ class Resolver:
         if found is None:
             segment = _listed(title, rendition, msn)
             if segment is None:
-                return _found_segment(title, rendition, await self._retired(title, rendition, msn))
-            found = known[rendition, msn] = _found_segment(title, rendition, segment)
+                return _segment_resource(
+                    title, rendition, await self._retired(title, rendition, msn)
+                )
+            found = known[rendition, msn] = _segment_resource(title, rendition, segment)
         return found
 
-    async def object_bytes(self, slug: str) -> Resource:
+    async def object_bytes(self, slug: str) -> StoredBytes:
         """The bytes of the object of that name; raises ``ItemNotFound``."""
         on_sale = await self._item(slug)
         item = on_sale or await self._catalog.removed_item(slug)
@@ -108,7 +110,7 @@ class Resolver:
         known = self._known_of(item)
         found = known.get(_WHOLE)
         if found is None or found.withdrawn != (on_sale is None):
-            found = known[_WHOLE] = _found_object(item, withdrawn=on_sale is None)
+            found = known[_WHOLE] = _object_resource(item, withdrawn=on_sale is None)
         return found
 
     async def _item(self, slug: str) -> Item | None:
@@ -117,13 +119,13 @@ class Resolver:
         except ItemError:
             raise ItemNotFound(_NO_ITEM) from None
 
-    async def _withdrawn_segment(self, slug: str, rendition: str, msn: str) -> Resource:
+    async def _withdrawn_segment(self, slug: str, rendition: str, msn: str) -> StoredBytes:
         title = await self._catalog.removed_item(slug)
         if not isinstance(title, Title | Stream):
             raise ItemNotFound(_NO_ITEM)
         _listed(title, rendition, msn)  # raises for what no segment can be called
         segment = await self._retired(title, rendition, msn)
-        return _found_segment(title, rendition, segment)._replace(withdrawn=True)
+        return _segment_resource(title, rendition, segment)._replace(withdrawn=True)
 
     async def _retired(self, title: Title | Stream, rendition: str, msn: str) -> Segment:
         retired = await self._catalog.retired_segment(title.slug, rendition, int(msn))
@@ -132,7 +134,7 @@ class Resolver:
             raise ItemGone(_GONE) if listed and listed.segments else ItemNotFound(_NO_SEGMENT)
         return retired
 
-    def _known_of(self, item: Item) -> dict[tuple[str, str], Resource]:
+    def _known_of(self, item: Item) -> dict[tuple[str, str], StoredBytes]:
         known = self._known.get(item.slug)
         if known is None or known[0] is not item:
             known = self._known[item.slug] = (item, {})
@@ -159,10 +161,10 @@ def _listed(title: Title | Stream, rendition: str, msn: str) -> Segment | None:
     return None
 
 
-def _found_object(item: Object, *, withdrawn: bool) -> Resource:
+def _object_resource(item: Object, *, withdrawn: bool) -> StoredBytes:
     path = f"/objects/{item.slug}"
     headers = uploaded_headers(item.content_type, item.name)
-    return Resource(
+    return StoredBytes(
         item=item,
         path=path,
         identity=f"{path}@{item.sha256[:16]}",  # another file may take its place one day
@@ -177,9 +179,9 @@ def _found_object(item: Object, *, withdrawn: bool) -> Resource:
     )
 
 
-def _found_segment(title: Title | Stream, rendition: str, segment: Segment) -> Resource:
+def _segment_resource(title: Title | Stream, rendition: str, segment: Segment) -> StoredBytes:
     path = f"/hls/{title.slug}/{rendition}/{segment.msn}.ts"
-    return Resource(
+    return StoredBytes(
         item=title,
         path=path,
         identity=path,

@@ -1,4 +1,4 @@
-"""Pure: what answers look like, above all the ones that say no."""
+"""Pure: HTTP responses: JSON, errors, 304, 402, and safe headers for uploaded files."""
 
 import json
 import re
@@ -42,7 +42,7 @@ _SHOWN_IN_PLACE = ("audio/", "video/", "image/")
 
 
 class PreparedResponse(Response):
-    """A response whose headers are already what goes on the wire, ``Content-Length`` included."""
+    """A response whose headers are in wire form already, ``Content-Length`` included."""
 
     def __init__(self, body: bytes | memoryview, status: int, headers: list[Header]) -> None:
         self.body = body
@@ -52,9 +52,9 @@ class PreparedResponse(Response):
 
 
 class Fault(NamedTuple):
-    """How an error is told: status, code, and when to come back (seconds), if that helps.
+    """An error over HTTP: status, code, and seconds after which to retry, if that helps.
 
-    ``message`` stands in for the error's own text where that is about our side.
+    ``message`` replaces the error's own text where that text is about our side.
     """
 
     status: int
@@ -90,7 +90,7 @@ _FAULTS: tuple[tuple[type[XByteError], Fault], ...] = (
 
 
 def fault_of(error: Exception) -> Fault:
-    """How to tell an error; anything not foreseen is a 500 that says nothing of its cause."""
+    """The fault of an error; an unforeseen one is a 500 that hides its cause."""
     if isinstance(error, PaymentPending):
         return Fault(503, "payment_pending", error.retry_after)
     if isinstance(error, PaymentRefused):
@@ -101,13 +101,13 @@ def fault_of(error: Exception) -> Fault:
 def problem(
     status: int, code: str, message: str, headers: dict[str, str] | None = None
 ) -> Response:
-    """An error answer: JSON with the code for software and one sentence for people."""
+    """An error response: JSON with a code for software and one sentence for people."""
     body = json.dumps({"error": code, "message": message}, separators=(",", ":")).encode()
     return Response(body, status, {**NO_STORE, **(headers or {})}, JSON)
 
 
 def fault_reply(error: Exception) -> Response:
-    """The answer to a request that ended in ``error``."""
+    """The response to a request that raised ``error``."""
     fault = fault_of(error)
     headers = {}
     if fault.retry_after is not None:
@@ -118,12 +118,12 @@ def fault_reply(error: Exception) -> Response:
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[Header]:
-    """Headers as they go on the wire."""
+    """Headers in wire form: lower-case names, Latin-1 bytes."""
     return [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
 
 
 def json_reply(value: Any, headers: dict[str, str] | None = None, status: int = 200) -> Response:
-    """``value`` as JSON."""
+    """A response with ``value`` as JSON."""
     body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     return Response(body, status, headers, JSON)
 
@@ -151,10 +151,10 @@ def not_modified(headers: dict[str, str]) -> Response:
 
 
 def uploaded_headers(content_type: str, name: str) -> dict[str, str]:
-    """Headers under which a file of unknown making is safe on our origin.
+    """Headers that make an uploaded file safe on our origin.
 
-    Only sound, moving and still pictures are shown in place; all else is a download, and none
-    may run script. A content type that is no media type becomes ``application/octet-stream``.
+    Only sound, video and images are shown in place; all else is a download, and none may run
+    script. A content type that is no media type becomes ``application/octet-stream``.
     """
     if _CONTENT_TYPE.fullmatch(content_type) is None:
         content_type = "application/octet-stream"

@@ -1,1 +1,1 @@
-"""HTML pages and their scripts."""
+"""HTML pages: home, watch, documentation, and their built scripts."""

@@ -1,4 +1,4 @@
-"""Adapter: the built scripts and styles, read once and named by what is in them."""
+"""Adapter: the built scripts and styles, read once and versioned by their digest."""
 
 import asyncio
 import gzip
@@ -39,14 +39,14 @@ class _Asset:
 
 
 class Assets:
-    """What the build left in a folder; a file that is built anew is read anew."""
+    """The built files of a folder; a file that has changed is read again."""
 
     def __init__(self, folder: Path = BUILT) -> None:
         self._folder = folder
         self._known: dict[str, _Asset] = {}
 
     async def answer(self, request: Request) -> Response:
-        """``GET /static/{name}``: for ever under the URL ``url_of`` gives, else revalidated."""
+        """``GET /static/{name}``: cached for ever under the URL of ``url_of``, else revalidated."""
         name = request.path_params["name"]
         asset = await self._find(name)
         if asset is None:
@@ -68,12 +68,12 @@ class Assets:
         return Response(body, 200, headers | {"content-type": _TYPES[Path(name).suffix]})
 
     async def url_of(self, name: str) -> str | None:
-        """Where a file is, or ``None`` if it was not built."""
+        """The versioned URL of a file, or ``None`` if it was not built."""
         asset = await self._find(name)
         return f"/static/{name}?v={asset.tag}" if asset else None
 
     async def missing(self) -> list[str]:
-        """Which files the pages need that were not built."""
+        """The names of files that pages need and that were not built."""
         return [name for name in NEEDED if await self._find(name) is None]
 
     async def _find(self, name: str) -> _Asset | None:

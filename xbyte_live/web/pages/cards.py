@@ -1,4 +1,4 @@
-"""Pure: an entry of the catalog in the words of a page."""
+"""Pure: catalog entries as the text and pictures of cards."""
 
 import hashlib
 from pathlib import PurePosixPath
@@ -29,7 +29,7 @@ _GROUNDS = (  # pairs of colours
 
 
 def card_of(entry: dict[str, Any]) -> dict[str, Any]:
-    """What a card or page shows of a catalog entry; every URL leads to this server."""
+    """The values of a card for a catalog entry; every URL leads to this server."""
     slug, kind = entry["slug"], entry["kind"]
     has_video = bool(entry.get("has_video"))
     state = entry.get("state")
@@ -58,7 +58,7 @@ def _costs(entry: dict[str, Any]) -> bool:
 
 
 def rates_of(entry: dict[str, Any]) -> list[dict[str, str]]:
-    """What each rendition costs, as text."""
+    """The rate of each rendition, as text."""
     return [
         {
             "label": quality_name(rate),
@@ -69,14 +69,14 @@ def rates_of(entry: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def quality_name(rate: dict[str, Any]) -> str:
-    """``720p`` or ``128 kb/s``: what people call a rendition."""
+    """The common name of a rendition: ``720p`` or ``128 kb/s``."""
     if rate["height"]:
         return f"{rate['height']}p"
     return f"{round(rate['average_bandwidth'] / 1000)} kb/s"
 
 
 def price_text(entry: dict[str, Any]) -> str:
-    """What an item costs, in a few words."""
+    """The price of an item, in a few words."""
     if parse_decimal(entry["price_per_mb"], PRICE_DECIMALS) == 0:
         return "Free"
     if entry["kind"] == "object":
@@ -87,7 +87,7 @@ def price_text(entry: dict[str, Any]) -> str:
 
 
 def money(decimal: str) -> str:
-    """Dollars for reading: what a price is, rounded up, in no more digits than it needs."""
+    """Dollars for people: rounded up, in no more digits than needed."""
     units = parse_decimal(decimal, PRICE_DECIMALS)
     if units == 0:
         return "$0"
@@ -99,7 +99,7 @@ def money(decimal: str) -> str:
 
 
 def picture(entry: dict[str, Any]) -> dict[str, str]:
-    """What is drawn for an item without a poster: two colours that are always the same for it."""
+    """The drawing for an item without a poster: two colours derived from its slug."""
     slug, kind = entry["slug"], entry["kind"]
     if kind == "title":
         kind = "video" if entry["has_video"] else "music"

@@ -1,4 +1,4 @@
-"""Adapter: the pages people open: what is on, and one to watch each item on."""
+"""Adapter: the home page and the watch pages, and how every page is rendered."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,9 +27,9 @@ _OFF_SALE = "It may have been taken off sale, or never was."
 
 
 class Renderer:
-    """Makes pages of templates: escaped, under a strict policy, and named by their content.
+    """Renders pages from templates: escaped, under a strict policy, with an ETag.
 
-    Pages are whole without their scripts, and say which of the built files are not there.
+    Pages are complete without their scripts, and name the built files that are missing.
     """
 
     def __init__(self, *, site: Site, assets: Assets) -> None:
@@ -91,7 +91,7 @@ class Renderer:
 
 
 class Pages:
-    """``/``, ``/watch/{slug}`` and what they are made of."""
+    """``/``, ``/watch/{slug}``, and the files and names they use."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Pages:
         self._renderer = renderer
 
     def routes(self) -> list[Route]:
-        """Where they are."""
+        """The routes of the pages."""
         return [
             Route("/", self.home),
             Route("/watch/{slug}", self.watch),
@@ -118,12 +118,12 @@ class Pages:
         ]
 
     async def home(self, request: Request) -> Response:
-        """``GET /``: what is on air and what is in the catalog."""
-        return await self._told(request, self._home)
+        """``GET /``: streams on air, and the catalog."""
+        return await self._or_explain(request, self._home)
 
     async def watch(self, request: Request) -> Response:
         """``GET /watch/{slug}``: one item, its player and its meter."""
-        return await self._told(request, self._watch)
+        return await self._or_explain(request, self._watch)
 
     async def _home(self, request: Request) -> Response:
         newest_first = reversed(await self._listing.entries())
@@ -141,7 +141,7 @@ class Pages:
         values = {"item": item, "origin": origin}
         return await self._renderer.page(request, "watch.html", "watch.js", values)
 
-    async def _told(
+    async def _or_explain(
         self, request: Request, answer: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         """An answer, or a page that says in plain words why there is none."""
@@ -156,7 +156,7 @@ class Pages:
 
 
 def content_policy(origins: list[str]) -> str:
-    """The Content-Security-Policy of pages that may also ask ``origins``."""
+    """The Content-Security-Policy of pages that may also connect to ``origins``."""
     return "; ".join(
         (
             "default-src 'none'",
@@ -175,7 +175,7 @@ def content_policy(origins: list[str]) -> str:
 
 
 def shelves(cards: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Cards sorted onto the shelves of the home page."""
+    """Cards by the sections of the home page."""
     return {
         "live": [c for c in cards if c["is_live"]],
         "titles": [c for c in cards if c["kind"] == "title"],

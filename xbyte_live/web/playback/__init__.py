@@ -1,1 +1,1 @@
-"""Playlists and segments."""
+"""Playlists, segments and objects."""

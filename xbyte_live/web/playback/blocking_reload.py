@@ -1,4 +1,4 @@
-"""Adapter: playlist requests that wait for the next segment (RFC 8216bis 6.2.5.2)."""
+"""Adapter: blocking playlist reload: requests that wait for a segment (RFC 8216bis 6.2.5.2)."""
 
 import asyncio
 import re
@@ -14,9 +14,9 @@ _TARGETS_WAITED = 3
 
 
 class BlockingReloads:
-    """Holds requests back until a stream lists what they ask for; at most ``limit`` at once.
+    """Holds requests until a stream lists their segment, at most ``limit`` at once.
 
-    ``waiting`` is how many there are now.
+    ``waiting`` is the number of requests held now.
     """
 
     def __init__(self, catalog: Catalog, *, limit: int) -> None:
@@ -27,8 +27,8 @@ class BlockingReloads:
     async def wait(self, stream: Stream, rendition: str, msn: int) -> Stream:
         """The stream once it lists segment ``msn``, has ended, or three target durations passed.
 
-        The last of these answers with the playlist as it is, where the specification would have
-        a 503: players give up on errors, and a publisher that reconnects takes longer than that.
+        In the last case the answer is the playlist as it is, where the specification has a 503:
+        players give up on errors, and a publisher that reconnects takes longer than that.
         Raises ``BadRequest`` for a number too far ahead, ``Overloaded`` when too many wait.
         """
         listed = stream.rendition(rendition)
@@ -56,7 +56,7 @@ class BlockingReloads:
 
 
 def read_directives(query: Mapping[str, str]) -> int | None:
-    """The segment a request waits for, if it does; raises ``BadRequest`` for malformed ones."""
+    """The msn that a request waits for, if any; raises ``BadRequest`` for malformed directives."""
     msn = query.get("_HLS_msn")
     if msn is None:
         if "_HLS_part" in query:

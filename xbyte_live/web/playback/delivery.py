@@ -11,7 +11,7 @@ from xbyte_live.storage.blobs.cache import SegmentCache
 from xbyte_live.storage.blobs.store import Store
 from xbyte_live.web.common.metrics import Metrics
 from xbyte_live.web.common.ranges import Span, names_tag, range_holds, read_range
-from xbyte_live.web.common.resolver import Resource
+from xbyte_live.web.common.resolver import StoredBytes
 from xbyte_live.web.common.responses import PreparedResponse, raw_headers
 
 _CACHED_WHOLE = 16 * 2**20  # bytes; anything larger is streamed past the cache
@@ -44,7 +44,7 @@ class Delivery:
         self._cache = cache
         self._metrics = metrics
 
-    async def open(self, resource: Resource, span: Span | None) -> Body:
+    async def open(self, resource: StoredBytes, span: Span | None) -> Body:
         """The bytes, or a stream of them once the last one was read from the store.
 
         Raises ``StoreError``.
@@ -60,7 +60,7 @@ class Delivery:
 
     def respond(
         self,
-        resource: Resource,
+        resource: StoredBytes,
         span: Span | None,
         body: Body,
         cache_control: str,
@@ -96,7 +96,7 @@ class Delivery:
             self._metrics.delivered(len(chunk), paid=paid)
 
 
-def requested_bytes(request: Request, resource: Resource) -> RequestedBytes:
+def requested_bytes(request: Request, resource: StoredBytes) -> RequestedBytes:
     """The bytes a request asks for (RFC 9110 13 and 14); raises ``RangeNotSatisfiable``."""
     conditions = {
         name: value.decode("latin-1")

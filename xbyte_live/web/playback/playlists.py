@@ -1,4 +1,4 @@
-"""Adapter: playlist texts with the prices in them, rendered once and kept in memory."""
+"""Adapter: playlists with prices, rendered once per change and kept in memory."""
 
 import asyncio
 import gzip
@@ -36,7 +36,7 @@ _PLAYLIST_SHARE = 8  # playlists may take this fraction of what segments may
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """One playlist and what it was rendered from."""
+    """One rendered playlist, and the item and offer it was rendered from."""
 
     item: Title | Stream
     offer: Offer
@@ -52,11 +52,11 @@ class _Text:
 
 
 class Playlists:
-    """Answers for the playlists of titles and streams, free for everyone.
+    """Serves the playlists of titles and streams, free for everyone.
 
-    A text is kept while its item and the offer in force stay what they were; all texts
-    together take at most an eighth of ``cache_bytes``. ``held`` is their bytes now, ``rendered``
-    counts renderings.
+    A text is kept while its item and the offer in force stay the same; all texts together take
+    at most an eighth of ``cache_bytes``. ``held`` is their size in bytes, ``rendered`` counts
+    renderings.
     """
 
     def __init__(
@@ -147,17 +147,17 @@ class Playlists:
         return Response(packed or text.plain, 200, headers, MEDIA_TYPE)
 
     def _max_age_of(self, item: Title | Stream) -> int:
-        """A live playlist is old when its next segment is there (8216bis 6.2.2)."""
+        """Seconds: a live playlist is old when its next segment exists (RFC 8216bis 6.2.2)."""
         if not isinstance(item, Stream):
             return self._max_age
         return max(1, item.segment_target_us // 2_000_000)
 
 
 def playlist_max_age(settings: Settings) -> int:
-    """Seconds a playlist or price list may be cached.
+    """Seconds for which a playlist or price list may be cached.
 
-    Half of the time its prices stay good, so that a reader of the oldest copy can still pay
-    them (money rule 8).
+    Half of the time for which its prices stay good, so that a reader of the oldest copy can still
+    pay them (money rule 8).
     """
     return max(1, settings.quote_ttl // 2)
 

@@ -12,7 +12,7 @@ from xbyte_live.payments.gate import Gate, PaymentResponse, Sale
 from xbyte_live.payments.x402.headers import payment_headers
 from xbyte_live.pricing.quotes import Quote, deposit_at, quotes_at
 from xbyte_live.web.common.metrics import Metrics
-from xbyte_live.web.common.resolver import Resolver, Resource
+from xbyte_live.web.common.resolver import Resolver, StoredBytes
 from xbyte_live.web.common.responses import (
     NO_STORE,
     base_url,
@@ -65,7 +65,7 @@ class Playback:
         """``GET /objects/{slug}``."""
         return await self._serve(request, await self._resolver.object_bytes(**request.path_params))
 
-    async def _serve(self, request: Request, resource: Resource) -> Response:
+    async def _serve(self, request: Request, resource: StoredBytes) -> Response:
         """Quote, open, charge and respond, for bytes that were resolved."""
         requested = requested_bytes(request, resource)
         item, size, now = resource.item, requested.size, self._clock()
@@ -99,7 +99,7 @@ class Playback:
             resource, requested.span, body, cache_control, receipt.headers, paid=True
         )
 
-    def _cache_control(self, resource: Resource, is_public: bool) -> str:
+    def _cache_control(self, resource: StoredBytes, is_public: bool) -> str:
         if is_public:
             return _PUBLIC_FOREVER if resource.lasting else self._public_while
         stays_paid = resource.item.rewatch == "free" and resource.lasting
@@ -108,7 +108,7 @@ class Playback:
     def _sale(
         self,
         request: Request,
-        resource: Resource,
+        resource: StoredBytes,
         requested: RequestedBytes,
         quotes: tuple[Quote, ...],
     ) -> Sale:

@@ -1,1 +1,1 @@
-"""Sessions over HTTP."""
+"""Prepaid sessions for players that cannot pay."""

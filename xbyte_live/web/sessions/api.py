@@ -1,4 +1,4 @@
-"""Adapter: sessions over HTTP: bought and topped up for a payment, shown, ended."""
+"""Adapter: the HTTP API of sessions: buy, top up, show, end."""
 
 import re
 import time
@@ -44,9 +44,9 @@ _FIELDS = frozenset({"slug", "budget", "minutes", "ttl"})
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """A session that is asked for; ``budget`` in atomic units, ``ttl`` in seconds.
+    """A request for a session: ``budget`` in atomic units, ``ttl`` in seconds.
 
-    At most one of ``budget`` and ``minutes`` is there.
+    It has at most one of ``budget`` and ``minutes``.
     """
 
     slug: str
@@ -57,14 +57,14 @@ class SessionRequest:
 
     @property
     def asked(self) -> str:
-        """How its size was named, the same for every retry."""
+        """Its size as the request names it, the same for every retry."""
         if self.budget is not None:
             return f"budget={self.budget}"
         return "" if self.minutes is None else f"minutes={self.minutes}"
 
 
 def read_session_request(body: bytes, key: str | None) -> SessionRequest:
-    """Read a request's body and its ``Idempotency-Key``; raises ``BadRequest``."""
+    """Read the body and the ``Idempotency-Key`` of a request; raises ``BadRequest``."""
     try:
         fields = read_json(body) if body.strip() else {}
     except ValueError:
@@ -85,7 +85,7 @@ def read_session_request(body: bytes, key: str | None) -> SessionRequest:
 
 
 def paid_amount(payment: Payment | None) -> int | None:
-    """The amount that a payment says it is, before anything in it is believed."""
+    """The amount in atomic units that a payment claims, before it is verified."""
     if payment is None:
         return None
     if payment.accepted is not None:
@@ -98,7 +98,7 @@ def paid_amount(payment: Payment | None) -> int | None:
 
 
 def check_amount(amount: int, most: int) -> int:
-    """The amount if a payment for a session may be so large; raises ``BadRequest``."""
+    """The amount if a session may cost so much; raises ``BadRequest``."""
     if not 0 < amount <= most:
         limit = format_decimal(most, PRICE_DECIMALS)
         raise BadRequest(f"a budget lies above 0 and is at most {limit} dollars")
@@ -126,7 +126,7 @@ def _whole(fields: dict[str, Any], name: str, most: int) -> int | None:
 
 
 class SessionApi:
-    """Sells sessions to whoever can pay, for players that cannot."""
+    """Sells sessions to payers, for players that cannot pay."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class SessionApi:
     async def more(
         self, request: Request, session: Session, wanted: SessionRequest | None, amount: int | None
     ) -> Sale:
-        """The sale that adds to a session: as much as it was bought for unless said otherwise."""
+        """The sale that tops a session up, by its first price unless told otherwise."""
         wanted = wanted or SessionRequest("", None, None, None, "")
         amount = amount or self._amount_of(request, wanted) or await self._sessions.price(session)
         order = Order(
@@ -197,7 +197,7 @@ class SessionApi:
         return replace(sale, buyer=Buyer(scheme, session.network, session.payer))
 
     async def one(self, request: Request) -> Response:
-        """``GET /s/{token}``: how it stands; ``DELETE``: end it, what is left goes back."""
+        """``GET /s/{token}``: its state; ``DELETE``: end it and return what is left."""
         session = await self._session(request)
         if request.method != "DELETE":
             shown = self._shown(request, session, request.path_params["token"])
@@ -252,10 +252,10 @@ class SessionApi:
         return session
 
     def _amount_of(self, request: Request, wanted: SessionRequest) -> int | None:
-        """What is to be paid, as far as the request says it.
+        """The amount to pay, if the request says it: its budget, or else its payment's amount.
 
-        An item's rate may change between a 402 and its payment, so where no budget was named,
-        it is what the payment says.
+        An item's rate may change between a 402 and its payment, so without a budget the payment
+        decides.
         """
         amount = wanted.budget
         if amount is None:

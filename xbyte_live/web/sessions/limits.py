@@ -1,4 +1,4 @@
-"""Pure: how many play with one token, and from where, so that a shared one is worth little."""
+"""Pure: a limit on the players and addresses of one token, against shared tokens."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ class _Players:
 
 
 class PlayerLimit:
-    """Lets ``limit`` requests of one name in at a time, from ``limit`` addresses a window.
+    """Admits ``limit`` requests of one name at a time, from ``limit`` addresses a window.
 
-    Times are seconds of whatever clock; IPv6 addresses of one /64 count as one.
+    Times are seconds of any clock; IPv6 addresses of one /64 count as one.
     """
 
     def __init__(self, *, limit: int, window: float = WINDOW) -> None:
@@ -27,7 +27,7 @@ class PlayerLimit:
         self._by_name: OrderedDict[str, _Players] = OrderedDict()
 
     def enter(self, name: str, address: str, now: float) -> bool:
-        """Whether one more request may be answered; if so ``leave`` must follow."""
+        """Whether one more request is admitted; if so, ``leave`` must follow."""
         players = self._by_name.setdefault(name, _Players())
         self._by_name.move_to_end(name)
         self._forget_others()
@@ -41,7 +41,7 @@ class PlayerLimit:
         return True
 
     def leave(self, name: str) -> None:
-        """One that was let in is gone."""
+        """An admitted request has ended."""
         players = self._by_name.get(name)
         if players is not None and players.inside:
             players.inside -= 1

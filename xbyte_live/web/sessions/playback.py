@@ -19,7 +19,7 @@ from xbyte_live.payments.x402.headers import payment_headers
 from xbyte_live.pricing.quotes import quotes_at
 from xbyte_live.web.api.catalog import CatalogApi
 from xbyte_live.web.common.metrics import Metrics
-from xbyte_live.web.common.resolver import Resolver, Resource
+from xbyte_live.web.common.resolver import Resolver, StoredBytes
 from xbyte_live.web.common.responses import JSON, NO_STORE, not_modified, problem
 from xbyte_live.web.playback.delivery import Delivery, RequestedBytes, requested_bytes
 from xbyte_live.web.playback.playlists import Playlists
@@ -33,7 +33,7 @@ _LEAVING = "the payer is taking its money out of the channel that paid for this 
 
 
 class SessionPlayback:
-    """Every segment draws its price from the session before its first byte leaves."""
+    """Serves segments that draw their price from a session before their first byte leaves."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class SessionPlayback:
         return _private(await self._playlists.multivariant(request))
 
     async def media(self, request: Request) -> Response:
-        """``GET /s/{token}/hls/{slug}/{rendition}/index.m3u8``; its URLs carry the token along."""
+        """``GET /s/{token}/hls/{slug}/{rendition}/index.m3u8``; its URLs are relative."""
         await self._session(request)
         return _private(await self._playlists.media(request))
 
@@ -93,7 +93,7 @@ class SessionPlayback:
         except BaseException:
             self._crowd.leave(session.digest)
             raise
-        return _Inside(answer, lambda: self._crowd.leave(session.digest))
+        return _Tracked(answer, lambda: self._crowd.leave(session.digest))
 
     async def _session(self, request: Request) -> Session:
         session = await self._sessions.find(request.path_params["token"])
@@ -139,8 +139,10 @@ class SessionPlayback:
                 return await self._refuse(request, drawn, PaymentRefused(EMPTY))
         return self._delivery.respond(resource, span, body, self._kept, more, paid=True)
 
-    def _draw_for(self, session: Session, resource: Resource, requested: RequestedBytes) -> NewDraw:
-        """What these bytes draw: the best of the quotes that hold, for each payee (rule 8)."""
+    def _draw_for(
+        self, session: Session, resource: StoredBytes, requested: RequestedBytes
+    ) -> NewDraw:
+        """The draw for these bytes: each payee's lowest quote that holds (money rule 8)."""
         size, part = requested.size, requested.part
         amounts: dict[str, int] = {}
         now = self._clock()
@@ -164,7 +166,7 @@ class SessionPlayback:
         return drawn
 
     async def _refuse(self, request: Request, drawn: Drawn, refusal: PaymentRefused) -> Response:
-        """A 402 that asks for more, for people and for software that can pay."""
+        """A 402 that asks for a top-up, for people and for software that can pay."""
         session = drawn.session
         if session is None:
             raise AssertionError("a session is empty and not there")
@@ -180,8 +182,8 @@ class SessionPlayback:
         return Response(json.dumps(body, separators=(",", ":")), 402, headers, JSON)
 
 
-class _Inside(Response):
-    """An answer that says when it is over."""
+class _Tracked(Response):
+    """A response that calls ``leave`` when it has ended."""
 
     def __init__(self, answer: Response, leave: Callable[[], None]) -> None:
         self._answer = answer
@@ -196,7 +198,7 @@ class _Inside(Response):
 
 
 def _private(answer: Response) -> Response:
-    """An answer for everybody as one for whoever has the token."""
+    """A public response made private to the holder of the token."""
     kept = answer.headers.get("cache-control", "private")
     answer.headers["cache-control"] = kept.replace("public", "private")
     answer.headers.update(PRIVATE)
