@@ -15,7 +15,7 @@ from xbyte_live.evm.evidence import Evidence
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.payments.audit.audit import STAGES, Auditor, Stage
 from xbyte_live.payments.audit.findings import Audit
-from xbyte_live.payments.audit.resumming import Resumming
+from xbyte_live.payments.audit.rollups import Resumming
 from xbyte_live.payments.reports.export import Entry, Export, Format, writing
 from xbyte_live.server.service import open_shelf
 
@@ -95,8 +95,8 @@ def _show(audit: Audit) -> None:
     warn(f"{count} disagreements" if count else "no disagreements")
 
 
-async def resum(settings: Settings, *, as_json: bool) -> int:
-    """Make every sum what the rows say; returns the exit code."""
+async def resum(settings: Settings, *, as_json: bool) -> None:
+    """Sum everything again from the rows."""
     async with open_shelf(settings) as shelf:
         with progress_bar(quiet=as_json) as bars:
             task = bars.add_task("sums", total=None)
@@ -104,14 +104,11 @@ async def resum(settings: Settings, *, as_json: bool) -> int:
             def advance(done: int, total: int) -> None:
                 bars.update(task, completed=done, total=total)
 
-            outcome = await Resumming(shelf.database).resum(advance)
+            rows = await Resumming(shelf.database).resum(advance)
     if as_json:
-        print_json(asdict(outcome))
+        print_json({"rows": rows})
     else:
-        warn(f"{outcome.mended} sums mended" if outcome.mended else "every sum was right")
-        if outcome.left:
-            warn(f"{outcome.left} sums changed all the time; try again")
-    return DISAGREEMENTS if outcome.left else CLEAN
+        warn(f"{rows} rows are summed again")
 
 
 async def export(

@@ -51,16 +51,15 @@ def ledger_audit(settings: Settings, no_chain: bool, as_json: bool) -> None:
 @json_option
 @settings_options(*CATALOG_SETTINGS)
 def ledger_resum(settings: Settings, as_json: bool) -> None:
-    """Mend the sums that reports are put together from, where the audit says they are wrong.
+    """Sum again what reports are put together from, when the audit says it is wrong.
 
-    Servers may run, and sell, meanwhile. Exit codes: 0 every sum is right now, 1 not yet.
+    Servers may run, and sell, meanwhile.
     """
     from xbyte_live.cli.auditing import resum
     from xbyte_live.cli.output import log_to_stderr
 
     log_to_stderr("warning")
-    if code := run(resum(settings, as_json=as_json)):
-        raise click.exceptions.Exit(code)
+    run(resum(settings, as_json=as_json))
 
 
 @ledger.command("export")

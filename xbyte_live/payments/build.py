@@ -30,7 +30,7 @@ from xbyte_live.payments.sessions import Sessions
 from xbyte_live.payments.settlement.channel_actions import ActionPolicy, Actions
 from xbyte_live.payments.settlement.channel_sync import Mirror
 from xbyte_live.payments.settlement.proofs import Proofs
-from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.settlement.transfers import Transfers
 from xbyte_live.payments.x402.methods import accepted_assets, legacy_names, payment_methods
 from xbyte_live.payments.x402.requirements import SCHEME_EXACT, of_scheme
 from xbyte_live.runtime.tasks import Work
@@ -54,7 +54,7 @@ class Till:
     actions: Actions
     mirror: Mirror
     facilitator: Facilitator
-    transfers: Settlement
+    transfers: Transfers
     clearing: Clearing
     sessions: Sessions
 
@@ -84,7 +84,7 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             stack.push_async_callback(chain.close)
         for contract in contracts.values():
             stack.push_async_callback(contract.close)
-        transfers = Settlement(
+        transfers = Transfers(
             charges,
             facilitator,
             chains,

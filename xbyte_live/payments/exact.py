@@ -46,7 +46,7 @@ class Settler(Protocol):
     def has_room(self) -> bool:
         """Whether one more payment may wait for the chain."""
 
-    async def settle(self, charge: Charge) -> Charge:
+    async def transfer(self, charge: Charge) -> Charge:
         """Try once; returns the charge as it then stands."""
 
     def wake(self) -> None:
@@ -250,7 +250,7 @@ class Exact:
     async def _settle(self, charge: Charge) -> Charge:
         try:
             async with asyncio.timeout(self._policy.settle_wait):
-                charge = await self._settler.settle(charge)
+                charge = await self._settler.transfer(charge)
         except TimeoutError:
             raise PaymentPending(RETRY_AFTER) from None
         if charge.state == "settled":

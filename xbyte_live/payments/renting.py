@@ -13,7 +13,7 @@ from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.ledger.draws import DrawLedger
 from xbyte_live.payments.ledger.sessions import SessionLedger
 from xbyte_live.payments.sessions import Sessions
-from xbyte_live.payments.settlement.session_refunds import Returns
+from xbyte_live.payments.settlement.session_refunds import SessionRefunds
 from xbyte_live.storage.db.engine import Database
 
 
@@ -46,7 +46,7 @@ def build_sessions(
     payee = own_payee(settings)
     returns = None
     if payee is not None:
-        returns = Returns(rows, payee, facilitator, chains, assets, lease=lease)
+        returns = SessionRefunds(rows, payee, facilitator, chains, assets, lease=lease)
     return Sessions(
         budgets,
         DrawLedger(database, retry_window=settings.retry_window),

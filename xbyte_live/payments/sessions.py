@@ -12,7 +12,7 @@ from xbyte_live.errors import ItemGone, XByteError
 from xbyte_live.payments.gate import Gate, Paid, Sale
 from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.ledger.draws import DrawLedger, Drawn, NewDraw
-from xbyte_live.payments.ledger.session import Ended, Session, SessionTotals
+from xbyte_live.payments.ledger.session import EndedSession, Session, SessionTotals
 from xbyte_live.payments.ledger.sessions import SessionLedger
 from xbyte_live.payments.x402.order import digest_of, read_order, token_of
 
@@ -118,7 +118,7 @@ class Sessions:
         """Have a session pay for bytes; on return it is durable."""
         return await self._draws.draw(new)
 
-    async def end(self, session: Session) -> Ended | None:
+    async def end(self, session: Session) -> EndedSession | None:
         """End a session and give back what is left; ``None`` if it had ended."""
         ended = await self._ledger.end(session)
         self._known.pop(session.digest, None)
