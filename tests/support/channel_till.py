@@ -27,7 +27,7 @@ from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.settlement.channel_actions import ActionPolicy, Actions
 from xbyte_live.payments.settlement.channel_sync import Mirror
 from xbyte_live.payments.settlement.proofs import Proofs
-from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.settlement.transfers import Transfers
 from xbyte_live.payments.x402.requirements import (
     SCHEME_CHANNELS,
     SCHEME_EXACT,
@@ -166,7 +166,7 @@ async def a_channel_till(
         ActionPolicy(lease=30.0, wait=settle_wait, max_gas_price=0, parallel=8),
         clock=clock,
     )
-    transfers = Settlement(charges, facilitator, {}, lease=60, parallel=4, queue=10, clock=clock)
+    transfers = Transfers(charges, facilitator, {}, lease=60, parallel=4, queue=10, clock=clock)
     terms = ChannelTerms(authorizer.address, DELAY)
     methods = (
         PaymentMethod(SCHEME_CHANNELS, USDC, channel=terms),

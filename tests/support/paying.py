@@ -19,7 +19,7 @@ from xbyte_live.payments.exact import Exact, ExactPolicy
 from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.payments.ledger.charge import Exposure
 from xbyte_live.payments.ledger.charges import ChargeLedger
-from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.settlement.transfers import Transfers
 from xbyte_live.payments.x402.requirements import SCHEME_EXACT, PaymentMethod
 from xbyte_live.pricing.quotes import Quote
 from xbyte_live.storage.db.engine import Database
@@ -132,7 +132,7 @@ class Till:
 
     gate: Gate
     ledger: ChargeLedger
-    settlement: Settlement
+    settlement: Transfers
     facilitator: FakeFacilitator
     chain: FakeChain
     time: "Clock"
@@ -170,7 +170,7 @@ async def a_till(
     await database.start()
     ledger = ChargeLedger(database, clock=clock)
     facilitator = FakeFacilitator(chain)
-    settlement = Settlement(
+    settlement = Transfers(
         ledger, facilitator, {USDC.network: chain}, lease=60, parallel=16, queue=queue, clock=clock
     )
     methods = (PaymentMethod(SCHEME_EXACT, USDC, "base-sepolia"),)

@@ -28,7 +28,7 @@ from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.ledger.draws import DrawLedger
 from xbyte_live.payments.ledger.sessions import SessionLedger
 from xbyte_live.payments.sessions import Sessions
-from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.settlement.transfers import Transfers
 from xbyte_live.payments.x402.requirements import (
     SCHEME_CHANNELS,
     SCHEME_EXACT,
@@ -155,7 +155,7 @@ async def a_session_site(
         database, secret=secret, payees=(), retry_window=settings.retry_window, clock=clock
     )
     facilitator = FakeFacilitator(chain)
-    settlement = Settlement(
+    settlement = Transfers(
         charges, facilitator, {USDC.network: chain}, lease=60, parallel=8, queue=100, clock=clock
     )
     terms = ChannelTerms(AUTHORIZER, settings.withdraw_delay)

@@ -34,8 +34,8 @@ from xbyte_live.payments.settlement.channel_sync import Mirror
 from xbyte_live.payments.settlement.claims import ClaimPolicy, Claims
 from xbyte_live.payments.settlement.gas import COIN_DECIMALS, GasWatch
 from xbyte_live.payments.settlement.proofs import Proofs
-from xbyte_live.payments.settlement.session_refunds import Returns
-from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.settlement.session_refunds import SessionRefunds
+from xbyte_live.payments.settlement.transfers import Transfers
 from xbyte_live.payments.settlement.watcher import Watcher
 from xbyte_live.payments.x402.methods import accepted_assets, legacy_names, payment_methods
 from xbyte_live.payments.x402.schemes import Scheme
@@ -78,7 +78,7 @@ class Till:
     actions: Actions
     mirror: Mirror
     facilitator: Facilitator
-    transfers: Settlement
+    transfers: Transfers
     clearing: Clearing
     sessions: Sessions
 
@@ -111,7 +111,7 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             network: ChannelChain(node, confirmations=settings.confirmations)
             for network, node in nodes.items()
         }
-        transfers = Settlement(
+        transfers = Transfers(
             charges,
             facilitator,
             chains,
@@ -294,7 +294,7 @@ def build_sessions(
     payee = own_payee(settings)
     refunds = None
     if payee is not None:
-        refunds = Returns(rows, payee, facilitator, chains, assets, lease=lease)
+        refunds = SessionRefunds(rows, payee, facilitator, chains, assets, lease=lease)
     return Sessions(
         budgets,
         DrawLedger(database, retry_window=settings.retry_window),

@@ -22,7 +22,7 @@ from xbyte_live.evm.eip3009 import (
 from xbyte_live.payments.facilitators.remote import Facilitator, SignedPayment
 from xbyte_live.payments.ledger.charge import Charge, Exposure, NewCharge, is_debt
 from xbyte_live.payments.ledger.charges import ChargeLedger
-from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.settlement.transfers import Transfers
 from xbyte_live.payments.x402.headers import Payment
 from xbyte_live.payments.x402.order import charge_origin
 from xbyte_live.payments.x402.requirements import (
@@ -86,7 +86,7 @@ class Exact:
     def __init__(
         self,
         ledger: ChargeLedger,
-        transfers: Settlement,
+        transfers: Transfers,
         facilitator: Facilitator,
         methods: Sequence[PaymentMethod],
         policy: ExactPolicy,
@@ -263,7 +263,7 @@ class Exact:
     async def _settle(self, charge: Charge) -> Charge:
         try:
             async with asyncio.timeout(self._policy.settle_wait):
-                charge = await self._transfers.settle(charge)
+                charge = await self._transfers.transfer(charge)
         except TimeoutError:
             raise PaymentPending(RETRY_AFTER) from None
         if charge.state == "settled":

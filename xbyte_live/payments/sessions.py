@@ -12,9 +12,9 @@ from xbyte_live.errors import ItemGone, XByteError
 from xbyte_live.payments.gate import Gate, Sale
 from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.ledger.draws import DrawLedger, Drawn, NewDraw
-from xbyte_live.payments.ledger.session import Ended, Session, SessionTotals
+from xbyte_live.payments.ledger.session import EndedSession, Session, SessionTotals
 from xbyte_live.payments.ledger.sessions import SessionLedger
-from xbyte_live.payments.settlement.session_refunds import Returns
+from xbyte_live.payments.settlement.session_refunds import SessionRefunds
 from xbyte_live.payments.x402.order import digest_of, read_order, token_of
 from xbyte_live.payments.x402.schemes import Charged
 
@@ -49,7 +49,7 @@ class Sessions:
         gate: Gate,
         *,
         secret: bytes,
-        refunds: Returns | None = None,
+        refunds: SessionRefunds | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
@@ -114,7 +114,7 @@ class Sessions:
         """Draw the price of bytes from a session; on return the draw is durable."""
         return await self._draws.draw(new)
 
-    async def end(self, session: Session) -> Ended | None:
+    async def end(self, session: Session) -> EndedSession | None:
         """End a session and give back what is left; ``None`` if it had ended."""
         ended = await self._ledger.end(session)
         self._known.pop(session.digest, None)

@@ -1,4 +1,4 @@
-"""Part: of all processes on one database, one settles: the holder of a lease it keeps renewing."""
+"""Part: the leader: of all processes on one database, the one that holds a lease works."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ class Leader:
             await self._release()
 
     async def _lead(self, work: Sequence[Work], until: float) -> None:
-        log.info("this process settles")
+        log.info("this process leads: it claims, pays out and watches")
         self.leads = True
         tasks = [asyncio.create_task(one()) for one in work]
         renewing = asyncio.create_task(self._renew(until))
@@ -68,7 +68,7 @@ class Leader:
             if ours:
                 until = asked_at + self._seconds
             elif ours is False or time.monotonic() + self._seconds / RENEWALS >= until:
-                log.warning("this process does not settle any more")
+                log.warning("this process does not lead any more")
                 return
 
     async def _take(self, deadline: float) -> bool | None:
@@ -77,9 +77,9 @@ class Leader:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return await self._ledger.take(self._name, self._holder, seconds=self._seconds)
         except TimeoutError:
-            log.warning("the lease of settlement cannot be renewed: no answer")
+            log.warning("the lease of the leader cannot be renewed: no answer")
         except XByteError as error:
-            log.warning("the lease of settlement cannot be renewed: %s", error)
+            log.warning("the lease of the leader cannot be renewed: %s", error)
         return None
 
     async def _release(self) -> None:
@@ -87,4 +87,4 @@ class Leader:
             async with asyncio.timeout(self._seconds / RENEWALS):
                 await self._ledger.release(self._name, self._holder)
         except (XByteError, TimeoutError):
-            log.info("the lease of settlement is left to run out")
+            log.info("the lease of the leader is left to run out")

@@ -603,7 +603,7 @@ async def test_on_a_real_chain(house: House, devnet: SharedDevnet) -> None:
     first, second, third = [await house.opened(1000, charged) for charged in (7, 80, 900)]
     assert await codes(house, url) == set()
     await house.actions.claim([await house.channel(p) for p in (first, second, third)])
-    await house.actions.settle(house.network, house.pay_to, house.asset.address.lower())
+    await house.actions.pay_out(house.network, house.pay_to, house.asset.address.lower())
     await house.actions.refund(await house.channel(first), 500)
     await house.charge(first, 30)
     assert await codes(house, url) == set()

@@ -21,7 +21,7 @@ from xbyte_live.payments.facilitators.batch import TransferBatcher
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.ledger.charge import Charge, Exposure, NewCharge
 from xbyte_live.payments.ledger.charges import ChargeLedger
-from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.settlement.transfers import Transfers
 from xbyte_live.storage.db.engine import Database
 
 PRICE = 100
@@ -40,7 +40,7 @@ class Counting(TransactionSender):
 @asynccontextmanager
 async def a_queue(
     url: str, devnet: SharedDevnet, chain: DevChain
-) -> AsyncIterator[tuple[ChargeLedger, Settlement, Counting]]:
+) -> AsyncIterator[tuple[ChargeLedger, Transfers, Counting]]:
     key = a_key()
     await chain.fund(Account.from_key(key).address, wei=10 * ETHER)
     database = Database(url)
@@ -49,7 +49,7 @@ async def a_queue(
     sender = Counting(key, RpcNode(devnet.rpc_url, timeout=20), confirmation_timeout=10)
     facilitator = LocalFacilitator({network: sender}, {})
     reader = ChainReader(RpcNode(devnet.rpc_url, timeout=5))
-    settlement = Settlement(
+    settlement = Transfers(
         ledger,
         facilitator,
         {network: reader},
@@ -102,7 +102,7 @@ async def queue(
     return reserved.charge
 
 
-async def settled(ledger: ChargeLedger, settlement: Settlement, open_ones: int) -> None:
+async def settled(ledger: ChargeLedger, settlement: Transfers, open_ones: int) -> None:
     """Run the queue until so many are still open."""
     running = asyncio.create_task(settlement.run())
     try:

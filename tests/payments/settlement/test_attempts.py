@@ -10,7 +10,7 @@ from tests.support.ledger_children import a_charge
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.payments.ledger.charge import Charge, Exposure
 from xbyte_live.payments.ledger.charges import ChargeLedger
-from xbyte_live.payments.settlement.transfers import Settlement
+from xbyte_live.payments.settlement.transfers import Transfers
 from xbyte_live.storage.db.engine import Database
 
 
@@ -44,7 +44,7 @@ async def test_a_ledger_that_takes_no_write_is_tried_again_only_after_a_rest(url
         new = a_charge(number, document=document)
         await ledger.reserve(new, exposure=Exposure(10**6, 10**6), patience=60)
     chain = FakeChain()
-    settlement = Settlement(
+    settlement = Transfers(
         ledger,
         FakeFacilitator(chain),
         {USDC.network: chain},

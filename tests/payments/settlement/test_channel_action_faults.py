@@ -495,7 +495,7 @@ async def test_when_gas_is_dear_only_what_cannot_wait_is_sent(
         (claim,) = await house.actions.claim([channel], forced=True)
         assert claim.state == "settled"
         with pytest.raises(FacilitatorUnavailable):
-            await house.actions.settle(house.network, house.pay_to, channel.config.token)
+            await house.actions.pay_out(house.network, house.pay_to, channel.config.token)
 
 
 async def test_no_charge_takes_what_is_about_to_be_given_back(

@@ -57,7 +57,7 @@ async def test_claims_and_a_settle_bring_the_payee_what_was_charged(house: House
     channels = [await house.channel(payer) for payer in payers]
 
     (claim,) = await house.actions.claim(channels)
-    settle = await house.actions.settle(house.network, house.pay_to, house.asset.address.lower())
+    settle = await house.actions.pay_out(house.network, house.pay_to, house.asset.address.lower())
 
     assert (claim.state, claim.amount) == ("settled", 987)
     assert settle is not None
@@ -65,7 +65,7 @@ async def test_claims_and_a_settle_bring_the_payee_what_was_charged(house: House
     assert await house.chain.usdc_balance(house.pay_to) == 987
     assert [(await house.channel(payer)).chain.claimed for payer in payers] == [7, 80, 900]
     assert await house.claims.claimable(house.network) == []
-    assert await house.actions.settle(house.network, house.pay_to, claim.asset) is None
+    assert await house.actions.pay_out(house.network, house.pay_to, claim.asset) is None
 
 
 async def test_a_refund_gives_back_and_lets_its_reservation_go(house: House) -> None:

@@ -19,7 +19,7 @@ from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Facilitator, Outcome, SignedPayment, Unknown
 from xbyte_live.payments.ledger.actions import Action, ActionLedger
 from xbyte_live.payments.ledger.charge import Charge, NewCharge
-from xbyte_live.payments.settlement.session_refunds import Returns
+from xbyte_live.payments.settlement.session_refunds import SessionRefunds
 from xbyte_live.storage.db.engine import Database
 
 
@@ -55,9 +55,9 @@ class Shop:
         self.chain = ChainReader(RpcNode(devnet.rpc_url, timeout=5))
         devnet.fund(self.payee.address, usdc=1000)
 
-    def returns(self, lease: float = 30.0) -> Returns:
+    def returns(self, lease: float = 30.0) -> SessionRefunds:
         """The part anew, as after a restart."""
-        return Returns(
+        return SessionRefunds(
             self.rows,
             self.payee,
             self.facilitator,  # type: ignore[arg-type]
@@ -143,8 +143,8 @@ async def test_whatever_goes_wrong_it_goes_back_once(shop: Shop, fault: str) -> 
 
 async def test_a_return_sent_twice_at_once_moves_once(shop: Shop) -> None:
     action = await shop.leave(60)
-    signed = shop.returns()._signed(action, shop.devnet.asset)
-    later = shop.returns()._signed(action, shop.devnet.asset)
+    signed = shop.returns().rows.payment(action)
+    later = shop.returns().rows.payment(action)
     await asyncio.gather(shop.facilitator.settle(signed), shop.facilitator.settle(later))
     assert shop.received == 60
     taken = await shop.rows.begin_attempt(action.id, lease=0)

@@ -7,15 +7,15 @@ way is no disagreement.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
 from xbyte_live.errors import ChainUnavailable
+from xbyte_live.evm.evidence import Evidence
 from xbyte_live.payments.audit import sql
 from xbyte_live.payments.audit.findings import Audit, Findings, Sums
-from xbyte_live.payments.audit.onchain import ChainBook, Comparison
+from xbyte_live.payments.audit.onchain import Comparison
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS, SCHEME_EXACT
 from xbyte_live.storage.db.engine import Database
 
@@ -39,7 +39,7 @@ class Auditor:
     """``chains`` maps CAIP-2 networks to what can be proven on them."""
 
     def __init__(
-        self, database: Database, chains: Mapping[str, ChainBook], *, pause: float = PAUSE
+        self, database: Database, chains: Mapping[str, Evidence], *, pause: float = PAUSE
     ) -> None:
         self._database = database
         self._chains = dict(chains)
@@ -110,32 +110,36 @@ def _database(db: Connection, advance: Progress) -> tuple[Findings, _Recorded]:
     sql.check_credits(db, found)
     sql.check_earnings(db, found)
     sql.check_charges(db, found)
-    sql.check_sums(db, found, partial(advance, "sums"))
+    advance("sums", 0, 1)
+    sql.check_sums(db, found)
+    advance("sums", 1, 1)
     return found, _Recorded(_sums(db), sql.networks(db))
 
 
 def _sums(db: Connection) -> dict[tuple[str, _Key], Sums]:
     """The sums of each payee by scheme, as recorded."""
     sums: dict[tuple[str, _Key], Sums] = {}
-    for network, asset, pay_to, count, charged, claimed in sql.channel_sums(db):
-        key = (SCHEME_CHANNELS, (network, asset, pay_to))
-        sums[key] = Sums(
-            SCHEME_CHANNELS, network, asset, pay_to, count, charged, claimed, 0, in_flight=0
-        )
-    for network, asset, pay_to, _, paid, waiting in sql.action_sums(db):
-        key = (SCHEME_CHANNELS, (network, asset, pay_to))
-        none = Sums(SCHEME_CHANNELS, network, asset, pay_to, 0, 0, 0, 0, 0)
-        sums[key] = replace(sums.get(key, none), settled=paid, in_flight=waiting)
-    for network, asset, pay_to, count, settled, waiting in sql.charge_sums(db):
-        sums[SCHEME_EXACT, (network, asset, pay_to)] = Sums(
-            *(SCHEME_EXACT, network, asset, pay_to, count),
-            charged=settled + waiting,
-            claimed=settled,
-            settled=settled,
-            in_flight=waiting,
-        )
+
+    def add(scheme: str, key: _Key, **amounts: Any) -> None:
+        network, asset, pay_to = key
+        none = Sums(scheme=scheme, network=network, asset=asset, pay_to=pay_to)
+        sums[scheme, key] = replace(sums.get((scheme, key), none), **amounts)
+
+    for *key, count, charged, claimed in sql.channel_sums(db):
+        add(SCHEME_CHANNELS, _key(*key), count=count, charged=charged, claimed=claimed)
+    for *key, _, paid, waiting in sql.action_sums(db):
+        add(SCHEME_CHANNELS, _key(*key), settled=paid, in_flight=waiting)
+    for *key, count, settled, waiting in sql.charge_sums(db):
+        add(
+            SCHEME_EXACT, _key(*key), count=count, charged=settled + waiting, claimed=settled,
+            settled=settled, in_flight=waiting,
+        )  # fmt: skip
     return sums
 
 
+def _key(network: str, asset: str, pay_to: str) -> _Key:
+    return network, asset, pay_to
+
+
 def _ignore(_: Stage, __: int, ___: int) -> None:
-    """Nobody wants to know."""
+    """Progress that nobody asked for."""

@@ -1,4 +1,4 @@
-"""Part: what must hold for one channel (money rule 6), from its row and from the chain."""
+"""Part: the rules of one channel (money rule 6), held against its row and the chain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

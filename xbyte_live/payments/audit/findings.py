@@ -1,4 +1,4 @@
-"""Pure: what an audit finds: disagreements as values, and the sums it found on its way."""
+"""Pure: the findings of an audit: disagreements, and the sums of each payee."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ class Sums:
     network: str
     asset: str
     pay_to: str
-    count: int
-    charged: int
-    claimed: int
-    settled: int
-    in_flight: int
+    count: int = 0
+    charged: int = 0
+    claimed: int = 0
+    settled: int = 0
+    in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)

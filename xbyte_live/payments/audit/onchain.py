@@ -1,19 +1,19 @@
-"""Part: one network's channels, actions and charges against what its chain proves."""
+"""Part: compares the channels, actions and charges of one network with its chain."""
 
 import asyncio
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from xbyte_live.errors import ChainUnavailable
-from xbyte_live.evm.authorizations import Fate, Transfer
+from xbyte_live.evm.authorizations import Transfer
 from xbyte_live.evm.channel_contract import ChannelState, Receiver
 from xbyte_live.evm.channels import channel_id_of, read_config
-from xbyte_live.evm.evidence import Landed, Logged
+from xbyte_live.evm.evidence import Evidence, Landed, Logged
 from xbyte_live.payments.audit.channel_rules import Change, check_chain, check_mirror, is_mirrored
 from xbyte_live.payments.audit.findings import Findings
 from xbyte_live.payments.audit.sql import PAGE, channel_page
@@ -25,35 +25,11 @@ CLAIMS = 20  # claims looked at together; each may name a hundred channels
 BEFORE = 3600.0  # seconds before its charge in which a transfer may have been made
 
 
-class ChainBook(Protocol):
-    """What one network's chain can be asked; everything raises ``ChainUnavailable``."""
-
-    async def check(self, chain_id: int) -> None:
-        """Return if the node answers for this chain."""
-
-    async def states(self, channel_ids: Sequence[str]) -> dict[str, ChannelState]:
-        """The state of each of these channels."""
-
-    async def receiver(self, pay_to: str, token: str) -> Receiver:
-        """The totals of a payee and token."""
-
-    async def landed(self, hashes: Sequence[str]) -> dict[str, Landed]:
-        """What those of these transactions did that are known and succeeded."""
-
-    async def history(
-        self, channel_ids: Sequence[str], since: float
-    ) -> Mapping[str, Sequence[Logged]]:
-        """The events of channels since a Unix time, in order."""
-
-    async def fate(self, transfer: Transfer) -> Fate:
-        """What became of an authorization."""
-
-
 class Comparison:
     """Goes through the rows of one network; ``lost`` counts what could not be looked up."""
 
     def __init__(
-        self, database: Database, chain: ChainBook, network: str, found: Findings, pause: float
+        self, database: Database, chain: Evidence, network: str, found: Findings, pause: float
     ) -> None:
         self._database = database
         self._chain = chain

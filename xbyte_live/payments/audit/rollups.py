@@ -1,194 +1,223 @@
-"""Adapter: the SQL of where ``sums`` are not what the rows say that they sum.
+"""Adapter: the sums of reports checked against the rows that they sum, and summed again.
 
-A day is compared at a time, and in the database, so that millions of rows take no more memory
-than a few. Of days whose details went only items are known, from what they were rolled up into
-and the rows that stayed; how many plays they had is known from their sums alone.
+A check adds up each day of an item in the database, once from ``sums`` and once from the rows, so
+that millions of rows take no more memory than a few. Of days whose details went only items are
+known, from what they were rolled up into and the rows that stayed; how many plays they had is
+known from their sums alone. Summing again drops every sum that rows can bring back: reports read
+the rows until then, so that they are right all the while.
 """
 
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Connection,
     Float,
+    Integer,
     Select,
+    String,
+    and_,
     case,
     cast,
+    delete,
     func,
     literal,
     null,
     or_,
     select,
+    true,
     union_all,
 )
 
-from xbyte_live.payments.ledger.periods import DAY, SLOT, Summed
+from xbyte_live.payments.ledger.periods import DAY, SLOT
 from xbyte_live.payments.ledger.retention import BOUGHT, DRAWS
-from xbyte_live.payments.ledger.rollup import EVERY, Key, Kind, read_mark
-from xbyte_live.payments.ledger.sales_sql import LEDGERS, Steps, Which, counted, events
-from xbyte_live.storage.db.tables import earnings, purchases, sessions, sums
+from xbyte_live.payments.ledger.rollup import EVERY, Key, Summing, drop_sums, lock_mark, read_mark
+from xbyte_live.payments.ledger.sales_sql import Steps, Which, events
+from xbyte_live.storage.db.dialect import insert_into
+from xbyte_live.storage.db.engine import Database
+from xbyte_live.storage.db.tables import earnings, sums
 
-FIGURES = ("income", "amount", "bytes", "deliveries", "plays")  # the most telling first
-FIRST, LAST = "first_at", "last_at"
-_PAGE = 500  # differences of a day in memory
+FIGURES = ("income", "amount", "bytes", "deliveries")  # the most telling first
+DETAILS = ("plays", "first_at", "last_at")  # not known of days that were rolled up
+_PAGE = 500  # differences in memory
 
-Advance = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What is, or should be, in a row of ``sums``; without times there is, or should be, none."""
-
-    income: int
-    amount: int
-    bytes: int
-    deliveries: int
-    plays: int
-    first_at: float | None
-    last_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A row of ``sums`` that is not what it should be; ``detailed`` if its plays are known."""
-
-    key: Key
-    summed: Figures
-    real: Figures
-    detailed: bool
-
-    @property
-    def about(self) -> str:
-        """Which sum it is, for people."""
-        kind, scope, span, name, at = self.key
-        begin = datetime.fromtimestamp(at, UTC)
-        when = f"{begin:%Y-%m-%d}" if span == DAY else f"the {span // 60} min from {begin:%FT%RZ}"
-        what = "all items" if kind == "all" else f"{kind} {name or '(none)'}"
-        return f"{what}{'' if scope == EVERY else f' of {scope}'}, {when}"
-
-    @property
-    def worst(self) -> str:
-        """The figure that tells most of those that differ."""
-        of = (name for name in FIGURES if getattr(self.summed, name) != getattr(self.real, name))
-        return next(of, FIRST)
-
-
-@dataclass(frozen=True, slots=True)
-class _Grouping:
-    """Some rows of ``sums``, and how what happened makes them."""
-
-    kind: Kind
-    span: int
-    scope: str | None = None  # a column of what happened; else all items
-    name: str | None = None
-
-
-_OF_ITEMS = (_Grouping("all", DAY), _Grouping("item", DAY, name="slug"))
+# Which sums are made of what happened: their kind and span, whether an item at a time, of whom.
 _GROUPINGS = (
-    *_OF_ITEMS,
-    _Grouping("all", SLOT),
-    _Grouping("item", SLOT, name="slug"),
-    _Grouping("payer", DAY, name="payer"),
-    _Grouping("payer", DAY, "slug", "payer"),
-    _Grouping("resource", DAY, "slug", "part"),
+    ("all", DAY, False, ""),
+    ("all", SLOT, False, ""),
+    ("item", DAY, True, ""),
+    ("item", SLOT, True, ""),
+    ("payer", DAY, False, "has_payer"),
+    ("payer", DAY, True, "has_payer"),
+    ("resource", DAY, True, "has_part"),
 )
 
 
-def differences(db: Connection, advance: Advance) -> Iterator[Difference]:
-    """Every difference there is, on one snapshot; ``advance`` is told days done and all days."""
-    days = known_days(db)
-    for done, day in enumerate(days, 1):
-        yield from differences_of(db, day)
-        advance(done, len(days))
+@dataclass(frozen=True, slots=True)
+class WrongSum:
+    """Sums of one kind that do not add up to the rows of a day (of one item where it has a slug).
+
+    ``figure`` names the one that tells most, ``summed`` and ``real`` are its values.
+    """
+
+    kind: str
+    span: int
+    slug: str
+    day: int
+    figure: str
+    summed: int
+    real: int
+
+    @property
+    def about(self) -> str:
+        """Which sums these are, for people."""
+        item = f"item {self.slug}" if self.slug else "all items"
+        what = item if self.kind in ("all", "item") else f"{self.kind}s of {item}"
+        span = "" if self.span == DAY else f" by {self.span // 60} min"
+        return f"{what}{span}, {datetime.fromtimestamp(self.day, UTC):%Y-%m-%d}"
 
 
-def differences_of(db: Connection, day: int) -> Generator[Difference]:
-    """The same of a day, which is named by when it begins."""
-    mark = read_mark(db)
-    for grouping in _OF_ITEMS if day < mark.detailed else _GROUPINGS:
-        yield from _of_grouping(db, mark, day, grouping)
-
-
-def known_days(db: Connection) -> list[int]:
-    """When the days begin that anything is known of."""
-    mark = read_mark(db)
-    begins = sums.c.at - sums.c.at % DAY
-    days = {int(day) for day in db.execute(select(begins).distinct()).scalars()}
-    days |= {day * DAY for day in db.execute(select(earnings.c.day).distinct()).scalars()}
-    times = (*((ledger.rows.c[ledger.at], counted(ledger)) for ledger in LEDGERS),
-             (sessions.c.closed_at, []), (purchases.c.created_at, []))  # fmt: skip
-    for at, where in times:
-        after = 0.0
-        earliest = select(at).where(at < mark.until, *where).order_by(at).limit(1)
-        while (found := db.execute(earliest.where(at >= after)).scalar()) is not None:
-            days.add(int(found // DAY * DAY))
-            after = float(found // DAY * DAY + DAY)
-    return sorted(days)
-
-
-def _of_grouping(
-    db: Connection, mark: Summed, day: int, grouping: _Grouping
-) -> Iterator[Difference]:
-    detailed = day >= mark.detailed
-    happened = [events(Which(((day, min(day + DAY, mark.until)),)))]
-    if not detailed:
-        happened.append(_rolled_up(day))
-    query = _compared(day, grouping, union_all(*happened).subquery().c, detailed=detailed)
-    with db.execute(query, execution_options={"yield_per": _PAGE}) as rows:
+def wrong_sums(db: Connection) -> Iterator[WrongSum]:
+    """Every disagreement there is between sums and rows, on one snapshot."""
+    names = (*FIGURES, *DETAILS)
+    with db.execute(_compared(db), execution_options={"yield_per": _PAGE}) as rows:
         for row in rows:
-            key = Key(grouping.kind, row.scope, grouping.span, row.name, int(row.at))
-            yield Difference(key, _figures(row, "summed"), _figures(row, "real"), detailed)
+            values = {n: (getattr(row, f"summed_{n}"), getattr(row, f"real_{n}")) for n in names}
+            figure = next(name for name, (summed, real) in values.items() if summed != real)
+            summed, real = values[figure]
+            key = (row.kind, row.span, row.slug, int(row.day))
+            yield WrongSum(*key, figure, int(summed or 0), int(real or 0))
 
 
-def _rolled_up(day: int) -> Select[Any]:
-    """What a day was rolled up into, as what happened when it began."""
+def _compared(db: Connection) -> Select[Any]:
+    """Both sides of each day next to each other, where they differ."""
+    mark = read_mark(db)
+    happened = union_all(events(Which(((0.0, mark.until),))), _rolled_up()).subquery().c
+    day = (Steps(0.0, DAY).number(happened.at) * DAY).label("day")
+    has = (happened.payer != "", happened.part != "")
+    facts = (
+        select(
+            day, happened.slug, has[0].label("has_payer"), has[1].label("has_part"),
+            *(func.sum(happened[n]).label(n) for n in (*FIGURES, "plays")),
+            func.min(happened.at).label("first_at"), func.max(happened.at).label("last_at"),
+        ).group_by(day, happened.slug, *has)
+    ).cte()  # fmt: skip
+    names = (*FIGURES, *DETAILS)
+    none = [literal(0, BigInteger)] * (len(FIGURES) + 1) + [cast(null(), Float)] * 2
+    s, f = sums.c, facts.c
+    item = case((s.kind == "item", s.name), (s.scope != EVERY, s.scope), else_="")
+    sides = union_all(
+        select(
+            s.kind, s.span, item.label("slug"), (s.at - s.at % DAY).label("day"),
+            *(s[n].label(f"summed_{n}") for n in names),
+            *(value.label(f"real_{n}") for n, value in zip(names, none, strict=True)),
+        ),
+        *(
+            select(
+                literal(kind, String), literal(span, Integer), f.slug if is_item else literal(""),
+                f.day, *none, *(f[n] for n in names),
+            ).where(f[whose] if whose else true())
+            for kind, span, is_item, whose in _GROUPINGS
+        ),
+    ).subquery().c  # fmt: skip
+    by = (sides.kind, sides.span, sides.slug, sides.day)
+    hows: dict[str, Any] = {"first_at": func.min, "last_at": func.max}
+    both = {
+        f"{side}_{n}": hows.get(n, func.sum)(sides[f"{side}_{n}"])
+        for side in ("summed", "real")
+        for n in names
+    }
+    figures, details = (
+        or_(*(both[f"summed_{n}"].is_distinct_from(both[f"real_{n}"]) for n in which))
+        for which in (FIGURES, DETAILS)
+    )
+    is_detailed = sides.day >= mark.detailed
+    is_kept = and_(sides.kind.in_(("all", "item")), sides.span == DAY)
+    return (
+        select(*by, *(value.label(name) for name, value in both.items()))
+        .where(or_(is_detailed, is_kept))
+        .group_by(*by)
+        .having(or_(figures, and_(is_detailed, details)))
+        .order_by(*by)
+    )
+
+
+def _rolled_up() -> Select[Any]:
+    """What days were rolled up into, as events at their beginning."""
     e = earnings.c
-    is_bought = e.scheme.endswith(BOUGHT)
     nobody = (literal("").label(name) for name in ("payer", "part"))
-    sold = (case((is_bought, 0), else_=value) for value in (e["count"], e.bytes, e.amount))
-    deliveries, size, amount = sold
+    is_bought = e.scheme.endswith(BOUGHT)
+    deliveries, size, amount = (
+        case((is_bought, 0), else_=value) for value in (e["count"], e.bytes, e.amount)
+    )
     income = case((e.scheme == DRAWS, 0), else_=e.amount)
-    none = literal(0, BigInteger)
-    columns = (cast(e.day * DAY, Float), e.slug, *nobody, deliveries, none, size, amount, income)
-    return select(*columns).where(e.day == day // DAY)
+    plays = literal(0, BigInteger)
+    return select(
+        cast(e.day, Float) * float(DAY), e.slug, *nobody, deliveries, plays, size, amount, income
+    )
 
 
-def _compared(day: int, grouping: _Grouping, e: Any, *, detailed: bool) -> Select[Any]:
-    """Both sides of a day next to each other, where they differ."""
-    s, none, never = sums.c, literal(0, BigInteger), cast(null(), Float)
-    names = (*FIGURES, FIRST, LAST)
-    absent = (*(none for _ in FIGURES), never, never)
-    scope = literal(EVERY) if grouping.scope is None else e[grouping.scope]
-    is_scope = s.scope == EVERY if grouping.scope is None else s.scope != EVERY
-    name = literal("") if grouping.name is None else e[grouping.name]
-    at = Steps(0.0, grouping.span).number(e.at) * grouping.span
-    summed = select(
-        s.scope, s.name, s.at,
-        *(s[name].label(f"summed_{name}") for name in names),
-        *(value.label(f"real_{name}") for name, value in zip(names, absent, strict=True)),
-    ).where(
-        s.kind == grouping.kind, s.span == grouping.span, is_scope, s.at >= day, s.at < day + DAY
-    )  # fmt: skip
-    real = select(scope, name, at, *absent, *(e[name] for name in FIGURES), e.at, e.at)
-    if grouping.name in ("payer", "part"):  # what nobody paid for stands with the items alone
-        real = real.where(e[grouping.name] != "")
-    sides = union_all(summed, real).subquery().c
-    by = (sides.scope, sides.name, sides.at)
-    hows: dict[str, Any] = {**dict.fromkeys(FIGURES, func.sum), FIRST: func.min, LAST: func.max}
-    columns = [f"{side}_{name}" for side in ("summed", "real") for name in names]
-    found = {name: hows[name.partition("_")[2]](sides[name]) for name in columns}
-    known = names if detailed else tuple(name for name in FIGURES if name != "plays")
-    differs: list[ColumnElement[bool]] = [
-        found[f"summed_{name}"].is_distinct_from(found[f"real_{name}"]) for name in known
-    ]
-    both = (value.label(name) for name, value in found.items())
-    return select(*by, *both).group_by(*by).having(or_(*differs))
+class Resumming:
+    """Any process may do it, and several at once. Raises ``DatabaseUnavailable``."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def resum(self, advance: Callable[[int, int], None]) -> int:
+        """Sum everything again; how many rows that were.
+
+        ``advance`` is told days done and all days, of those that were rolled up.
+        """
+        await self._database.write(drop_sums)
+        days = await self._database.read(_rolled_up_days)
+        for done, day in enumerate(days, 1):
+            await self._database.write(partial(_resum_day, day=day))
+            advance(done, len(days))
+        return await Summing(self._database, clock=self._clock).advance()
 
 
-def _figures(row: Any, side: str) -> Figures:
-    whole = (int(getattr(row, f"{side}_{name}")) for name in FIGURES)
-    return Figures(*whole, *(getattr(row, f"{side}_{name}") for name in (FIRST, LAST)))
+def _rolled_up_days(db: Connection) -> list[int]:
+    """When the days begin whose details went."""
+    detailed = read_mark(db).detailed
+    old = events(Which(((0.0, float(detailed)),))).subquery().c
+    days = union_all(
+        select(sums.c.at - sums.c.at % DAY).where(sums.c.at < detailed),
+        select(earnings.c.day * DAY),
+        select(Steps(0.0, DAY).number(old.at) * DAY),
+    ).subquery()
+    return sorted({int(day) for (day,) in db.execute(select(days).distinct())})
+
+
+def _resum_day(db: Connection, day: int) -> None:
+    """Sum what is known of a day whose details went; its plays stay what they were."""
+    if day >= lock_mark(db).detailed:
+        return
+    happened = union_all(
+        events(Which(((float(day), float(day + DAY)),))),
+        _rolled_up().where(earnings.c.day == day // DAY),
+    ).subquery().c  # fmt: skip
+    real = [func.sum(happened[n]).label(n) for n in FIGURES]
+    found = db.execute(select(happened.slug, *real).group_by(happened.slug)).mappings().all()
+    rows = {
+        Key("item", EVERY, DAY, row["slug"], day): {n: row[n] for n in FIGURES} for row in found
+    }
+    if found:
+        total = {n: sum(int(row[n]) for row in found) for n in FIGURES}
+        rows[Key("all", EVERY, DAY, "", day)] = total
+    s, names = sums.c, [row["slug"] for row in found]
+    of_day = and_(s.span == DAY, s.at == day, s.scope == EVERY)
+    db.execute(delete(sums).where(of_day, s.kind == "item", s.name.not_in(names)))
+    if not found:
+        db.execute(delete(sums).where(of_day, s.kind == "all"))
+    for key, figures in rows.items():
+        whole = {name: int(value) for name, value in figures.items()}
+        new = insert_into(db, sums).values(
+            **key._asdict(), **whole, plays=0, first_at=float(day), last_at=float(day)
+        )
+        db.execute(new.on_conflict_do_update(index_elements=Key._fields, set_=whole))

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from xbyte_live.payments.audit.channel_rules import Books, Trail, check_books
 from xbyte_live.payments.audit.findings import Findings
-from xbyte_live.payments.audit.rollups import differences
+from xbyte_live.payments.audit.rollups import wrong_sums
 from xbyte_live.payments.ledger.channel import Channel, channel_of
 from xbyte_live.payments.ledger.charge import is_debt
 from xbyte_live.payments.ledger.retention import DRAWS, VOUCHERS
@@ -249,14 +249,13 @@ def check_earnings(db: Connection, found: Findings) -> None:
             )  # fmt: skip
 
 
-def check_sums(db: Connection, found: Findings, advance: Callable[[int, int], None]) -> None:
-    """What reports are put together from is what the rows say; ``advance``: days done, of all."""
-    for one in differences(db, advance):
-        worst = one.worst
+def check_sums(db: Connection, found: Findings) -> None:
+    """What reports are put together from adds up to the rows."""
+    for one in wrong_sums(db):
         found.add(
-            f"sums.{one.key.kind}", one.about,
-            int(getattr(one.real, worst) or 0), int(getattr(one.summed, worst) or 0),
-            f"its {worst} in reports is not what the rows say; `xbyte-live ledger resum` mends it",
+            f"sums.{one.kind}", one.about, one.real, one.summed,
+            f"its {one.figure} in reports is not what the rows say; "
+            "`xbyte-live ledger resum` sums them again",
         )  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""Money SQL: charges, channels, actions on chain, sessions, and the audit of all of them."""
+"""The SQL of money: charges, channels, actions on chain, sessions, and their sums."""

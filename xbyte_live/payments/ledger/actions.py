@@ -1,4 +1,4 @@
-"""Adapter: what is to be done on chain for channels: a row first, then a transaction.
+"""Adapter: the SQL of actions: what channels and sessions need on chain, a row before each.
 
 An action goes through these states, every step durable before anything follows from it:
 
@@ -62,7 +62,7 @@ class Action(NewAction):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedAction:
     """What ``open`` or ``open_refund`` found or made; ``created``: made, or begun again.
 
     ``refusal`` says why there is no refund: ``busy`` (another one is open), ``balance`` (the
@@ -81,7 +81,7 @@ class ActionLedger:
         self._database = database
         self._clock = clock
 
-    async def open(self, new: NewAction, *, patience: float, again: bool = False) -> Opened:
+    async def open(self, new: NewAction, *, patience: float, again: bool = False) -> OpenedAction:
         """Make the row of an action, or find it by its identity.
 
         One that failed begins again, as it is now asked for; with ``again`` also one that was
@@ -89,7 +89,7 @@ class ActionLedger:
         """
         return await self._database.write(lambda db: _open(db, new, self._clock(), patience, again))
 
-    async def open_refund(self, new: NewAction, *, patience: float, read_at: float) -> Opened:
+    async def open_refund(self, new: NewAction, *, patience: float, read_at: float) -> OpenedAction:
         """The same for a refund, which reserves its amount on its channel in one transaction.
 
         ``read_at`` is when the chain was read for it: one that was settled since then is
@@ -240,22 +240,22 @@ class ActionLedger:
         return await self._database.write(work)
 
 
-def _open(db: Connection, new: NewAction, now: float, patience: float, again: bool) -> Opened:
+def _open(db: Connection, new: NewAction, now: float, patience: float, again: bool) -> OpenedAction:
     made = _insert(db, new, now, patience)
     if made is not None:
-        return Opened(made, created=True)
+        return OpenedAction(made, created=True)
     found = _require_identity(db, new.identity)
     if found.state == "failed" or (again and found.state == "settled"):
-        return Opened(_begin_again(db, found, new, now, patience), created=True)
-    return Opened(found)
+        return OpenedAction(_begin_again(db, found, new, now, patience), created=True)
+    return OpenedAction(found)
 
 
 def _open_refund(
     db: Connection, new: NewAction, now: float, patience: float, read_at: float
-) -> Opened:
+) -> OpenedAction:
     channel = _lock_channel(db, new.channel_id or "")
     if channel is None:
-        return Opened(None, refusal="missing")
+        return OpenedAction(None, refusal="missing")
     pending = and_(
         actions.c.channel_id == new.channel_id,
         actions.c.kind == "refund",
@@ -263,21 +263,21 @@ def _open_refund(
     )
     if (other := _find(db, pending)) is not None:
         same = other.identity == new.identity and other.amount == new.amount
-        return Opened(other) if same else Opened(None, refusal="busy")
+        return OpenedAction(other) if same else OpenedAction(None, refusal="busy")
     if not 0 < new.amount <= channel["balance"] - channel["reserved"] - channel["charged"]:
-        return Opened(None, refusal="balance")
+        return OpenedAction(None, refusal="balance")
     action = _insert(db, new, now, patience)
     if action is None:  # one that failed, or that the chain has forgotten
         found = _require_identity(db, new.identity)
         if found.settled_at is not None and found.settled_at >= read_at:
-            return Opened(None, refusal="busy")
+            return OpenedAction(None, refusal="busy")
         action = _begin_again(db, found, new, now, patience)
     db.execute(
         update(channels)
         .where(channels.c.channel_id == new.channel_id)
         .values(reserved=channels.c.reserved + new.amount)
     )
-    return Opened(action, created=True)
+    return OpenedAction(action, created=True)
 
 
 def _write_refund(db: Connection, before: Action, freed: bool, chain: OnChain | None) -> None:

@@ -1,6 +1,5 @@
-"""Pure: payment channels as the ledger has them, vouchers to be charged, and what became of it."""
+"""Pure: payment channels as the ledger has them, and vouchers that are charged to them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -111,7 +110,7 @@ class NewDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Charging:
-    """What became of a voucher, and the channel as it then stands.
+    """The outcome of charging a voucher, and the channel as it then stands.
 
     It is ``None`` where the channel is ``missing`` or the voucher ``forged``: not signed as it
     should be.
@@ -127,83 +126,42 @@ class Charging:
     epoch: int = 0
 
 
-def channel_of(row: Sequence[Any]) -> Channel:
-    """A whole row of ``channels`` as a value."""
-    (
-        row_id,
-        channel_id,
-        network,
-        asset,
-        payer,
-        payer_authorizer,
-        pay_to,
-        receiver_authorizer,
-        withdraw_delay,
-        salt,
-        opening,
-        charged,
-        signed,
-        signature,
-        held,
-        reserved,
-        epoch,
-        archived,
-        balance,
-        claimed,
-        withdraw_requested_at,
-        refund_nonce,
-        synced_at,
-        created_at,
-        charged_at,
-    ) = row
+def channel_of(row: Any) -> Channel:
+    """A row of ``channels`` as a value."""
     return Channel(
-        row_id,
-        channel_id,
-        network,
-        ChannelConfig(
-            payer, payer_authorizer, pay_to, receiver_authorizer, asset, withdraw_delay, salt
+        id=row.id,
+        channel_id=row.channel_id,
+        network=row.network,
+        config=ChannelConfig(
+            payer=row.payer,
+            payer_authorizer=row.payer_authorizer,
+            receiver=row.pay_to,
+            receiver_authorizer=row.receiver_authorizer,
+            token=row.asset,
+            withdraw_delay=row.withdraw_delay,
+            salt=row.salt,
         ),
-        opening,
-        charged,
-        signed,
-        signature,
-        held,
-        reserved,
-        epoch,
-        archived,
-        OnChain(balance, claimed, withdraw_requested_at, refund_nonce, synced_at),
-        created_at,
-        charged_at,
+        opening=row.opening,
+        charged=row.charged,
+        signed=row.signed,
+        signature=row.signature,
+        held=row.held,
+        reserved=row.reserved,
+        epoch=row.epoch,
+        archived=row.archived,
+        chain=OnChain(
+            balance=row.balance,
+            claimed=row.claimed,
+            withdraw_requested_at=row.withdraw_requested_at,
+            refund_nonce=row.refund_nonce,
+            at=row.synced_at,
+        ),
+        created_at=row.created_at,
+        charged_at=row.charged_at,
     )
 
 
-def row_of(channel: Channel) -> Sequence[Any]:
-    """What ``channel_of`` makes the same value of."""
-    config, chain = channel.config, channel.chain
-    return (
-        channel.id,
-        channel.channel_id,
-        channel.network,
-        config.token,
-        config.payer,
-        config.payer_authorizer,
-        config.receiver,
-        config.receiver_authorizer,
-        config.withdraw_delay,
-        config.salt,
-        channel.opening,
-        channel.charged,
-        channel.signed,
-        channel.signature,
-        channel.held,
-        channel.reserved,
-        channel.epoch,
-        channel.archived,
-        chain.balance,
-        chain.claimed,
-        chain.withdraw_requested_at,
-        chain.refund_nonce,
-        chain.at,
-        channel.created_at,
-        channel.charged_at,
-    )
+def channel_from(fields: dict[str, Any]) -> Channel:
+    """A channel of its own fields, as JSON has them."""
+    config, chain = ChannelConfig(**fields["config"]), OnChain(**fields["chain"])
+    return Channel(**{**fields, "config": config, "chain": chain})

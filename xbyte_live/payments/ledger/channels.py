@@ -1,4 +1,4 @@
-"""Adapter: payment channels and what was delivered for their vouchers; group-committed.
+"""Adapter: the SQL of payment channels and of the deliveries charged to them, group-committed.
 
 A channel's row holds what the payer signed (``signed``), what was charged of it (``charged``) and
 what the chain said last (``balance``, ``claimed`` …). ``charged`` and a delivery row change in one

@@ -1,4 +1,4 @@
-"""Pure: charges as the ledger has them.
+"""Pure: charges by ``exact``: their fields, states and debts.
 
 A charge goes through these states, every step durable before anything follows from it:
 
@@ -52,6 +52,11 @@ class Charge(NewCharge):
     made_good_by: int | None
     attempts: int
     in_doubt: bool
+
+    @property
+    def kind(self) -> str:
+        """``transfer``: how a charge is brought to the chain."""
+        return "transfer"
 
     @property
     def came_to_nothing(self) -> bool:

@@ -1,4 +1,4 @@
-"""Adapter: a process of its own that checks and charges vouchers, for a server that is busy.
+"""Adapter: a process of its own that checks and charges vouchers for a busy server.
 
 Checking signatures and writing charges takes the interpreter as much time as answering does. The
 process does both, on its own connection to the same database, so that a server answers while it
@@ -18,12 +18,12 @@ from collections.abc import Awaitable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from multiprocessing.context import SpawnProcess
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 
 from xbyte_live.errors import DatabaseUnavailable
-from xbyte_live.payments.ledger.channel import Charging, NewDelivery, channel_of, row_of
+from xbyte_live.payments.ledger.channel import Charging, NewDelivery, channel_from
 from xbyte_live.payments.ledger.channels import charge_all, in_their_order
 from xbyte_live.runtime.aio import backoff
 from xbyte_live.runtime.logs import log_to_stderr
@@ -91,7 +91,7 @@ class Cashier:
             await asyncio.sleep(backoff(failures, random.random(), least=1.0, most=_LONG_LIFE))  # noqa: S311
 
     async def _live(self) -> str:
-        """Start a process and use it until it ends; what became of it."""
+        """Start a process and use it until it ends; why it ended."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             async with child_process(serve, (theirs, *self._args), "cashier") as process:
@@ -231,43 +231,21 @@ async def _read(reader: StreamReader) -> bytes:
 
 
 def _encode_batch(news: Sequence[NewDelivery], now: float) -> bytes:
-    return orjson.dumps(
-        [
-            now,
-            [
-                (
-                    new.channel_id,
-                    new.ceiling,
-                    new.signature,
-                    new.amount,
-                    new.slug,
-                    new.resource,
-                    new.size,
-                    new.oldest,
-                    new.signed_by,
-                )
-                for new in news
-            ],
-        ]
-    )
+    return orjson.dumps((now, news))
 
 
 def _decode_batch(body: bytes) -> _Batch:
     now, rows = orjson.loads(body)
-    news = []
-    for *fields, signed_by in rows:
-        fields.append((signed_by[0], signed_by[1]) if signed_by else None)
-        news.append(NewDelivery(*fields))
-    return news, now
+    return [_delivery(**fields) for fields in rows], now
+
+
+def _delivery(*, signed_by: list[Any] | None, **fields: Any) -> NewDelivery:
+    key = (signed_by[0], signed_by[1]) if signed_by else None
+    return NewDelivery(**fields, signed_by=key)
 
 
 def _encode_answer(charged: Sequence[Charging]) -> bytes:
-    return orjson.dumps(
-        [
-            (one.outcome, one.epoch, row_of(one.channel) if one.channel is not None else None)
-            for one in charged
-        ]
-    )
+    return orjson.dumps(charged)
 
 
 def _encode_error(error: BaseException) -> bytes:
@@ -282,6 +260,6 @@ def _decode_answer(body: bytes) -> list[Charging]:
     if isinstance(answer, str):
         raise DatabaseUnavailable(answer)
     return [
-        Charging(outcome, channel_of(row) if row is not None else None, epoch)
-        for outcome, epoch, row in answer
+        Charging(one["outcome"], one["channel"] and channel_from(one["channel"]), one["epoch"])
+        for one in answer
     ]

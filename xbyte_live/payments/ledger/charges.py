@@ -1,4 +1,4 @@
-"""Adapter: the SQL of charges and of what became of them."""
+"""Adapter: the SQL of charges by ``exact``: reserved once, then settled, failed or owed."""
 
 import json
 import secrets as random

@@ -1,4 +1,4 @@
-"""Adapter: which channels have something to claim, to give back, or to be looked at again."""
+"""Adapter: the SQL of channels to claim, to refund, or to read from the chain again."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _used_at = func.coalesce(channels.c.charged_at, channels.c.created_at)
 
 
 @dataclass(frozen=True, slots=True)
-class Payee:
+class PayoutAccount:
     """Whom claimed money goes to: an address and a token on one network."""
 
     network: str
@@ -30,7 +30,7 @@ class Payee:
 class Unclaimed:
     """What a payee's channels were charged and nobody has claimed."""
 
-    payee: Payee
+    payee: PayoutAccount
     channels: int
     amount: int
 
@@ -60,16 +60,18 @@ class ClaimLedger:
         query = select(*key, func.count(), func.sum(_unclaimed)).where(*_CLAIMABLE).group_by(*key)
         return await self._database.read(
             lambda db: [
-                Unclaimed(Payee(network, asset, pay_to), int(count), int(amount))
+                Unclaimed(PayoutAccount(network, asset, pay_to), int(count), int(amount))
                 for network, asset, pay_to, count, amount in db.execute(query)
             ]
         )
 
-    async def payees(self) -> list[Payee]:
+    async def payees(self) -> list[PayoutAccount]:
         """Every payee that a channel was ever opened for."""
         key = (channels.c.network, channels.c.asset, channels.c.pay_to)
         query = select(*key).distinct().order_by(*key)
-        return await self._database.read(lambda db: [Payee(*row) for row in db.execute(query)])
+        return await self._database.read(
+            lambda db: [PayoutAccount(*row) for row in db.execute(query)]
+        )
 
     async def oldest(self) -> dict[str, float]:
         """When the first channel of each network was seen."""

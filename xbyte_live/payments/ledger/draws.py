@@ -1,4 +1,4 @@
-"""Adapter: what sessions are drawn for; group-committed like the charges of channels."""
+"""Adapter: the SQL of draws from sessions, group-committed like the charges of channels."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class NewDraw:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What became of a draw, and the session as it then stands.
+    """The outcome of a draw, and the session as it then stands.
 
     ``drawn``: now; ``again``: these bytes were drawn before; ``empty``: they cost more than is
     left; ``over``: no such session of this item, or not any more; ``unsold``: off sale, or sold

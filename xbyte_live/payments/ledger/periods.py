@@ -1,4 +1,4 @@
-"""Pure: how a period is put together from sums of days, sums of slots, and rows.
+"""Pure: covers a period with sums of days, sums of slots, and rows.
 
 Everything before ``Summed.until`` is in the sums; before ``Summed.detailed`` they tell no more
 than what an item earned in a day.
@@ -18,10 +18,14 @@ Range = tuple[float, float]  # from the first on and before the second
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """Before which moments (Unix seconds) rows are summed, and only days of items are known."""
+    """Before which moments (Unix seconds) rows are summed, and only days of items are known.
+
+    While ``is_dropping`` the sums of what is later are on their way out, and nothing is summed.
+    """
 
     until: float = 0.0
     detailed: int = 0
+    is_dropping: bool = False
 
 
 @dataclass(frozen=True, slots=True)

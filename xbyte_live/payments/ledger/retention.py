@@ -1,4 +1,4 @@
-"""Adapter: deliveries older than the retention become sums of a day; money stays provable.
+"""Adapter: rolls up deliveries older than the retention into sums of a day.
 
 What leaves ``deliveries`` is added to its channel's ``archived``, what leaves ``draws`` to its
 session's, and both, like settled charges, to ``earnings``: all in the transaction that deletes it.

@@ -1,11 +1,13 @@
-"""Adapter: rows that are over are added to ``sums``, each of them once, behind what is charged.
+"""Adapter: adds the rows of the past to ``sums``, each of them once.
 
 Rows are taken in the order of their times, and with their sums the mark moves past them, in one
 transaction. That none appears behind the mark later is so because every row carries the clock of
 the process that wrote it, read just before a write that waits two minutes at most for its turn;
 ``MARGIN`` leaves as much, and three minutes that the clocks of nodes may differ. Only what a
-session that had ended gives back later is older, and ``add_late`` brings the sums along. Whether
-they are right is proved by ``differences``; ``resumming`` mends them.
+session that had ended gives back later is older, and ``add_late`` brings the sums along.
+
+``drop_sums`` has everything summed again: the mark falls back to where details begin, the sums
+behind it are dropped in batches by whoever sums next, and only then rows are added again.
 """
 
 import logging
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, case, select, update
+from sqlalchemy import Connection, case, delete, select, update
 
 from xbyte_live.payments.ledger.periods import DAY, SLOT, Summed
 from xbyte_live.payments.ledger.sales_sql import (
@@ -39,12 +41,15 @@ _log = logging.getLogger(__name__)
 
 MARGIN = 300.0  # seconds that must have passed before a moment is over
 BATCH = 200  # rows of each table in one transaction, so that no charge waits long behind them
+DROPPED = 1000  # sums dropped in one transaction
 EVERY = "*"  # the scope of all items
+
+_DROPPING = -1.0  # the mark of sums that are being dropped
 
 Kind = Literal["all", "item", "payer", "resource"]
 
 
-class Event(NamedTuple):
+class LedgerEvent(NamedTuple):
     """What one row adds to the sums; ``resource`` only if bytes of it were sold."""
 
     at: float
@@ -77,7 +82,7 @@ class _Sum:
     amount: int = 0
     income: int = 0
 
-    def add(self, event: Event, plays: int) -> None:
+    def add(self, event: LedgerEvent, plays: int) -> None:
         """One event more."""
         self.first_at = min(self.first_at, event.at)
         self.last_at = max(self.last_at, event.at)
@@ -110,18 +115,28 @@ class Summing:
 def read_mark(db: Connection) -> Summed:
     """How far rows are summed."""
     row = db.execute(select(summed.c.until, summed.c.detailed)).first()
-    return Summed(float(row.until), int(row.detailed)) if row else Summed()
+    return _mark(row) if row else Summed()
 
 
 def lock_mark(db: Connection) -> Summed:
     """The same, held until the transaction ends."""
     first = insert_into(db, summed).values(id=1, until=0.0, detailed=0)
     db.execute(first.on_conflict_do_nothing())
-    row = db.execute(select(summed.c.until, summed.c.detailed).with_for_update()).one()
-    return Summed(float(row.until), int(row.detailed))
+    return _mark(db.execute(select(summed.c.until, summed.c.detailed).with_for_update()).one())
 
 
-def add_late(db: Connection, event: Event) -> None:
+def drop_sums(db: Connection) -> None:
+    """Have everything summed again of which there are details."""
+    lock_mark(db)
+    db.execute(update(summed).values(until=_DROPPING))
+
+
+def _mark(row: Any) -> Summed:
+    detailed = int(row.detailed)
+    return Summed(max(float(row.until), float(detailed)), detailed, row.until == _DROPPING)
+
+
+def add_late(db: Connection, event: LedgerEvent) -> None:
     """Add what belongs to a time that may be summed already, in the transaction that makes it."""
     if event.at < lock_mark(db).until:
         _write(db, _summed([event]))
@@ -129,7 +144,10 @@ def add_late(db: Connection, event: Event) -> None:
 
 def _advance(db: Connection, until: float) -> int | None:
     """Sum some rows more; how many, or ``None`` if everything is summed until then."""
-    since = lock_mark(db).until
+    mark = lock_mark(db)
+    if mark.is_dropping:
+        return _drop(db, mark)
+    since = mark.until
     if since >= until:
         return None
     end = _end(db, since, until)
@@ -137,6 +155,14 @@ def _advance(db: Connection, until: float) -> int | None:
     _write(db, _summed(events))
     db.execute(update(summed).values(until=end))
     return len(events)
+
+
+def _drop(db: Connection, mark: Summed) -> int:
+    """Drop some sums that have details; the mark moves on from there once none is left."""
+    some = select(sums.c.id).where(sums.c.at >= mark.detailed).limit(DROPPED)
+    if not db.execute(delete(sums).where(sums.c.id.in_(some))).rowcount:
+        db.execute(update(summed).values(until=float(mark.detailed)))
+    return 0
 
 
 def _end(db: Connection, since: float, until: float) -> float:
@@ -153,12 +179,12 @@ def _end(db: Connection, since: float, until: float) -> float:
     return end if end > since else math.nextafter(since, math.inf)
 
 
-def _events(db: Connection, which: Which) -> Iterator[Event]:
+def _events(db: Connection, which: Which) -> Iterator[LedgerEvent]:
     for ledger in LEDGERS:
         for row in db.execute(_rows(ledger, which)):
             kind = kind_of(row.resource) if ledger.is_income else SOLD
             is_sold = kind == SOLD
-            yield Event(
+            yield LedgerEvent(
                 row.at,
                 row.slug,
                 row.payer,
@@ -170,7 +196,7 @@ def _events(db: Connection, which: Which) -> Iterator[Event]:
             )
     for source in (returned(which), credited(which)):
         for row in db.execute(source):
-            yield Event(row.at, row.slug, income=row.income)
+            yield LedgerEvent(row.at, row.slug, income=row.income)
 
 
 def _rows(ledger: Ledger, which: Which) -> Any:
@@ -184,7 +210,7 @@ def _rows(ledger: Ledger, which: Which) -> Any:
     return query.where(which.at(at), *counted(ledger))
 
 
-def _summed(events: list[Event]) -> dict[Key, _Sum]:
+def _summed(events: list[LedgerEvent]) -> dict[Key, _Sum]:
     found: dict[Key, _Sum] = {}
     for event in events:
         name, is_first = part_of(event.resource)
@@ -196,7 +222,7 @@ def _summed(events: list[Event]) -> dict[Key, _Sum]:
     return found
 
 
-def _keys(event: Event, name: str) -> Iterator[Key]:
+def _keys(event: LedgerEvent, name: str) -> Iterator[Key]:
     day = int(event.at // DAY * DAY)
     for span, at in ((DAY, day), (SLOT, int(event.at // SLOT * SLOT))):
         yield Key("all", EVERY, span, "", at)

@@ -1,4 +1,4 @@
-"""Adapter: the SQL of what the rows themselves say was earned, for some ranges of time."""
+"""Adapter: the SQL of sales: earnings of some ranges of time from the rows themselves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Pure: sessions as the ledger has them."""
+"""Pure: sessions: their fields, their ends, their totals."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -40,7 +40,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedSession:
     """A session that ended, and the way its rest goes back."""
 
     session: Session

@@ -1,4 +1,4 @@
-"""Adapter: sessions: budgets bought once, and what becomes of what is left of them.
+"""Adapter: the SQL of sessions: budgets bought once, drawn, and given back.
 
 The money of a session stands in one of two places:
 
@@ -21,8 +21,8 @@ from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, 
 from xbyte_live.payments.ledger.channel import Channel, Charging, NewDelivery
 from xbyte_live.payments.ledger.channels import charge_all
 from xbyte_live.payments.ledger.charge import Charge
-from xbyte_live.payments.ledger.rollup import Event, add_late
-from xbyte_live.payments.ledger.session import Ended, Session, SessionTotals, Way
+from xbyte_live.payments.ledger.rollup import LedgerEvent, add_late
+from xbyte_live.payments.ledger.session import EndedSession, Session, SessionTotals, Way
 from xbyte_live.payments.x402.order import (
     NAMES,
     Order,
@@ -97,7 +97,7 @@ class SessionLedger:
         )
         return await self._database.read(lambda db: int(db.execute(query).scalar_one()))
 
-    async def end(self, session: Session, *, expired: bool = False) -> Ended | None:
+    async def end(self, session: Session, *, expired: bool = False) -> EndedSession | None:
         """End a session and give its rest back, once; ``None`` if it had ended.
 
         With ``expired`` only if its time is over, which somebody may just have prolonged.
@@ -218,7 +218,7 @@ def _paid(
     if session.closed_at is None:
         return session
     _give_back(db, session, charge.amount, f"return:{session.digest}:{origin}", payees, now)
-    add_late(db, Event(session.closed_at, session.slug, income=-charge.amount))
+    add_late(db, LedgerEvent(session.closed_at, session.slug, income=-charge.amount))
     return _change(db, session, returned=session.returned + charge.amount)
 
 
@@ -286,7 +286,7 @@ def _unopened(db: Connection, since: int, limit: int) -> tuple[list[int], int]:
 
 def _end(
     db: Connection, known: Session, payees: Collection[str], now: float, expired: bool
-) -> Ended | None:
+) -> EndedSession | None:
     if known.channel is not None:
         lock_channels(db, channels.c.id == known.channel)
     session = _require(db, sessions.c.id == known.id, lock=True)
@@ -306,7 +306,7 @@ def _end(
                 epoch=channels.c.epoch + 1,
             )
         )
-    return Ended(_change(db, session, returned=rest, closed_at=now), way)
+    return EndedSession(_change(db, session, returned=rest, closed_at=now), way)
 
 
 def _give_back(

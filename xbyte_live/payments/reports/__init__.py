@@ -1,1 +1,1 @@
-"""What was earned, by item and period, and its export."""
+"""Earnings by item and period, balances of payees, and the export of the books."""

@@ -1,4 +1,4 @@
-"""Adapter: the SQL of where each payee's money is."""
+"""Adapter: the SQL of balances: where each payee's money is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from xbyte_live.storage.db.tables import actions, channels, charges, earnings
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Balance:
     """Where one payee's money of one scheme is; ``charged``, ``settled`` as an audit sums them.
 
     ``archived``: older ``exact`` payments that were settled and rolled up, in none of the others.
@@ -39,13 +39,13 @@ class Settled:
 _Key = tuple[str, str, str, str]
 
 
-def settlement(db: Connection) -> list[Settled]:
+def settlement(db: Connection) -> list[Balance]:
     """Where the money is, by payee and scheme, in the order of their names."""
-    found: dict[_Key, Settled] = {}
+    found: dict[_Key, Balance] = {}
 
     def add(scheme: str, payee: Sequence[str], **more: Any) -> None:
         key = (scheme, payee[0], payee[1], payee[2])
-        found[key] = replace(found.get(key, Settled(*key)), **more)
+        found[key] = replace(found.get(key, Balance(*key)), **more)
 
     for network, asset, pay_to, _, charged, claimed in sql.channel_sums(db):
         add(SCHEME_CHANNELS, (network, asset, pay_to), charged=charged, claimed=claimed)

@@ -1,4 +1,4 @@
-"""Adapter: the SQL of what was earned: over time, by item, by moment, by payer.
+"""Adapter: the SQL of earnings: over time, by item, by segment, by payer.
 
 Two amounts are told apart, as in the export: ``amount`` is what delivered bytes cost, ``income``
 what payers were charged less what sessions gave back. They differ by what open sessions hold.
@@ -35,7 +35,7 @@ from xbyte_live.payments.ledger.sales_sql import (
     returned,
     sold,
 )
-from xbyte_live.payments.reports.balances import Settled, settlement
+from xbyte_live.payments.reports.balances import Balance, settlement
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import sums
 
@@ -70,7 +70,7 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EarningsReport:
     """What a period earned: by steps counted from its beginning, by item, and in all.
 
     Steps and items without anything are left out; items are in the order of their amounts.
@@ -109,7 +109,7 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
-class Payer:
+class PayerEarnings:
     """What one payer paid for bytes in a period, and when first and last in it."""
 
     payer: str
@@ -122,7 +122,7 @@ class Payer:
 class Payers:
     """Those who paid most, and how many there were in all."""
 
-    top: Sequence[Payer]
+    top: Sequence[PayerEarnings]
     count: int
 
 
@@ -141,7 +141,7 @@ class Earnings:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def report(self, period: Period, *, step: int) -> Report:
+    async def report(self, period: Period, *, step: int) -> EarningsReport:
         """What a period earned in steps of so many seconds."""
         return await self._database.read(lambda db: _report(db, period, step))
 
@@ -153,7 +153,7 @@ class Earnings:
         """Who paid most in a period."""
         return await self._database.read(lambda db: _payers(db, period, limit))
 
-    async def settlement(self) -> list[Settled]:
+    async def settlement(self) -> list[Balance]:
         """Where the money is, by payee and scheme, in the order of their names."""
         return await self._database.read(settlement)
 
@@ -162,7 +162,7 @@ class Earnings:
         return await self._database.read(lambda db: _lately(db, period))
 
 
-def _report(db: Connection, period: Period, step: int) -> Report:
+def _report(db: Connection, period: Period, step: int) -> EarningsReport:
     mark, slug = read_mark(db), period.slug
     numbers = Steps(period.since, step)
     made = cover(period.since, period.until, mark, (SLOT,), step)
@@ -176,7 +176,7 @@ def _report(db: Connection, period: Period, step: int) -> Report:
     total = sum(steps.values(), Earned())
     items = _items(db, period) if slug is None else {slug: total} if steps else {}
     ranked = sorted(items.items(), key=lambda item: (-item[1].amount, item[0]))
-    return Report(dict(sorted(steps.items())), ranked, total)
+    return EarningsReport(dict(sorted(steps.items())), ranked, total)
 
 
 def _items(db: Connection, period: Period) -> Mapping[str, Earned]:
@@ -276,7 +276,9 @@ def _payers(db: Connection, period: Period, limit: int) -> Payers:
         .limit(limit)
     )  # fmt: skip
     rows = db.execute(query).all()
-    top = [Payer(row.payer, _earned(row), float(row.first), float(row.last)) for row in rows]
+    top = [
+        PayerEarnings(row.payer, _earned(row), float(row.first), float(row.last)) for row in rows
+    ]
     return Payers(top, int(rows[0].payers) if rows else 0)
 
 

@@ -176,9 +176,21 @@ def _sources(since: float, until: float) -> tuple[tuple[Select[Any], Callable[[A
 def _of_day(row: Any) -> Entry:
     income = 0 if row.scheme == DRAWS else row.amount
     return Entry(
-        "day", row.at * DAY, row.slug, "", row.size, row.amount, income, row.scheme,
-        row.network, row.asset, "", row.pay_to, "", row.rows,
-    )  # fmt: skip
+        kind="day",
+        at=row.at * DAY,
+        item=row.slug,
+        resource="",
+        bytes=row.size,
+        amount=row.amount,
+        income=income,
+        scheme=row.scheme,
+        network=row.network,
+        asset=row.asset,
+        payer="",
+        payee=row.pay_to,
+        reference="",
+        count=row.rows,
+    )
 
 
 def _of_delivery(row: Any) -> Entry:
@@ -190,32 +202,54 @@ def _of_charge(row: Any) -> Entry:
 
 
 def _paid(row: Any, scheme: str, reference: str) -> Entry:
-    bought = row.resource.startswith(NAMES)
-    return Entry(
-        "purchase" if bought else "delivery", row.at, row.slug, row.resource, row.size,
-        row.amount, row.amount, scheme, row.network, row.asset, row.payer, row.pay_to, reference,
-    )  # fmt: skip
+    return _entry(
+        row,
+        kind="purchase" if row.resource.startswith(NAMES) else "delivery",
+        resource=row.resource,
+        size=row.size,
+        income=row.amount,
+        scheme=scheme,
+        reference=reference,
+    )
 
 
 def _of_draw(row: Any) -> Entry:
-    return Entry(
-        "draw", row.at, row.slug, row.resource, row.size, row.amount, 0, DRAWS,
-        row.network, row.asset, row.payer, row.pay_to, row.channel_id,
-    )  # fmt: skip
+    return _entry(row, kind="draw", resource=row.resource, size=row.size, income=0)
 
 
 def _of_return(row: Any) -> Entry:
-    return Entry(
-        "return", row.at, row.slug, "", 0, row.amount, -row.amount, DRAWS,
-        row.network, row.asset, row.payer, row.pay_to, row.channel_id,
-    )  # fmt: skip
+    return _entry(row, kind="return", income=-row.amount)
 
 
 def _of_credit(row: Any) -> Entry:
+    return _entry(row, kind="credit", income=row.amount)
+
+
+def _entry(
+    row: Any,
+    *,
+    kind: Kind,
+    income: int,
+    resource: str = "",
+    size: int = 0,
+    scheme: str = DRAWS,
+    reference: str | None = None,
+) -> Entry:
     return Entry(
-        "credit", row.at, row.slug, "", 0, row.amount, row.amount, DRAWS,
-        row.network, row.asset, row.payer, row.pay_to, row.channel_id,
-    )  # fmt: skip
+        kind=kind,
+        at=row.at,
+        item=row.slug,
+        resource=resource,
+        bytes=size,
+        amount=row.amount,
+        income=income,
+        scheme=scheme,
+        network=row.network,
+        asset=row.asset,
+        payer=row.payer,
+        payee=row.pay_to,
+        reference=row.channel_id if reference is None else reference,
+    )
 
 
 # Files

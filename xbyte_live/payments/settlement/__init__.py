@@ -1,1 +1,1 @@
-"""From the ledger to the chain: transfers, claims, settles, refunds, and the watcher."""
+"""From the ledger to the chain: transfers, claims, payouts, refunds, and the watcher."""

@@ -1,6 +1,6 @@
-"""Part: deposits, claims, settles and refunds: rows first, then transactions, then proof.
+"""Part: deposits, claims, payouts and refunds of channels, as actions that are attempted.
 
-Claims and settles are cumulative: one that comes twice does nothing the second time, so a lost
+Claims and payouts are cumulative: one that comes twice does nothing the second time, so a lost
 one may be left.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xbyte_live.errors import ChainUnavailable, FacilitatorUnavailable, PaymentRefused
+from xbyte_live.evm.channel_contract import ChannelChain
 from xbyte_live.evm.channels import (
     BUSY,
     REFUND_NOTHING,
@@ -30,7 +31,7 @@ from xbyte_live.payments.ledger.channel import Channel
 from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.settlement.attempts import Attempts
 from xbyte_live.payments.settlement.channel_sync import Mirror
-from xbyte_live.payments.settlement.proofs import ChannelReader, Proofs, claimed_by
+from xbyte_live.payments.settlement.proofs import ActionRows, Proofs, claimed_by
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS
 
 BATCH = 100  # channels in one claim
@@ -67,7 +68,7 @@ class Actions:
         ledger: ActionLedger,
         channels: ChannelLedger,
         facilitator: Facilitator,
-        chains: Mapping[str, ChannelReader],
+        chains: Mapping[str, ChannelChain],
         proofs: Proofs,
         mirror: Mirror,
         authorizers: Sequence[Authorizer],
@@ -82,11 +83,8 @@ class Actions:
         self._authorizers = {authorizer.address: authorizer for authorizer in authorizers}
         self._policy = policy
         self._attempts = Attempts(
-            ledger,
-            channels,
+            ActionRows(ledger, channels, proofs, mirror),
             facilitator,
-            proofs,
-            mirror,
             lease=policy.lease,
             wait=policy.wait,
             parallel=policy.parallel,
@@ -127,7 +125,7 @@ class Actions:
             requirements=requirements,
         )
         opened = await self._ledger.open(new, patience=self._policy.lease + PATIENCE)
-        action = await self._attempts.do(_there(opened.action), patience=self._policy.patience)
+        action = await self._do(_there(opened.action), patience=self._policy.patience)
         if action.state == "settled":
             known = await self._channels.find(channel_id)
             if known is None or known.chain.at < (action.settled_at or 0.0):
@@ -178,7 +176,7 @@ class Actions:
         )
         if opened.action is None:
             raise PaymentRefused(BUSY if opened.refusal == "busy" else REFUND_NOTHING)
-        return await self._attempts.do(opened.action, patience=self._policy.patience)
+        return await self._do(opened.action, patience=self._policy.patience)
 
     async def last_refund(self, channel: Channel) -> Action | None:
         """The refund of a channel that is open or, if none is, the last that was settled.
@@ -189,7 +187,7 @@ class Actions:
         for number in (nonce, nonce - 1):
             found = await self._ledger.find(_refund_identity(channel.channel_id, number))
             if found is not None and found.state != "failed":
-                return await self._attempts.do(found, patience=self._policy.patience)
+                return await self._do(found, patience=self._policy.patience)
         return None
 
     async def claim(self, channels: Sequence[Channel], *, forced: bool = False) -> list[Action]:
@@ -214,7 +212,7 @@ class Actions:
             done += found
         return done
 
-    async def settle(self, network: str, pay_to: str, asset: str) -> Action | None:
+    async def pay_out(self, network: str, pay_to: str, asset: str) -> Action | None:
         """Pay a payee what was claimed for it; ``None`` if there is nothing.
 
         ``asset`` is a token's address. Raises as ``claim`` does.
@@ -228,7 +226,7 @@ class Actions:
         amount = totals.claimed - totals.settled
         new = replace(_new("settle", network, asset, pay_to, payload, amount), identity=identity)
         opened = await self._ledger.open(new, patience=self._policy.lease + PATIENCE, again=True)
-        return await self._attempts.do(_there(opened.action))
+        return await self._do(_there(opened.action))
 
     async def look_after(self, action: Action) -> Action:
         """Go on with an action that was left, in doubt or not begun.
@@ -240,11 +238,17 @@ class Actions:
             return await self._ledger.fail(action, "abandoned")
         if action.kind == "deposit" and not await self._is_short(action):
             return await self._attempts.look_up(action)
-        return await self._attempts.do(action)
+        return await self._do(action)
 
     async def drain(self) -> None:
         """Wait for the attempts that have begun; the others are rows, and begin elsewhere."""
         await self._attempts.drain()
+
+    async def _do(self, action: Action, *, patience: float | None = None) -> Action:
+        """Try an action that is open."""
+        if action.state != "pending":
+            return action
+        return await self._attempts.do(action, patience=patience)
 
     # Claims
 
@@ -270,9 +274,7 @@ class Actions:
             return []
         before = {c.channel_id: c.chain.claimed for c in channels}
         amount = sum(claim.total - before[channel_id] for channel_id, claim in claims.items())
-        action = await self._attempts.do(
-            await self._open_claim(channels[0], list(claims.values()), amount)
-        )
+        action = await self._do(await self._open_claim(channels[0], list(claims.values()), amount))
         if action.state == "settled":
             for channel_id in claims:
                 self.unclaimable.pop(channel_id, None)
@@ -343,7 +345,7 @@ class Actions:
                 f"gas costs more on {network} than max_gas_price allows; it is tried again later"
             )
 
-    def _chain(self, network: str) -> ChannelReader:
+    def _chain(self, network: str) -> ChannelChain:
         if network not in self._chains:
             raise ChainUnavailable(f"no RPC node is known for {network}; add it to networks")
         return self._chains[network]

@@ -1,12 +1,11 @@
-"""Part: keeps what the ledger says of channels in step with the chain."""
+"""Part: reads the state of channels from the chain into the ledger."""
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from xbyte_live.errors import ChainUnavailable, PaymentRefused
-from xbyte_live.evm.channel_contract import ChannelState
+from xbyte_live.evm.channel_contract import ChannelChain, ChannelState
 from xbyte_live.evm.channels import CHANNEL_NOT_FOUND, ChannelConfig
 from xbyte_live.payments.ledger.channel import Channel, OnChain
 from xbyte_live.payments.ledger.channels import ChannelLedger
@@ -16,24 +15,17 @@ READ_AT_ONCE = 500  # channels
 _NEVER_OPENED = ChannelState(0, 0, 0, 0)
 
 
-class StateReader(Protocol):
-    """What the mirror reads from one network."""
-
-    async def states(self, channel_ids: Sequence[str]) -> dict[str, ChannelState]:
-        """The state of each of these channels; raises ``ChainUnavailable``."""
-
-
 class Mirror:
     """Reads channels from the chain into the ledger; ``chains`` maps CAIP-2 networks to readers.
 
-    Whoever asks while a read is under way shares the next one with all others who do, so an
-    answer is never older than its question.
+    Callers that come while a read is under way share the next one, so an answer is never older
+    than its question.
     """
 
     def __init__(
         self,
         ledger: ChannelLedger,
-        chains: Mapping[str, StateReader],
+        chains: Mapping[str, ChannelChain],
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:

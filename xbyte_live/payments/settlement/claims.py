@@ -1,4 +1,4 @@
-"""Part: claims what channels were charged, pays it out, and gives back what lies idle.
+"""Part: claims, payouts and idle refunds: does what is due for channels.
 
 Run by the leader alone. Claims go by time, by value, and at once for a channel whose payer is
 about to empty it.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from xbyte_live.errors import PaymentRefused, XByteError
 from xbyte_live.payments.ledger.actions import Action, ActionLedger
 from xbyte_live.payments.ledger.channel import Channel
-from xbyte_live.payments.ledger.claims import ClaimLedger, Payee
+from xbyte_live.payments.ledger.claims import ClaimLedger, PayoutAccount
 from xbyte_live.payments.settlement.channel_actions import Actions
 from xbyte_live.payments.settlement.proofs import claimed_by
 
@@ -63,7 +63,7 @@ class Claims:
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Say that a payer is about to empty a channel."""
+        """Look now: a payer is about to empty a channel."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -83,7 +83,7 @@ class Claims:
             self._claim_leaving,
             self._look_after,
             self._claim_due,
-            self._settle_due,
+            self._pay_out_due,
             self._refund_idle,
         ):
             await self._try(step())
@@ -100,9 +100,9 @@ class Claims:
         return done
 
     async def settle_now(self, network: str | None = None) -> list[Action]:
-        """Pay out all that is claimed (on one network); raises as ``Actions.settle`` does."""
+        """Pay out all that is claimed (on one network); raises as ``Actions.pay_out`` does."""
         found = [
-            await self._actions.settle(payee.network, payee.pay_to, payee.asset)
+            await self._actions.pay_out(payee.network, payee.pay_to, payee.asset)
             for payee in await self._ledger.payees()
             if network in (None, payee.network)
         ]
@@ -142,7 +142,7 @@ class Claims:
             ):
                 await self._try(self._claim(payee))
 
-    async def _settle_due(self) -> None:
+    async def _pay_out_due(self) -> None:
         last, oldest = await self._rows.last("settle"), await self._ledger.oldest()
         for payee in await self._ledger.payees():
             since = last.get(_key(payee), oldest.get(payee.network, 0.0))
@@ -150,7 +150,7 @@ class Claims:
                 ("settle", payee), self._policy.settle_interval
             ):
                 done = await self._try(
-                    self._actions.settle(payee.network, payee.pay_to, payee.asset)
+                    self._actions.pay_out(payee.network, payee.pay_to, payee.asset)
                 )
                 if not done:
                     self._hold(("settle", payee), min(AGAIN, self._policy.settle_interval))
@@ -168,7 +168,7 @@ class Claims:
                 rest = channel.chain.balance - channel.charged
                 await self._try(self._actions.refund(channel, rest))
 
-    async def _claim(self, payee: Payee) -> list[Action]:
+    async def _claim(self, payee: PayoutAccount) -> list[Action]:
         channels = await self._ledger.claimable(payee.network, pay_to=payee.pay_to)
         of_token = [c for c in channels if c.config.token == payee.asset]
         return await self._actions.claim(await self._uncovered(of_token))
@@ -206,5 +206,5 @@ class Claims:
         return True
 
 
-def _key(payee: Payee) -> tuple[str, str, str]:
+def _key(payee: PayoutAccount) -> tuple[str, str, str]:
     return payee.network, payee.asset, payee.pay_to

@@ -1,12 +1,12 @@
-"""Part: looks after the coins that pay gas, and raises an alarm before there are none."""
+"""Part: watches the balance that pays gas on each network, and raises an alarm when it is low."""
 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from xbyte_live.errors import XByteError
 from xbyte_live.money import format_decimal
+from xbyte_live.payments.facilitators.local import LocalFacilitator
 
 EVERY = 60.0  # seconds
 COIN_DECIMALS = 18
@@ -14,17 +14,10 @@ COIN_DECIMALS = 18
 log = logging.getLogger(__name__)
 
 
-class GasPayer(Protocol):
-    """Who pays gas with a key of ours."""
-
-    async def gas_balance(self, network: str) -> int:
-        """Wei the key has on a network; raises ``XByteError``."""
-
-
 class GasWatch:
     """Reads the balance on each network; below ``low`` wei is an alarm."""
 
-    def __init__(self, payer: GasPayer, networks: Sequence[str], *, low: int) -> None:
+    def __init__(self, payer: LocalFacilitator, networks: Sequence[str], *, low: int) -> None:
         self._payer = payer
         self._networks = tuple(networks)
         self._low = low

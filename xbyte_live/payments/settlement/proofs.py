@@ -1,13 +1,12 @@
-"""Part: what the chain says became of an action; nothing else is believed of one that was sent."""
+"""Part: proofs: the effect of an action as the chain shows it; actions as they are attempted."""
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
 
-from xbyte_live.errors import ChainUnavailable
-from xbyte_live.evm.authorizations import Fate, Transfer
-from xbyte_live.evm.channel_contract import ChannelState, Name, Receiver
+from xbyte_live.errors import ChainUnavailable, XByteError
+from xbyte_live.evm.authorizations import ChainReader, Transfer
+from xbyte_live.evm.channel_contract import ChannelChain, Name
 from xbyte_live.evm.channels import (
     COLLECTOR,
     Deposit,
@@ -16,55 +15,16 @@ from xbyte_live.evm.channels import (
     read_channel_payment,
     read_config,
 )
-from xbyte_live.payments.ledger.actions import Action
-from xbyte_live.payments.ledger.channel import OnChain
-from xbyte_live.payments.settlement.channel_sync import on_chain
+from xbyte_live.payments.facilitators.remote import SignedPayment
+from xbyte_live.payments.ledger.actions import Action, ActionLedger
+from xbyte_live.payments.ledger.channels import ChannelLedger
+from xbyte_live.payments.settlement.attempts import Proof, Why
+from xbyte_live.payments.settlement.channel_sync import Mirror, on_chain
 
 CLOCK_SKEW = 15.0  # seconds a block's time may differ from ours
 LONGEST_DEPOSIT = 604_800  # seconds before its end in which a deposit's transfer is looked for
 
-
-class ChannelReader(Protocol):
-    """What actions read from one network's contract; all raise ``ChainUnavailable``."""
-
-    async def states(self, channel_ids: Sequence[str]) -> dict[str, ChannelState]:
-        """The state of each of these channels."""
-
-    async def receiver(self, pay_to: str, token: str) -> Receiver:
-        """The totals of a payee and token."""
-
-    async def landed(self, tx_hash: str) -> Literal["done", "reverted", "unknown"]:
-        """What became of a transaction."""
-
-    async def emitted(self, tx_hash: str, name: Name, subject: str) -> bool:
-        """Whether a transaction left this event."""
-
-    async def trace(self, name: Name, *subjects: str, since: float) -> str | None:
-        """The transaction of the newest such event."""
-
-    async def gas_price(self) -> int:
-        """Wei that a unit of gas costs now."""
-
-
-class FateReader(Protocol):
-    """What actions read of EIP-3009 authorizations on one network."""
-
-    async def fate(self, transfer: Transfer, sent: str | None = None) -> Fate:
-        """What became of an authorization; raises ``ChainUnavailable``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What became of an action.
-
-    ``done`` (with its transaction, where found, and for a refund the channel after it);
-    ``open``: may still happen; ``reverted``: open, and the transaction known of has failed;
-    ``void``: never will happen.
-    """
-
-    kind: Literal["done", "open", "reverted", "void"]
-    tx_hash: str | None = None
-    chain: OnChain | None = None
+log = logging.getLogger(__name__)
 
 
 class Proofs:
@@ -72,8 +32,8 @@ class Proofs:
 
     def __init__(
         self,
-        chains: Mapping[str, ChannelReader],
-        fates: Mapping[str, FateReader],
+        chains: Mapping[str, ChannelChain],
+        fates: Mapping[str, ChainReader],
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,8 +41,8 @@ class Proofs:
         self._fates = dict(fates)
         self._clock = clock
 
-    async def of(self, action: Action, sent: str | None = None) -> Finding:
-        """What became of an action, ``sent`` being its transaction where known.
+    async def of(self, action: Action, sent: str | None = None) -> Proof:
+        """The effect of an action, ``sent`` being its transaction where known.
 
         Raises ``ChainUnavailable``.
         """
@@ -100,7 +60,7 @@ class Proofs:
             case _:
                 return await self._settle(action, chain, sent)
 
-    async def _deposit(self, action: Action, chain: ChannelReader, sent: str | None) -> Finding:
+    async def _deposit(self, action: Action, chain: ChannelChain, sent: str | None) -> Proof:
         channel_id, deposit = deposit_of(action)
         transfer = Transfer(
             asset=action.asset,
@@ -114,43 +74,102 @@ class Proofs:
         )
         fate = await self._fates[action.network].fate(transfer, sent)
         if fate.kind != "moved" or fate.tx_hash is None:
-            return Finding("open" if fate.kind == "moved" else fate.kind)
+            return Proof("open" if fate.kind == "moved" else fate.kind)
         if await chain.landed(fate.tx_hash) != "done":
-            return Finding("open")
+            return Proof("open")
         there = await chain.emitted(fate.tx_hash, "Deposited", channel_id)
-        return Finding("done", fate.tx_hash) if there else Finding("void")
+        return Proof("done", fate.tx_hash) if there else Proof("void")
 
-    async def _refund(self, action: Action, chain: ChannelReader, sent: str | None) -> Finding:
+    async def _refund(self, action: Action, chain: ChannelChain, sent: str | None) -> Proof:
         channel_id, at = action.channel_id or "", self._clock()
         state = (await chain.states([channel_id]))[channel_id]
         if state.refund_nonce <= refund_nonce_of(action):
             return await _not_yet(chain, sent)
         tx_hash = await _transaction(chain, action, sent, "Refunded", channel_id)
-        return Finding("done", tx_hash, on_chain(state, at))
+        return Proof("done", tx_hash, on_chain(state, at))
 
-    async def _claim(self, action: Action, chain: ChannelReader, sent: str | None) -> Finding:
+    async def _claim(self, action: Action, chain: ChannelChain, sent: str | None) -> Proof:
         totals = claimed_by(action)
         states = await chain.states(list(totals))
         if any(states[channel_id].claimed < total for channel_id, total in totals.items()):
             return await _not_yet(chain, sent)
         tx_hash = await _transaction(chain, action, sent, "Claimed", next(iter(totals)))
-        return Finding("done", tx_hash)
+        return Proof("done", tx_hash)
 
-    async def _settle(self, action: Action, chain: ChannelReader, sent: str | None) -> Finding:
+    async def _settle(self, action: Action, chain: ChannelChain, sent: str | None) -> Proof:
         receiver = await chain.receiver(action.pay_to, action.asset)
         if receiver.settled < settled_by(action):
             return await _not_yet(chain, sent)
         subjects = (action.pay_to, action.asset)
-        return Finding("done", await _transaction(chain, action, sent, "Settled", *subjects))
+        return Proof("done", await _transaction(chain, action, sent, "Settled", *subjects))
 
 
-async def _not_yet(chain: ChannelReader, sent: str | None) -> Finding:
+class ActionRows:
+    """Actions of channels as the engine attempts them."""
+
+    def __init__(
+        self, ledger: ActionLedger, channels: ChannelLedger, proofs: Proofs, mirror: Mirror
+    ) -> None:
+        self._ledger = ledger
+        self._channels = channels
+        self._proofs = proofs
+        self._mirror = mirror
+
+    async def get(self, row_id: int) -> Action | None:
+        """The action of that number."""
+        return await self._ledger.get(row_id)
+
+    async def begin_attempt(self, row_id: int, *, lease: float) -> Action | None:
+        """Lease an action for so many seconds."""
+        return await self._ledger.begin_attempt(row_id, lease=lease)
+
+    async def settle(self, row: Action, proof: Proof) -> Action:
+        """Record that an action is done, and bring its channels into the mirror."""
+        settled = await self._ledger.settle(row, proof.tx_hash, proof.chain)
+        ids = claimed_by(row) if row.kind == "claim" else [row.channel_id]
+        try:
+            found = [await self._channels.find(i) for i in ids if i is not None]
+            await self._mirror.refresh_many([c for c in found if c is not None])
+        except XByteError as error:  # whoever needs them reads them again
+            log.warning("%s %d is done; its channels are not read: %s", row.kind, row.id, error)
+        return settled
+
+    async def fail(self, row: Action, error: str) -> Action:
+        """Record that an action had no effect; a refund lets its reservation go."""
+        return await self._ledger.fail(row, error)
+
+    async def postpone(
+        self, row: Action, error: str, *, delay: float, in_doubt: bool, sent: str | None
+    ) -> Action:
+        """Record that an action is still open."""
+        return await self._ledger.postpone(row, error, delay=delay, in_doubt=in_doubt, tx_hash=sent)
+
+    def payment(self, row: Action) -> SignedPayment:
+        """The payload as it was signed."""
+        return SignedPayment(2, row.document, row.requirements)
+
+    async def prove(self, row: Action, sent: str | None) -> Proof:
+        """Ask the chain for the effect."""
+        return await self._proofs.of(row, sent)
+
+    def fails(self, row: Action, why: Why) -> bool:
+        """Claims and payouts that are refused may be given up: they are cumulative."""
+        if why == "refused" and row.kind not in ("deposit", "refund"):
+            return True
+        return why == "void" or not row.in_doubt
+
+    def is_shared(self, row: Action) -> bool:
+        """Anybody may send a deposit that its payer signed, and anybody may pay out."""
+        return row.kind in ("deposit", "settle")
+
+
+async def _not_yet(chain: ChannelChain, sent: str | None) -> Proof:
     failed = sent is not None and await chain.landed(sent) == "reverted"
-    return Finding("reverted" if failed else "open")
+    return Proof("reverted" if failed else "open")
 
 
 async def _transaction(
-    chain: ChannelReader, action: Action, sent: str | None, name: Name, *subjects: str
+    chain: ChannelChain, action: Action, sent: str | None, name: Name, *subjects: str
 ) -> str | None:
     """The transaction that did an action: the one known of, else the newest with its event."""
     try:

@@ -1,4 +1,4 @@
-"""Part: follows each chain by its events, so that no withdrawal goes unseen; also after a pause.
+"""Part: watches the events of channels on each chain, so that no withdrawal goes unseen.
 
 It reads from the last block it knows, and some blocks before that again: a chain that goes back
 takes events away and brings others. What it finds is only where to look: the state decides.
@@ -7,11 +7,10 @@ takes events away and brings others. What it finds is only where to look: the st
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from xbyte_live.errors import XByteError
-from xbyte_live.evm.channel_contract import IDS_IN_FILTER, ChannelEvent
+from xbyte_live.evm.channel_contract import IDS_IN_FILTER, ChannelChain, ChannelEvent
 from xbyte_live.payments.ledger.actions import ActionLedger
 from xbyte_live.payments.ledger.channel import Channel
 from xbyte_live.payments.ledger.claims import ClaimLedger
@@ -29,18 +28,6 @@ BACK = 86_400.0  # seconds for which a deposit that a chain took back is brought
 log = logging.getLogger(__name__)
 
 
-class EventReader(Protocol):
-    """What the watcher reads from one network; all raise ``ChainUnavailable``."""
-
-    async def safe_block(self) -> int:
-        """The newest block that enough others confirm."""
-
-    def events(
-        self, first: int, last: int, channel_ids: Collection[str] | None = None
-    ) -> AsyncIterator[tuple[int, list[ChannelEvent]]]:
-        """The events of channels, window by window, each with its last block."""
-
-
 class Watcher:
     """Looks at each network every ``interval`` seconds; ``chains`` maps CAIP-2 to readers."""
 
@@ -49,7 +36,7 @@ class Watcher:
         ledger: ClaimLedger,
         marks: LeaseLedger,
         rows: ActionLedger,
-        chains: Mapping[str, EventReader],
+        chains: Mapping[str, ChannelChain],
         mirror: Mirror,
         claims: Claims,
         *,

@@ -1,1 +1,1 @@
-"""Where segment bytes lie."""
+"""The stores of segment bytes."""

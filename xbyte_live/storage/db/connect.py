@@ -1,4 +1,4 @@
-"""Adapter: how connections to SQLite and PostgreSQL are opened, so that both behave alike.
+"""Adapter: opens connections to SQLite and PostgreSQL, so that both behave alike.
 
 Writers on SQLite begin with the write lock in hand, so a transaction never fails half-way for
 another process; readers see one snapshot from their first statement to their last.

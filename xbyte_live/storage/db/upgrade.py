@@ -1,4 +1,4 @@
-"""Adapter: brings a database's schema to the one this version knows, once, whoever comes first."""
+"""Adapter: migrates a database to the schema of this version, once among all processes."""
 
 import fcntl
 import logging

@@ -146,7 +146,7 @@ class Transactions:
         self._connection: Connection | None = None
 
     def run(self, works: Sequence[Work[Any]]) -> Sequence[Outcome]:
-        """Run works in one transaction, here and now; what became of each. Never raises."""
+        """Run works in one transaction, here and now; the outcome of each. Never raises."""
         try:
             outcomes = self._together(works)
         except Exception as error:

@@ -16,8 +16,8 @@ from xbyte_live.catalog.catalog import Catalog
 from xbyte_live.errors import BadRequest, ItemNotFound, Overloaded
 from xbyte_live.models import Item, Object, Stream, Title, check_slug
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
-from xbyte_live.payments.reports.balances import Settled
-from xbyte_live.payments.reports.earnings import Earned, Earnings, Moment, Payer, Period
+from xbyte_live.payments.reports.balances import Balance
+from xbyte_live.payments.reports.earnings import Earned, Earnings, Moment, PayerEarnings, Period
 from xbyte_live.payments.reports.export import Export, Format, writing
 from xbyte_live.web.admin.auth import Guard
 from xbyte_live.web.admin.periods import DAY, read_period, read_step, read_whole
@@ -204,12 +204,12 @@ def _moment(moment: Moment) -> Answer:
     return {"plays": moment.plays, "bytes": moment.bytes, **money(moment.amount)}
 
 
-def _payer(payer: Payer) -> Answer:
+def _payer(payer: PayerEarnings) -> Answer:
     times = {"first_at": payer.first_at, "last_at": payer.last_at}
     return {"payer": payer.payer, **_money(payer.earned), **times}
 
 
-def _settled(payee: Settled) -> Answer:
+def _settled(payee: Balance) -> Answer:
     return {k: str(v) if isinstance(v, int) else v for k, v in asdict(payee).items()}
 
 
