@@ -19,7 +19,7 @@ from xbyte_live.cli.wallet_files import open_channels, open_payer
 from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.playlists import Wanted
+from xbyte_live.client.playlists import Selection
 from xbyte_live.client.proxy.app import Proxy, ProxyOptions, open_proxy
 from xbyte_live.client.proxy.http import listen_on_loopback
 from xbyte_live.client.proxy.spend_meter import Spent
@@ -69,7 +69,7 @@ async def serve_player(
         max_deposit=max_deposit,
     )
     options = ProxyOptions(
-        wanted=Wanted(rendition=rendition, max_bandwidth=max_bandwidth),
+        wanted=Selection(rendition=rendition, max_bandwidth=max_bandwidth),
         best=play and name not in _SWITCHING,
         allow_plain_http=allow_plain_http,
     )

@@ -13,12 +13,12 @@ from xbyte_live.cli.output import print_json, warn
 from xbyte_live.cli.wallet_files import account, address, open_channels, open_payer
 from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader
-from xbyte_live.client.payer.channel import Channel
+from xbyte_live.client.payer.channel import PayerChannel
 from xbyte_live.client.payer.channel_lock import Turns
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import item_of, plain
 from xbyte_live.client.payer.withdrawals import Closing
-from xbyte_live.client.playlists import Offered, PlaylistReader, Wanted
+from xbyte_live.client.playlists import Offered, PlaylistReader, Selection
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, DeliveryFailed, PaymentRefused
 from xbyte_live.evm.channels import REFUND_NOTHING
@@ -130,7 +130,7 @@ class _Tools:
     surveyor: PlaylistReader
 
     async def survey(self, url: str) -> Offered:
-        return await self.surveyor.survey(url, Wanted())
+        return await self.surveyor.survey(url, Selection())
 
     async def priced(self, url: str) -> str:
         """Something that a URL's item sells, if it does: a refund goes where a payment goes."""
@@ -155,7 +155,7 @@ async def _at_hand(settings: Settings) -> AsyncIterator[_Tools]:
         yield _Tools(payer, Closing(payer, turns, client), PlaylistReader(client))
 
 
-def _to_refund(payer: Payer, target: str | None) -> list[tuple[str, Channel | None]]:
+def _to_refund(payer: Payer, target: str | None) -> list[tuple[str, PayerChannel | None]]:
     """Whom to ask, and about which channel, if not about the one that pays there."""
     if target is not None and target.startswith(("http://", "https://")):
         return [(target, None)]
@@ -166,7 +166,7 @@ def _to_refund(payer: Payer, target: str | None) -> list[tuple[str, Channel | No
     return [(channel.url, channel) for channel in asked]
 
 
-def _named(payer: Payer, channel_id: str) -> Channel:
+def _named(payer: Payer, channel_id: str) -> PayerChannel:
     """A channel by its id, or by what no other's id begins with."""
     name = channel_id.lower()
     found = [channel for known, channel in payer.channels.items() if known.startswith(name)]
@@ -184,7 +184,7 @@ def _node(settings: Settings, network: str) -> str:
     return url
 
 
-def _described(channel: Channel) -> dict[str, object]:
+def _described(channel: PayerChannel) -> dict[str, object]:
     return {
         "channel": channel.channel_id,
         "server": _server(channel),
@@ -200,7 +200,7 @@ def _described(channel: Channel) -> dict[str, object]:
     }
 
 
-def _about(channel: Channel) -> str:
+def _about(channel: PayerChannel) -> str:
     if channel.fault:
         return f"; {plain(channel.fault, 300)}"
     if channel.withdrawn_at:
@@ -208,7 +208,7 @@ def _about(channel: Channel) -> str:
     return ""
 
 
-def _server(channel: Channel) -> str:
+def _server(channel: PayerChannel) -> str:
     parts = httpx.URL(channel.url)
     return f"{parts.scheme}://{parts.netloc.decode('ascii')}" if parts.host else ""
 
