@@ -16,9 +16,9 @@ from tests.support.chain import ETHER, SharedDevnet
 from tests.support.media import Recipe, h264
 from tests.support.server import Server, a_server
 from xbyte_live.catalog.importer import Importer, SaleTerms
-from xbyte_live.client.load_figures import Tally, figures_of, percentile
+from xbyte_live.client.load_figures import LoadTally, figures_of, percentile
 from xbyte_live.client.load_test import SparingChannelStore, salt_of
-from xbyte_live.client.payer.channel import Channel
+from xbyte_live.client.payer.channel import PayerChannel
 from xbyte_live.evm.channels import ChannelConfig
 from xbyte_live.media.vod.packager import PackageOptions
 from xbyte_live.money import Price
@@ -38,7 +38,7 @@ def test_percentiles() -> None:
 
 
 def test_figures() -> None:
-    tally = Tally([0.001, 0.002, 0.004], bytes=3000, amount=9, paid=2)
+    tally = LoadTally([0.001, 0.002, 0.004], bytes=3000, amount=9, paid=2)
     tally.refusals["no"] += 1
     figures = figures_of(
         tally, viewers=2, seconds=2.0, cpu=1.0, cost=12, deposited=100, refunded=88,
@@ -60,15 +60,15 @@ class Disk:
     """Counts what is written."""
 
     def __init__(self) -> None:
-        self.written: list[Channel] = []
+        self.written: list[PayerChannel] = []
 
-    def load(self) -> dict[str, Channel]:
+    def load(self) -> dict[str, PayerChannel]:
         return {}
 
-    async def take(self, channel_id: str) -> Channel | None:
+    async def take(self, channel_id: str) -> PayerChannel | None:
         return self.written[-1] if self.written else None
 
-    async def keep(self, channel: Channel, *, sync: bool) -> None:
+    async def keep(self, channel: PayerChannel, *, sync: bool) -> None:
         assert sync
         self.written.append(channel)
 
@@ -82,7 +82,7 @@ async def test_only_what_moves_money_is_written_at_once() -> None:
     store = SparingChannelStore(disk)
     for charged, balance in ((0, 0), (1, 10), (2, 10), (3, 10), (4, 20)):
         assert await store.take("0x1") == (await store.take("0x1"))
-        channel = Channel("0x1", "eip155:1", config, charged=charged, balance=balance)
+        channel = PayerChannel("0x1", "eip155:1", config, charged=charged, balance=balance)
         await store.keep(channel, sync=True)
     assert [channel.charged for channel in disk.written] == [0, 1, 4]
     await store.rest()

@@ -13,9 +13,9 @@ from tests.support.chain import SharedDevnet
 from tests.support.cinema import a_cinema, a_film
 from tests.support.commands import Person
 from xbyte_live.client.http.transport import PayingTransport
-from xbyte_live.client.payer.batch_settlement import BatchSettlement
+from xbyte_live.client.payer.batch_settlement import ChannelPayer
 from xbyte_live.client.payer.budget import Budget
-from xbyte_live.client.payer.exact import Exact
+from xbyte_live.client.payer.exact import ExactPayer
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.sessions import PATIENCE, BoughtSession, buy_session
 from xbyte_live.errors import BudgetExceeded, DeliveryFailed, TermsRefused
@@ -114,9 +114,9 @@ async def buy(payer: Payer, inner: httpx.AsyncBaseTransport, url: str) -> Bought
         return await buy_session(http, url, dollars=DOLLARS, budget=BUDGET)
 
 
-@pytest.mark.parametrize("scheme", [BatchSettlement, Exact])
+@pytest.mark.parametrize("scheme", [ChannelPayer, ExactPayer])
 async def test_an_answer_that_is_lost_is_asked_for_again_and_never_paid_again(
-    tmp_path: Path, devnet: SharedDevnet, film: Path, scheme: type[BatchSettlement | Exact]
+    tmp_path: Path, devnet: SharedDevnet, film: Path, scheme: type[ChannelPayer | ExactPayer]
 ) -> None:
     async with a_cinema(tmp_path, devnet, film) as (server, _, viewer):
         payer, wire = Payer(viewer, Budget(BUDGET), schemes=(scheme,)), Losing(2)

@@ -18,14 +18,14 @@ from tests.support.server import Server, a_server
 from xbyte_live.client.download.download import Options, download
 from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.chain import channel_reader
-from xbyte_live.client.payer.channel import Channel
+from xbyte_live.client.payer.channel import PayerChannel
 from xbyte_live.client.payer.channel_store import FileChannelStore
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.playlists import Wanted
+from xbyte_live.client.playlists import Selection
 
 ROOT = Path(__file__).parents[2]
 FUNDS = 100_000_000
-PIECES = Options(wanted=Wanted(piece_size=20_000))
+PIECES = Options(wanted=Selection(piece_size=20_000))
 WHOLE = 1_000_000
 PRICE = 1_000_000  # a dollar per MB
 
@@ -53,7 +53,7 @@ def content(server: Server, slug: str) -> bytes:
     return (server.data_dir.parent / f"{slug}.bin").read_bytes()
 
 
-def only(payer: Payer) -> Channel:
+def only(payer: Payer) -> PayerChannel:
     (channel,) = payer.channels.values()
     return channel
 

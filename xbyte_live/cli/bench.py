@@ -15,13 +15,13 @@ from xbyte_live.cli.options import (
 )
 from xbyte_live.cli.output import print_json, print_table, progress_bar, warn
 from xbyte_live.cli.wallet_files import account, open_channels
-from xbyte_live.client.load_figures import Figures
+from xbyte_live.client.load_figures import LoadFigures
 from xbyte_live.client.load_test import Load, LoadOptions
 from xbyte_live.client.payer.budget import Budget, dollars
 from xbyte_live.client.payer.chain import channel_reader
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import KNOWN_ASSETS
-from xbyte_live.client.playlists import Wanted
+from xbyte_live.client.playlists import Selection
 from xbyte_live.config import Settings
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
 from xbyte_live.runtime.format import size_text
@@ -78,7 +78,7 @@ async def bench(
         viewers=viewers,
         seconds=seconds,
         rate=rate,
-        wanted=Wanted(rendition=rendition),
+        wanted=Selection(rendition=rendition),
         refund=not no_refund,
         allow_plain_http=allow_plain_http,
     )
@@ -116,7 +116,7 @@ class _Shown:
             self._bars.advance(self._task, steps)
 
 
-def _tell(figures: Figures) -> None:
+def _tell(figures: LoadFigures) -> None:
     latency = figures.latency_ms
     refused = ", ".join(f"{count} × {code}" for code, count in figures.refusals.items())
     print_table(

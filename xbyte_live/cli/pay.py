@@ -13,16 +13,16 @@ from xbyte_live.cli.options import PAYER_SETTINGS, json_option, limit_options, s
 from xbyte_live.cli.output import print_json, progress_bar, warn
 from xbyte_live.cli.wallet_files import open_channels, open_payer
 from xbyte_live.client.download.download import Options, Result, download
-from xbyte_live.client.download.progress import Plan
+from xbyte_live.client.download.progress import DownloadPlan
 from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader
 from xbyte_live.client.payer.channel_lock import Turns
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.payer.signing import SignedPayment
+from xbyte_live.client.payer.signing import IssuedPayment
 from xbyte_live.client.payer.terms import Receipt
 from xbyte_live.client.payer.withdrawals import Closing
 from xbyte_live.client.pieces import suggested_name
-from xbyte_live.client.playlists import Wanted
+from xbyte_live.client.playlists import Selection
 from xbyte_live.config import Settings
 from xbyte_live.errors import XByteError
 from xbyte_live.runtime.format import size_text
@@ -61,7 +61,7 @@ async def pay(
     )
     target = out or Path(suggested_name(url))
     options = Options(
-        wanted=Wanted(rendition=rendition, max_bandwidth=max_bandwidth),
+        wanted=Selection(rendition=rendition, max_bandwidth=max_bandwidth),
         time_limit=time_limit,
         allow_plain_http=allow_plain_http,
     )
@@ -113,12 +113,12 @@ class _Shown:
         self._task: TaskID = bars.add_task("looking", total=None)
         self._spent = 0
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: DownloadPlan) -> None:
         self._bars.update(self._task, total=plan.size, completed=plan.have)
         if plan.cost is not None and self._spent == 0:
             self._bars.update(self._task, description=f"paying {dollars(plan.cost)}")
 
-    def paid(self, payment: SignedPayment, receipt: Receipt | None) -> None:
+    def paid(self, payment: IssuedPayment, receipt: Receipt | None) -> None:
         self._spent += payment.amount
         self._bars.update(self._task, description=f"paid {dollars(self._spent)}")
 

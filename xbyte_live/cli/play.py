@@ -29,7 +29,7 @@ from xbyte_live.cli.wallet_files import open_channels, open_payer
 from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.playlists import Wanted
+from xbyte_live.client.playlists import Selection
 from xbyte_live.client.proxy.app import Proxy, ProxyOptions, open_proxy
 from xbyte_live.client.proxy.http import listen_on_loopback
 from xbyte_live.client.proxy.spend_meter import Spent
@@ -122,7 +122,7 @@ async def _serve_player(
         max_deposit=options.max_deposit,
     )
     proxy_options = ProxyOptions(
-        wanted=Wanted(rendition=options.rendition, max_bandwidth=options.max_bandwidth),
+        wanted=Selection(rendition=options.rendition, max_bandwidth=options.max_bandwidth),
         best=bool(player) and player not in _SWITCHING,
         allow_plain_http=options.allow_plain_http,
     )

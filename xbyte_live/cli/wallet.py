@@ -15,13 +15,13 @@ from xbyte_live.cli.output import print_json, warn
 from xbyte_live.cli.wallet_files import account, address, open_channels, open_payer, password
 from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader, read_balance
-from xbyte_live.client.payer.channel import Channel
+from xbyte_live.client.payer.channel import PayerChannel
 from xbyte_live.client.payer.channel_lock import Turns
 from xbyte_live.client.payer.keystore import new_wallet, wallet_path
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import KNOWN_ASSETS, item_of, plain
 from xbyte_live.client.payer.withdrawals import Closing
-from xbyte_live.client.playlists import Offered, PlaylistReader, Wanted
+from xbyte_live.client.playlists import Offered, PlaylistReader, Selection
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, DeliveryFailed, PaymentRefused
 from xbyte_live.evm.channels import REFUND_NOTHING
@@ -207,7 +207,7 @@ class _Tools:
     playlists: PlaylistReader
 
     async def survey(self, url: str) -> Offered:
-        return await self.playlists.survey(url, Wanted())
+        return await self.playlists.survey(url, Selection())
 
     async def priced(self, url: str) -> str:
         """The URL of a priced piece of a URL's item, else the URL: refunds are asked for there."""
@@ -232,7 +232,7 @@ async def _at_hand(settings: Settings) -> AsyncIterator[_Tools]:
         yield _Tools(payer, Closing(payer, turns, client), PlaylistReader(client))
 
 
-def _to_refund(payer: Payer, target: str | None) -> list[tuple[str, Channel | None]]:
+def _to_refund(payer: Payer, target: str | None) -> list[tuple[str, PayerChannel | None]]:
     """The URLs to ask, each with the channel to ask about if it is not the one that pays there."""
     if target is not None and target.startswith(("http://", "https://")):
         return [(target, None)]
@@ -243,7 +243,7 @@ def _to_refund(payer: Payer, target: str | None) -> list[tuple[str, Channel | No
     return [(channel.url, channel) for channel in asked]
 
 
-def _named(payer: Payer, channel_id: str) -> Channel:
+def _named(payer: Payer, channel_id: str) -> PayerChannel:
     """The channel whose id is, or alone begins with, ``channel_id``; raises ``ConfigError``."""
     name = channel_id.lower()
     found = [channel for known, channel in payer.channels.items() if known.startswith(name)]
@@ -268,7 +268,7 @@ def _asset_on(settings: Settings, network: str) -> Asset:
     raise ConfigError(f"no token is known on {network}; name one in assets")
 
 
-def _described(channel: Channel) -> dict[str, object]:
+def _described(channel: PayerChannel) -> dict[str, object]:
     return {
         "channel": channel.channel_id,
         "server": _server(channel),
@@ -284,7 +284,7 @@ def _described(channel: Channel) -> dict[str, object]:
     }
 
 
-def _about(channel: Channel) -> str:
+def _about(channel: PayerChannel) -> str:
     if channel.fault:
         return f"; {plain(channel.fault, 300)}"
     if channel.withdrawn_at:
@@ -292,7 +292,7 @@ def _about(channel: Channel) -> str:
     return ""
 
 
-def _server(channel: Channel) -> str:
+def _server(channel: PayerChannel) -> str:
     parts = httpx.URL(channel.url)
     return f"{parts.scheme}://{parts.netloc.decode('ascii')}" if parts.host else ""
 

@@ -1,4 +1,4 @@
-"""Pure: what a load of viewers came to."""
+"""Pure: the counts and the figures of a load test."""
 
 import math
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Tally:
+class LoadTally:
     """What happened while it was measured; latencies in seconds, from asking to the headers."""
 
     latencies: list[float] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class LoadFigures:
     """The result of a load: rates a second, latencies in milliseconds, money in atomic units.
 
     ``cost`` is what was signed away, warming up included, ``deposited`` what this run moved into
@@ -55,7 +55,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def figures_of(
-    tally: Tally,
+    tally: LoadTally,
     *,
     viewers: int,
     seconds: float,
@@ -64,9 +64,9 @@ def figures_of(
     deposited: int,
     refunded: int,
     not_refunded: Counter[str],
-) -> Figures:
+) -> LoadFigures:
     """The figures of ``seconds`` in which the load took ``cpu`` seconds of processor time."""
-    return Figures(
+    return LoadFigures(
         viewers=viewers,
         seconds=round(seconds, 3),
         segments=tally.segments,

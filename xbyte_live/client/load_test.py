@@ -16,15 +16,15 @@ import httpx
 
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import PAYMENT, QUOTED, PayingTransport
-from xbyte_live.client.load_figures import Figures, Tally, figures_of
+from xbyte_live.client.load_figures import LoadFigures, LoadTally, figures_of
 from xbyte_live.client.payer.budget import Budget, dollars
-from xbyte_live.client.payer.channel import Channel
+from xbyte_live.client.payer.channel import PayerChannel
 from xbyte_live.client.payer.channel_lock import ChannelStore, ReadChannel, Turns
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import item_of
 from xbyte_live.client.payer.withdrawals import Closing
-from xbyte_live.client.pieces import Piece
-from xbyte_live.client.playlists import Offered, PlaylistReader, Wanted
+from xbyte_live.client.pieces import OfferedPiece
+from xbyte_live.client.playlists import Offered, PlaylistReader, Selection
 from xbyte_live.errors import (
     BudgetExceeded,
     ConfigError,
@@ -46,7 +46,7 @@ _ENOUGH = 20  # refusals in a row after which a viewer goes
 
 
 class Stages(Protocol):
-    """Is told how far a measurement is."""
+    """Shows how far a measurement is."""
 
     def stage(self, name: str, total: float) -> None:
         """Another stage begins, of so many steps."""
@@ -62,7 +62,7 @@ class LoadOptions:
     viewers: int
     seconds: float
     rate: Rate = "max"
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: Selection = field(default_factory=Selection)
     refund: bool = True
     allow_plain_http: bool = False
 
@@ -76,20 +76,20 @@ class _Viewer:
 
 
 class SparingChannelStore:
-    """Channels that live in memory, and are written to ``disk`` when money moves or they rest.
+    """A channel store in memory, written to ``disk`` when money moves and at the end.
 
-    What a crash makes it forget, the server proves when it is asked again.
+    What a crash loses, the server proves when it is asked again.
     """
 
     def __init__(self, disk: ChannelStore) -> None:
         self._disk = disk
-        self._known: dict[str, Channel] = {}
+        self._known: dict[str, PayerChannel] = {}
 
-    def load(self) -> dict[str, Channel]:
+    def load(self) -> dict[str, PayerChannel]:
         """None at first; each is read when it is taken."""
         return {}
 
-    async def take(self, channel_id: str) -> Channel | None:
+    async def take(self, channel_id: str) -> PayerChannel | None:
         """The channel as it stands."""
         if channel_id not in self._known:
             found = await self._disk.take(channel_id)
@@ -99,7 +99,7 @@ class SparingChannelStore:
             self._known[channel_id] = found
         return self._known[channel_id]
 
-    async def keep(self, channel: Channel, *, sync: bool) -> None:
+    async def keep(self, channel: PayerChannel, *, sync: bool) -> None:
         """Note it; on disk if another deposit, withdrawal or fault belongs to it."""
         before = self._known.get(channel.channel_id)
         self._known[channel.channel_id] = channel
@@ -114,7 +114,7 @@ class SparingChannelStore:
         for channel in self._known.values():
             await self._write(channel)
 
-    async def _write(self, channel: Channel) -> None:
+    async def _write(self, channel: PayerChannel) -> None:
         await self._disk.take(channel.channel_id)
         try:
             await self._disk.keep(channel, sync=True)
@@ -152,10 +152,10 @@ class Load:
         self._clock = clock
         self._cpu = cpu
         self._sleep = sleep
-        self._pieces: Sequence[Piece] = ()
+        self._pieces: Sequence[OfferedPiece] = ()
         self._duration = 0.0
 
-    async def run(self) -> Figures:
+    async def run(self) -> LoadFigures:
         """Open the channels, measure, give back what is left.
 
         Raises ``ConfigError`` when the URL is of nothing to measure, ``BudgetExceeded`` when the
@@ -173,7 +173,7 @@ class Load:
                 self._duration = await _duration(plain, offered.source)
             viewers = [self._viewer(number, offered) for number in range(options.viewers)]
             self._check(viewers, offered)
-            tally, refunded, not_refunded = Tally(), 0, Counter[str]()
+            tally, refunded, not_refunded = LoadTally(), 0, Counter[str]()
             seconds = cpu = 0.0
             try:
                 self._stages.stage("opening channels", len(viewers))
@@ -240,11 +240,11 @@ class Load:
 
     async def _open(self, viewer: _Viewer) -> None:
         """The first purchase opens the channel; it is not measured."""
-        await self._fetch(viewer, Tally())
+        await self._fetch(viewer, LoadTally())
         self._stages.step()
 
     async def _measure(
-        self, viewers: Sequence[_Viewer], tally: Tally, offered: Offered, reader: PlaylistReader
+        self, viewers: Sequence[_Viewer], tally: LoadTally, offered: Offered, reader: PlaylistReader
     ) -> None:
         seconds = self._options.seconds
         began = self._clock()
@@ -264,7 +264,7 @@ class Load:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
 
-    async def _watch(self, viewer: _Viewer, tally: Tally, began: float) -> None:
+    async def _watch(self, viewer: _Viewer, tally: LoadTally, began: float) -> None:
         refused, end = 0, began + self._options.seconds
         while self._clock() < end and refused < _ENOUGH:
             asked = self._clock()
@@ -284,7 +284,7 @@ class Load:
                 if played >= end:  # a sleep may be over a moment too soon
                     return
 
-    async def _fetch(self, viewer: _Viewer, tally: Tally) -> float:
+    async def _fetch(self, viewer: _Viewer, tally: LoadTally) -> float:
         """Buy the next segment; how many seconds it plays for."""
         pieces = self._pieces
         piece = pieces[viewer.at % len(pieces)]
@@ -382,5 +382,5 @@ def salt_of(number: int) -> str:
     return "0x" + hashlib.sha256(f"xbyte-live bench {number}".encode()).hexdigest()
 
 
-def _moved(channel: Channel) -> tuple[object, ...]:
+def _moved(channel: PayerChannel) -> tuple[object, ...]:
     return (channel.balance, channel.deposit, channel.withdrawn_at, channel.fault, channel.known)

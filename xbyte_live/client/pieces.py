@@ -1,4 +1,4 @@
-"""Pure: what will be bought, in which pieces, and what it will cost."""
+"""Pure: the pieces an item is bought in, their prices, and the scope of its URLs."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class OfferedPiece:
     """Bytes that are bought at once: a whole resource, or from ``start`` on within one.
 
     ``size`` is in bytes and ``amount`` in atomic units, both ``None`` if unknown;
@@ -103,13 +103,13 @@ def choose_variant(
     return max(fitting, key=lambda variant: variant.bandwidth)
 
 
-def segment_pieces(base: str, segments: Sequence[ListedSegment]) -> tuple[Piece, ...]:
+def segment_pieces(base: str, segments: Sequence[ListedSegment]) -> tuple[OfferedPiece, ...]:
     """The segments of a media playlist found at ``base``, with what it says they cost.
 
     Raises ``DeliveryFailed`` for segments elsewhere than on the playlist's own server, which
     nobody agreed to pay, and for a segment listed twice.
     """
-    pieces: dict[str, Piece] = {}
+    pieces: dict[str, OfferedPiece] = {}
     for segment in segments:
         url = urljoin(base, segment.uri)
         if urlsplit(url)[:2] != urlsplit(base)[:2]:
@@ -118,32 +118,32 @@ def segment_pieces(base: str, segments: Sequence[ListedSegment]) -> tuple[Piece,
             raise DeliveryFailed("the playlist lists a segment twice")
         if (segment.amount or 0) > MAX_AMOUNT:
             raise DeliveryFailed("the playlist asks for more than one payment can carry")
-        pieces[url] = Piece(url, segment.size, segment.amount)
+        pieces[url] = OfferedPiece(url, segment.size, segment.amount)
     return tuple(pieces.values())
 
 
-def object_pieces(url: str, size: int, price: Price, piece_size: int) -> tuple[Piece, ...]:
+def object_pieces(url: str, size: int, price: Price, piece_size: int) -> tuple[OfferedPiece, ...]:
     """An object of known size and price as ranges of ``piece_size`` bytes, the last one shorter.
 
     Pieces are larger where there would be more than ``MAX_PIECES``.
     """
     piece_size = max(piece_size, -(-size // MAX_PIECES))
     if size <= piece_size:
-        return (Piece(url, size, price.amount_for(size)),)
+        return (OfferedPiece(url, size, price.amount_for(size)),)
     return tuple(
-        Piece(url, length, price.amount_for(length), start=start)
+        OfferedPiece(url, length, price.amount_for(length), start=start)
         for start in range(0, size, piece_size)
         for length in [min(piece_size, size - start)]
     )
 
 
-def cost_of(pieces: Sequence[Piece]) -> int | None:
+def cost_of(pieces: Sequence[OfferedPiece]) -> int | None:
     """What pieces cost together, or ``None`` when some price is unknown."""
     known = [piece.amount for piece in pieces if piece.amount is not None]
     return sum(known) if len(known) == len(pieces) else None
 
 
-def size_of(pieces: Sequence[Piece]) -> int | None:
+def size_of(pieces: Sequence[OfferedPiece]) -> int | None:
     """How many bytes pieces have together, or ``None`` when some size is unknown."""
     known = [piece.size for piece in pieces if piece.size is not None]
     return sum(known) if len(known) == len(pieces) else None

@@ -7,9 +7,9 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from xbyte_live.client.payer.terms import Terms, item_of, plain, read_challenge, read_pricing
+from xbyte_live.client.payer.terms import Offers, item_of, plain, read_challenge, read_pricing
 from xbyte_live.client.pieces import (
-    Piece,
+    OfferedPiece,
     Scope,
     choose_variant,
     object_pieces,
@@ -43,7 +43,7 @@ class Missing(DeliveryFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """Which part of an item to buy; an object is bought ``piece_size`` bytes at once.
 
     ``rendition`` is the name of a rendition, ``max_bandwidth`` in bits per second.
@@ -65,10 +65,10 @@ class Offered:
 
     source: str
     item: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[OfferedPiece, ...]
     reload_after: float | None = None
-    terms: Terms | None = None
-    asked: Terms | None = None
+    terms: Offers | None = None
+    asked: Offers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class PlaylistReader:
         self._client = client
         self._sleep = sleep
 
-    async def survey(self, url: str, wanted: Wanted) -> Offered:
+    async def survey(self, url: str, wanted: Selection) -> Offered:
         """The pieces of a playlist, a watch page, a segment or any other file at ``url``.
 
         Raises ``ConfigError`` for no http URL, ``MediaError`` for a playlist that cannot be
@@ -138,7 +138,7 @@ class PlaylistReader:
             raise DeliveryFailed("the server sends on to what is not of the item")
         return base, text
 
-    async def terms(self, url: str) -> Terms | None:
+    async def terms(self, url: str) -> Offers | None:
         """The terms in the price list of the item of ``url``, or ``None`` if it has none."""
         try:
             data = await self._pricing(url)
@@ -146,7 +146,7 @@ class PlaylistReader:
             return None
         return read_pricing(data) if data else None
 
-    async def _playlist(self, url: str, wanted: Wanted) -> Offered:
+    async def _playlist(self, url: str, wanted: Selection) -> Offered:
         base, text = await self._text(url)
         if is_multivariant(text):
             variant = choose_variant(
@@ -167,7 +167,7 @@ class PlaylistReader:
         pieces = tuple(piece for piece in offered.pieces if piece.url == url)
         return Offered(url, offered.item, pieces) if pieces else None
 
-    async def _object(self, url: str, wanted: Wanted) -> Offered | None:
+    async def _object(self, url: str, wanted: Selection) -> Offered | None:
         """An object whose size and price stand in its price list."""
         data = await self._pricing(url)
         listed = _size_and_price(data) if data else None
@@ -187,12 +187,12 @@ class PlaylistReader:
         if response.status == 402:
             header = response.headers.get("payment-required")
             terms = read_challenge(header, response.body or b"")
-            return Offered(url, item_of(url), (Piece(url),), asked=terms)
+            return Offered(url, item_of(url), (OfferedPiece(url),), asked=terms)
         if response.status != 200:
             raise _no_answer(response)
         length = response.headers.get("content-length", "")
         size = int(length) if length.isdecimal() and len(length) < 19 else None
-        return Offered(url, item_of(url), (Piece(url, size, 0),))
+        return Offered(url, item_of(url), (OfferedPiece(url, size, 0),))
 
     async def _text(self, url: str) -> tuple[str, str]:
         """A playlist and the URL it came from in the end."""

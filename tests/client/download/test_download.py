@@ -15,12 +15,12 @@ from eth_account import Account
 
 from tests.support.paid_site import KEY, MIB, Shop, content, cutting, open_shop
 from xbyte_live.client.download.download import Options, Result, download
-from xbyte_live.client.download.progress import Plan
+from xbyte_live.client.download.progress import DownloadPlan
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.pieces import Piece, object_pieces, playlist_of_page, suggested_name
-from xbyte_live.client.playlists import Wanted
+from xbyte_live.client.pieces import OfferedPiece, object_pieces, playlist_of_page, suggested_name
+from xbyte_live.client.playlists import Selection
 from xbyte_live.errors import (
     BudgetExceeded,
     ConfigError,
@@ -61,7 +61,7 @@ async def buy(
 ) -> Result:
     options = {name: how.pop(name) for name in ("parallel", "time_limit") if name in how}
     names = ("rendition", "max_bandwidth", "piece_size")
-    wanted = Wanted(**{name: how.pop(name) for name in names if name in how})
+    wanted = Selection(**{name: how.pop(name) for name in names if name in how})
     return await download(
         url,
         out,
@@ -109,10 +109,10 @@ async def test_once_the_terms_are_known_a_segment_is_one_request(
 async def test_progress_is_told(shop: Shop, tmp_path: Path) -> None:
     class Watching:
         def __init__(self) -> None:
-            self.plans: list[Plan] = []
+            self.plans: list[DownloadPlan] = []
             self.spent = self.arrived = 0
 
-        def planned(self, plan: Plan) -> None:
+        def planned(self, plan: DownloadPlan) -> None:
             self.plans.append(plan)
 
         def paid(self, payment: Any, receipt: Any) -> None:
@@ -124,7 +124,7 @@ async def test_progress_is_told(shop: Shop, tmp_path: Path) -> None:
 
     watching = Watching()
     await buy(f"{shop.url}/watch/plasma", tmp_path / "a.ts", progress=watching)
-    assert watching.plans == [Plan(len(SIZES), sum(SIZES), total_of(shop), 0, live=False)]
+    assert watching.plans == [DownloadPlan(len(SIZES), sum(SIZES), total_of(shop), 0, live=False)]
     assert (watching.spent, watching.arrived) == (total_of(shop), sum(SIZES))
 
 
@@ -646,5 +646,5 @@ def test_the_pieces_of_an_object_cover_it_once() -> None:
         assert sum(p.amount or 0 for p in pieces) == Price(1000).amount_for(size)
         starts = [piece.start or 0 for piece in pieces]
         assert starts == [i * MIB for i in range(len(pieces))]
-    assert object_pieces("u", MIB, Price(1), MIB) == (Piece("u", MIB, 1),)
+    assert object_pieces("u", MIB, Price(1), MIB) == (OfferedPiece("u", MIB, 1),)
     assert len(object_pieces("u", 2**50, Price(0), MIB)) <= 100_000

@@ -37,10 +37,10 @@ from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import QUOTED, PayingTransport
 from xbyte_live.client.payer import chain
 from xbyte_live.client.payer.budget import Budget, TooSoon
-from xbyte_live.client.payer.channel import Channel, OnChain, Open, deposit_for
+from xbyte_live.client.payer.channel import ChannelOnChain, Open, PayerChannel, deposit_for
 from xbyte_live.client.payer.channel_lock import ChannelStore, MemoryChannelStore
 from xbyte_live.client.payer.channel_store import FileChannelStore
-from xbyte_live.client.payer.exact import Exact
+from xbyte_live.client.payer.exact import ExactPayer
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import KNOWN_ASSETS, Quoted, read_challenge
 from xbyte_live.client.payer.vouchers import VoucherSigner, sign_deposit
@@ -193,9 +193,9 @@ class Model(httpx.AsyncBaseTransport):
             "chargedCumulativeAmount": str(charged),
         }
 
-    async def read(self, network: str, channel_id: str) -> OnChain:
+    async def read(self, network: str, channel_id: str) -> ChannelOnChain:
         assert network == NETWORK
-        return OnChain(self.balance, self.claimed)
+        return ChannelOnChain(self.balance, self.claimed)
 
 
 def price_of(url: str) -> int:
@@ -342,7 +342,7 @@ def test_restarts_and_lost_books_on_either_side(
 # What is signed.
 
 
-def a_channel(**change: Any) -> Channel:
+def a_channel(**change: Any) -> PayerChannel:
     config = ChannelConfig(
         payer=ACCOUNT.address.lower(),
         payer_authorizer=ACCOUNT.address.lower(),
@@ -352,7 +352,7 @@ def a_channel(**change: Any) -> Channel:
         withdraw_delay=86_400,
         salt="0x" + "07" * 32,
     )
-    return replace(Channel(channel_id_of(config, CHAIN_ID), NETWORK, config), **change)
+    return replace(PayerChannel(channel_id_of(config, CHAIN_ID), NETWORK, config), **change)
 
 
 class Keyless:
@@ -462,7 +462,9 @@ def test_a_channel_is_preferred_and_exact_is_what_is_left() -> None:
     terms = read_challenge(encoded({"x402Version": 2, "accepts": [exact, offer(700)]}), b"")
     item = Quoted("http://127.0.0.1/item")
     assert Payer(ACCOUNT, Budget(10_000)).choose(terms, item).scheme == "batch-settlement"
-    assert Payer(ACCOUNT, Budget(10_000), schemes=(Exact,)).choose(terms, item).scheme == "exact"
+    assert (
+        Payer(ACCOUNT, Budget(10_000), schemes=(ExactPayer,)).choose(terms, item).scheme == "exact"
+    )
     poor = Payer(ACCOUNT, Budget(10_000))
     poor.budget.deposit(9_500)  # all but so much is deposited elsewhere
     assert poor.choose(terms, item).scheme == "exact"
@@ -470,7 +472,7 @@ def test_a_channel_is_preferred_and_exact_is_what_is_left() -> None:
     with pytest.raises(BudgetExceeded, match="deposit"):
         poor.choose(only, item)
     with pytest.raises(TermsRefused, match="way"):
-        Payer(ACCOUNT, Budget(10_000), schemes=(Exact,)).choose(only, item)
+        Payer(ACCOUNT, Budget(10_000), schemes=(ExactPayer,)).choose(only, item)
 
 
 @pytest.mark.parametrize(
@@ -512,7 +514,7 @@ def test_a_minute_has_its_limit() -> None:
 # On disk.
 
 
-async def kept(folder: Path, *channels: Channel) -> None:
+async def kept(folder: Path, *channels: PayerChannel) -> None:
     store = FileChannelStore(folder)
     for channel in channels:
         await store.take(channel.channel_id)
@@ -585,3 +587,102 @@ async def test_a_disk_that_refuses_stops_before_anything_is_shown(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         FileChannelStore(tmp_path / "file" / "channels")
+
+
+# Deposits that were signed and refused stay good until they expire.
+
+
+@dataclass
+class Stubborn(httpx.AsyncBaseTransport):
+    """A server that takes no deposit in front of the payer, and may put each on chain later.
+
+    With ``delivers`` it hands over what is paid out of ``balance`` and says no word of deposits.
+    """
+
+    delivers: bool = False
+    balance: int = 0
+    charged: int = 0
+    orders: dict[str, Deposit] = field(default_factory=dict)
+    handed: int = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        amount = price_of(str(request.url))
+        header = request.headers.get("payment-signature")
+        if header is None:
+            return self._asks(amount, "payment_required")
+        payment = read_channel_payment(json.loads(base64.b64decode(header))["payload"])
+        if payment.deposit is not None:
+            self.handed += 1
+            self.orders[payment.deposit.salt] = payment.deposit
+        if self.delivers and payment.voucher.ceiling <= self.balance:
+            self.charged = payment.voucher.ceiling
+            state = {
+                "channelId": payment.voucher.channel_id,
+                "balance": str(self.balance),
+                "totalClaimed": "0",
+                "chargedCumulativeAmount": str(self.charged),
+            }
+            extra = {"chargedAmount": str(amount), "channelState": state}
+            document = {"success": True, "transaction": "", "network": NETWORK, "extra": extra}
+            return httpx.Response(
+                200, headers={"payment-response": encoded(document)}, content=b"x"
+            )
+        if payment.deposit is not None:
+            return self._asks(amount, "invalid_batch_settlement_evm_deposit_payload")
+        return self._asks(amount, codes.EXCEEDS_BALANCE)
+
+    def _asks(self, amount: int, error: str) -> httpx.Response:
+        document = {"x402Version": 2, "error": error, "accepts": [offer(amount)]}
+        return httpx.Response(402, headers={"payment-required": encoded(document)})
+
+    def valid(self, now: float) -> int:
+        """What the payer's signatures would move if all of them were put on chain."""
+        return sum(order.amount for order in self.orders.values() if now < order.valid_before)
+
+
+async def test_a_refused_deposit_is_handed_over_again_until_it_expires() -> None:
+    server, now = Stubborn(), 1_000_000.0
+    payer = Payer(ACCOUNT, Budget(10**6), deposit_cap=1500)
+    async with a_client(server, payer, clock=lambda: now) as client:
+        for n in range(6):
+            with pytest.raises(PaymentRefused):
+                await client.get(f"http://127.0.0.1/item/{n}-99")
+            assert len(server.orders) == 1
+            assert server.valid(now) <= 1500
+            now += 20
+        assert server.handed > 2
+        now += 600  # nobody can take the first one any more
+        with pytest.raises(PaymentRefused):
+            await client.get("http://127.0.0.1/item/6-99")
+        assert len(server.orders) == 2
+
+
+async def test_deposits_that_a_server_keeps_to_itself_count_against_the_limit() -> None:
+    server, now = Stubborn(delivers=True, balance=1000), 1_000_000.0
+    payer = Payer(ACCOUNT, Budget(10**6), deposit_cap=2500)
+    async with a_client(server, payer, clock=lambda: now) as client:
+        await fetch(client, "http://127.0.0.1/item/first-0")
+        server.orders.clear()  # what the server says lies in the channel now
+        for n, price in enumerate([99] * 8 + [9] * 15):  # low: a deposit with each for the next
+            with contextlib.suppress(BudgetExceeded):
+                await fetch(client, f"http://127.0.0.1/item/{n}-{price}")
+            (channel,) = payer.channels.values()
+            assert channel.balance - channel.charged + server.valid(now) <= 2500
+        assert server.charged > 900
+        assert server.orders
+
+
+async def test_a_deposit_of_an_earlier_run_counts_until_it_expires(tmp_path: Path) -> None:
+    server, now = Stubborn(), 1_000_000.0
+    first = Payer(ACCOUNT, Budget(10_000), deposit_cap=800)
+    store = FileChannelStore(tmp_path)
+    async with a_client(server, first, store=store, clock=lambda: now) as client:
+        with pytest.raises(PaymentRefused):
+            await client.get("http://127.0.0.1/item/0-99")
+    assert server.valid(now) == 900
+    second = Payer(ACCOUNT, Budget(1000), salt="0x" + "02" * 32)  # another channel, a small budget
+    async with a_client(Stubborn(), second, store=FileChannelStore(tmp_path)) as client:
+        terms = read_challenge(encoded({"x402Version": 2, "accepts": [offer(200)]}), b"")
+        with pytest.raises(BudgetExceeded, match="deposit"):
+            second.choose(terms, Quoted("http://127.0.0.1/item"), now)
+        assert second.choose(terms, Quoted("http://127.0.0.1/item"), now + 600).amount == 200

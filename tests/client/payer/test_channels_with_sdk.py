@@ -23,7 +23,7 @@ from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import QUOTED, PayingTransport
 from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.chain import channel_reader, read_channel
-from xbyte_live.client.payer.channel import Channel, OnChain
+from xbyte_live.client.payer.channel import ChannelOnChain, PayerChannel
 from xbyte_live.client.payer.channel_lock import Turns
 from xbyte_live.client.payer.channel_store import FileChannelStore
 from xbyte_live.client.payer.payer import Payer
@@ -59,12 +59,12 @@ def account(devnet: SharedDevnet) -> LocalAccount:
     return devnet.new_account(usdc=FUNDS)
 
 
-def only(payer: Payer) -> Channel:
+def only(payer: Payer) -> PayerChannel:
     (channel,) = payer.channels.values()
     return channel
 
 
-def on_chain(devnet: SharedDevnet, channel: Channel) -> OnChain:
+def on_chain(devnet: SharedDevnet, channel: PayerChannel) -> ChannelOnChain:
     return asyncio.run(read_channel(devnet.rpc_url, devnet.network, channel.channel_id))
 
 

@@ -25,7 +25,7 @@ from xbyte_live.client.payer.keystore import (
     wallet_path,
 )
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.payer.terms import KNOWN_ASSETS, Quoted, Terms
+from xbyte_live.client.payer.terms import KNOWN_ASSETS, Offers, Quoted
 from xbyte_live.errors import ChainUnavailable, ConfigError, StoreError
 from xbyte_live.money import Asset
 
@@ -161,7 +161,7 @@ async def test_a_version_1_payment_moves_the_money(devnet: SharedDevnet) -> None
         "maxTimeoutSeconds": 300,
     }
     payer = Payer(account, Budget(1000))
-    payment = payer.answer(Terms(1, (_v1(offer),)), Quoted("i"), resource="r", now=time.time())
+    payment = payer.answer(Offers(1, (_v1(offer),)), Quoted("i"), resource="r", now=time.time())
     _take(devnet, payment.value)
     assert devnet.usdc_balance(account.address) == 300
 

@@ -15,12 +15,12 @@ from x402.schemas.v1 import PaymentPayloadV1
 from tests.support.paid_site import ASSET, KEY, NETWORK, PAYEE, encoded, signer_of
 from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.payer.signing import SignedPayment, still_offered
+from xbyte_live.client.payer.signing import IssuedPayment, still_offered
 from xbyte_live.client.payer.terms import (
     KNOWN_ASSETS,
     MAX_ACCEPTS,
+    Offers,
     Quoted,
-    Terms,
     item_of,
     plain,
     read_challenge,
@@ -60,16 +60,16 @@ def a_payer(total: int = 10_000, **how: Any) -> Payer:
     return Payer(ACCOUNT, Budget(total, **limits), **how)
 
 
-def terms_of(*accepts: Any, **more: Any) -> Terms:
+def terms_of(*accepts: Any, **more: Any) -> Offers:
     document = {"x402Version": 2, "error": "payment_required", "accepts": list(accepts), **more}
     return read_challenge(encoded(document), b"")
 
 
-def answer(payer: Payer, terms: Terms, quoted: Quoted | None = None) -> SignedPayment:
+def answer(payer: Payer, terms: Offers, quoted: Quoted | None = None) -> IssuedPayment:
     return payer.answer(terms, quoted or Quoted(ITEM), resource="http://shop/0.ts", now=NOW)
 
 
-def document_of(payment: SignedPayment) -> dict[str, Any]:
+def document_of(payment: IssuedPayment) -> dict[str, Any]:
     return dict(json.loads(base64.b64decode(payment.value)))
 
 
@@ -329,7 +329,7 @@ def test_no_limit_is_ever_signed_beyond(
             max_price=None if max_price is None else Price(max_price),
         ),
     )
-    signed: list[SignedPayment] = []
+    signed: list[IssuedPayment] = []
     for amount, item, size, ahead in wanted:
         quoted = Quoted(item, size=size, amount=amount)
         terms = terms_of(GOOD | {"amount": str(amount)})
@@ -357,7 +357,7 @@ def test_no_limit_is_ever_signed_beyond(
         assert payer.budget.signed == sum(p.amount for p in signed) <= total
 
 
-def _spent(signed: list[SignedPayment], item: str) -> int:
+def _spent(signed: list[IssuedPayment], item: str) -> int:
     return sum(p.amount for p in signed if p.item == item)
 
 

@@ -23,11 +23,11 @@ from xbyte_live.client.payer.payer import SCHEMES
 from xbyte_live.client.payer.signing import (
     PAYMENT_HEADERS,
     Exchange,
-    SignedPayment,
+    IssuedPayment,
     Wallet,
     payment_header,
 )
-from xbyte_live.client.payer.terms import Quoted, Requirement, Terms, read_requirement
+from xbyte_live.client.payer.terms import Offers, Quoted, Requirement, read_requirement
 from xbyte_live.errors import BudgetExceeded, PaymentRefused, TermsRefused
 from xbyte_live.money import Asset
 
@@ -55,7 +55,7 @@ class Prepaid:
 
     def read(
         self,
-        terms: Terms,
+        terms: Offers,
         document: dict[str, Any],
         assets: Iterable[Asset],
         amount: int | None = None,
@@ -74,14 +74,14 @@ class Prepaid:
         *,
         resource: str,
         now: float,
-        terms: Terms | None = None,
-    ) -> SignedPayment:
+        terms: Offers | None = None,
+    ) -> IssuedPayment:
         self._number += 1
         account = self._wallet.account
         order = {"number": self._number, "amount": requirement.amount, "resource": resource}
         signed = account.sign_typed_data(DOMAIN, ORDER, order)
         payload = order | {"signature": "0x" + bytes(signed.signature).hex()}
-        return SignedPayment(
+        return IssuedPayment(
             resource=resource,
             item=quoted.item,
             header=PAYMENT_HEADERS[2],
@@ -106,12 +106,12 @@ class PrepaidExchange(Exchange):
         self._scheme = scheme
 
     async def answered(
-        self, payment: SignedPayment, headers: Mapping[str, str], *, turned_down: bool
+        self, payment: IssuedPayment, headers: Mapping[str, str], *, turned_down: bool
     ) -> None:
         receipt = json.loads(base64.b64decode(headers["PAYMENT-RESPONSE"]))
         self._scheme.left = int(receipt["extra"]["left"])
 
-    def refusal(self, payment: SignedPayment, code: str) -> PaymentRefused:
+    def refusal(self, payment: IssuedPayment, code: str) -> PaymentRefused:
         return PaymentRefused(code, f"the order {payment.identity} was refused ({code})")
 
 
@@ -215,7 +215,7 @@ async def test_a_third_scheme_is_one_class_and_one_place_in_a_list(counter: Coun
         paid = first.extensions[PAYMENT]
         assert (paid.scheme, paid.amount) == ("prepaid", PRICE)
         quoted = Quoted(f"{counter.url}/b", amount=PRICE)
-        payer.learn(quoted.item, Terms(2, (_offer(),)))
+        payer.learn(quoted.item, Offers(2, (_offer(),)))
         counter.lose = 1  # and one that is paid ahead, whose answer is lost once
         second = await client.get(f"{counter.url}/b", extensions={QUOTED: quoted})
         assert second.content == b"bytes"

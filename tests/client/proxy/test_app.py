@@ -30,7 +30,7 @@ from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.pieces import Scope, scope_of
 from xbyte_live.client.proxy.app import ProxyOptions
 from xbyte_live.client.proxy.http import is_range, listen_on_loopback, span_of
-from xbyte_live.client.proxy.prefetch import Bought
+from xbyte_live.client.proxy.prefetch import Prefetched
 from xbyte_live.client.proxy.rewrite import rewrite, wanted_variants
 from xbyte_live.client.proxy.spend_meter import Meter
 from xbyte_live.errors import ConfigError, DeliveryFailed, MediaError
@@ -227,7 +227,7 @@ def test_the_meter() -> None:
 
 
 async def test_what_is_bought_can_be_read_by_several_as_it_comes() -> None:
-    bought = Bought(6)
+    bought = Prefetched(6)
 
     async def read(start: int) -> bytes:
         return b"".join([chunk async for chunk in bought.read(start, 6)])

@@ -1,4 +1,4 @@
-"""Adapter: puts the pieces of what a URL offers into one file, within the payer's limits."""
+"""Adapter: buys the pieces of an item into one file, within the payer's limits."""
 
 import asyncio
 import hashlib
@@ -9,13 +9,13 @@ from typing import Literal
 import httpx
 
 from xbyte_live.client.download.partial_file import PartialFile
-from xbyte_live.client.download.progress import Plan, Progress
+from xbyte_live.client.download.progress import DownloadPlan, Progress
 from xbyte_live.client.http.journal import FileJournal, Layout, PieceRecord
 from xbyte_live.client.http.transport import PAYMENT, QUOTED, RECEIPT
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.payer.signing import SignedPayment
+from xbyte_live.client.payer.signing import IssuedPayment
 from xbyte_live.client.payer.terms import Receipt
-from xbyte_live.client.pieces import Piece, cost_of, size_of
+from xbyte_live.client.pieces import OfferedPiece, cost_of, size_of
 from xbyte_live.client.playlists import Missing, Offered, PlaylistReader
 from xbyte_live.errors import BudgetExceeded, ConfigError, DeliveryFailed
 
@@ -48,7 +48,7 @@ class Fetcher:
         self._sleep = sleep
         self._etag = next((p.etag for p in journal.pieces.values() if p.etag), None)
 
-    async def fetch(self, piece: Piece, offset: int) -> PieceRecord:
+    async def fetch(self, piece: OfferedPiece, offset: int) -> PieceRecord:
         """Buy a piece and put it at ``offset``; raises as the paying transport, and ``Missing``."""
         for tried in range(1, _TRIES + 1):
             try:
@@ -62,7 +62,7 @@ class Fetcher:
                 return record
         raise AssertionError("unreachable")
 
-    async def _fetch(self, piece: Piece, offset: int) -> PieceRecord:
+    async def _fetch(self, piece: OfferedPiece, offset: int) -> PieceRecord:
         async with self._client.stream(
             "GET",
             piece.url,
@@ -96,19 +96,19 @@ class Fetcher:
             raise
         return size, digest.hexdigest()
 
-    def _headers(self, piece: Piece) -> dict[str, str]:
+    def _headers(self, piece: OfferedPiece) -> dict[str, str]:
         if piece.byte_range is None:
             return {}
         if self._etag is None or self._etag.startswith("W/"):
             return {"range": piece.byte_range}
         return {"range": piece.byte_range, "if-range": self._etag}
 
-    def _note(self, payment: SignedPayment, receipt: Receipt | None) -> None:
+    def _note(self, payment: IssuedPayment, receipt: Receipt | None) -> None:
         if receipt is not None:
             self.receipts.append(receipt)
         self._progress.paid(payment, receipt)
 
-    def _check(self, piece: Piece, response: httpx.Response) -> None:
+    def _check(self, piece: OfferedPiece, response: httpx.Response) -> None:
         """Refuse what is not the piece that was asked for, or not of the same object."""
         if response.status_code in (404, 410):
             raise Missing(response.status_code)
@@ -222,7 +222,7 @@ class Assembly:
             return "budget"
 
     async def _fetch_all(
-        self, pieces: Sequence[Piece], places: dict[str, tuple[int, int]], parallel: int
+        self, pieces: Sequence[OfferedPiece], places: dict[str, tuple[int, int]], parallel: int
     ) -> None:
         waiting = iter(pieces)
         errors: list[Exception] = []
@@ -242,7 +242,7 @@ class Assembly:
         if errors:
             raise errors[0]
 
-    async def _append(self, piece: Piece, *, live: bool) -> None:
+    async def _append(self, piece: OfferedPiece, *, live: bool) -> None:
         self._seen.add(piece.resource)
         try:
             record = await self._fetcher.fetch(piece, self.end)
@@ -259,7 +259,7 @@ class Assembly:
         self._seen = set(have)
         self.end = sum(record.size for record in self._state.pieces.values())
 
-    def _fresh(self, offered: Offered, *, live: bool) -> list[Piece]:
+    def _fresh(self, offered: Offered, *, live: bool) -> list[OfferedPiece]:
         """What is listed and was not asked for yet, and if it is all there will be, affordable."""
         fresh = [piece for piece in offered.pieces if piece.resource not in self._seen]
         if not live:
@@ -278,7 +278,7 @@ class Assembly:
                 await self._sleep(offered.reload_after or 1.0)
         raise AssertionError("unreachable")
 
-    def _check_limits(self, item: str, pieces: Sequence[Piece]) -> None:
+    def _check_limits(self, item: str, pieces: Sequence[OfferedPiece]) -> None:
         """Raise ``BudgetExceeded`` before anything is signed, if not all of it can be bought."""
         cost = 0
         for piece in pieces:
@@ -288,9 +288,11 @@ class Assembly:
         self._payer.budget.require(cost, item)
         self._payer.budget.expect(item, cost)
 
-    def _announce(self, listed: Sequence[Piece], missing: Sequence[Piece], *, live: bool) -> None:
+    def _announce(
+        self, listed: Sequence[OfferedPiece], missing: Sequence[OfferedPiece], *, live: bool
+    ) -> None:
         self._progress.planned(
-            Plan(
+            DownloadPlan(
                 pieces=len(listed),
                 size=size_of(listed),
                 cost=cost_of(missing),

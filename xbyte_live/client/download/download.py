@@ -18,7 +18,7 @@ from xbyte_live.client.http.transport import PayingTransport
 from xbyte_live.client.payer.channel_lock import ChannelStore, ReadChannel
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import Receipt
-from xbyte_live.client.playlists import Offered, PlaylistReader, Wanted
+from xbyte_live.client.playlists import Offered, PlaylistReader, Selection
 from xbyte_live.errors import ConfigError
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # a server may wait for the chain before it answers
@@ -28,7 +28,7 @@ _TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # a server may wait for the chain 
 class Options:
     """How to download; ``time_limit`` (seconds) ends the following of a live playlist."""
 
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: Selection = field(default_factory=Selection)
     parallel: int = 4
     time_limit: float | None = None
     patience: Patience = field(default_factory=Patience)

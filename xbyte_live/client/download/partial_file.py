@@ -1,4 +1,4 @@
-"""Adapter: a file that is being put together from pieces, in any order, and again after a kill."""
+"""Adapter: a file put together from pieces in any order, resumed after a kill."""
 
 import asyncio
 import hashlib

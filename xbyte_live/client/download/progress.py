@@ -1,14 +1,14 @@
-"""Pure: what a download tells whoever watches it."""
+"""Pure: the plan and the progress of a download, for its display."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
-from xbyte_live.client.payer.signing import SignedPayment
+from xbyte_live.client.payer.signing import IssuedPayment
 from xbyte_live.client.payer.terms import Receipt
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DownloadPlan:
     """What is downloaded: so many pieces of so many bytes, of which ``have`` are there already.
 
     ``cost`` is what the rest costs, in atomic units. ``size`` and ``cost`` are
@@ -23,12 +23,12 @@ class Plan:
 
 
 class Progress(Protocol):
-    """Is told how a download goes."""
+    """Shows the progress of a download."""
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: DownloadPlan) -> None:
         """What there is to do is known, or has grown."""
 
-    def paid(self, payment: SignedPayment, receipt: Receipt | None) -> None:
+    def paid(self, payment: IssuedPayment, receipt: Receipt | None) -> None:
         """The server took a payment."""
 
     def received(self, size: int) -> None:
@@ -38,10 +38,10 @@ class Progress(Protocol):
 class Silence:
     """Progress that nobody watches."""
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: DownloadPlan) -> None:
         """Say nothing."""
 
-    def paid(self, payment: SignedPayment, receipt: Receipt | None) -> None:
+    def paid(self, payment: IssuedPayment, receipt: Receipt | None) -> None:
         """Say nothing."""
 
     def received(self, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Adapter: which signed payments are still open, in memory or in a download's state file."""
+"""Adapter: the open payments, in memory or in a download's state file."""
 
 import asyncio
 import fcntl
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from xbyte_live.client.payer.signing import SignedPayment
+from xbyte_live.client.payer.signing import IssuedPayment
 from xbyte_live.errors import ConfigError, StoreError
 
 # Where the plan puts them; one after the other as listed; the same with what is gone left out.
@@ -19,13 +19,13 @@ Layout = Literal["placed", "listed", "live"]
 class Journal(Protocol):
     """Signed payments whose bytes have not arrived whole; a retry presents the same one again."""
 
-    def find(self, resource: str) -> Sequence[SignedPayment]:
+    def find(self, resource: str) -> Sequence[IssuedPayment]:
         """The open payments for a resource, oldest first."""
 
-    async def keep(self, payment: SignedPayment) -> None:
+    async def keep(self, payment: IssuedPayment) -> None:
         """Note a payment before it is presented; durable, where that is meant, on return."""
 
-    def drop(self, payment: SignedPayment, *, lost: bool = False) -> None:
+    def drop(self, payment: IssuedPayment, *, lost: bool = False) -> None:
         """A payment has done its work, or never will; ``lost`` when its bytes never came."""
 
 
@@ -33,21 +33,21 @@ class MemoryJournal:
     """Open payments of this process; what nobody can use any more is dropped."""
 
     def __init__(self) -> None:
-        self._open: dict[str, list[SignedPayment]] = {}
+        self._open: dict[str, list[IssuedPayment]] = {}
 
-    def find(self, resource: str) -> Sequence[SignedPayment]:
+    def find(self, resource: str) -> Sequence[IssuedPayment]:
         """The open payments for a resource, oldest first."""
         return tuple(self._open.get(resource, ()))
 
-    async def keep(self, payment: SignedPayment) -> None:
+    async def keep(self, payment: IssuedPayment) -> None:
         """Note a payment before it is presented."""
         self.hold(payment)
 
-    def hold(self, payment: SignedPayment) -> None:
+    def hold(self, payment: IssuedPayment) -> None:
         """Note a payment."""
         self._open.setdefault(payment.resource, []).append(payment)
 
-    def drop(self, payment: SignedPayment, *, lost: bool = False) -> None:
+    def drop(self, payment: IssuedPayment, *, lost: bool = False) -> None:
         """A payment has done its work, or never will."""
         left = [p for p in self._open.pop(payment.resource, ()) if p.identity != payment.identity]
         if left:
@@ -84,7 +84,7 @@ class FileJournal:
         self.layout = layout
         self.signed = 0
         self.pieces: dict[str, PieceRecord] = {}
-        self.earlier: list[SignedPayment] = []
+        self.earlier: list[IssuedPayment] = []
         self._spent: set[str] = set()
         self._path = path
         self._open = MemoryJournal()
@@ -104,17 +104,17 @@ class FileJournal:
         """What the recorded pieces were paid with."""
         return sum(piece.amount for piece in self.pieces.values())
 
-    def find(self, resource: str) -> Sequence[SignedPayment]:
+    def find(self, resource: str) -> Sequence[IssuedPayment]:
         """The open payments for a resource, oldest first."""
         return self._open.find(resource)
 
-    async def keep(self, payment: SignedPayment) -> None:
+    async def keep(self, payment: IssuedPayment) -> None:
         """Note a payment before it is presented; on disk on return."""
         self._open.hold(payment)
         self.signed += payment.at_stake
         await asyncio.to_thread(self._append, {"signed": asdict(payment)}, sync=True)
 
-    def drop(self, payment: SignedPayment, *, lost: bool = False) -> None:
+    def drop(self, payment: IssuedPayment, *, lost: bool = False) -> None:
         """Do not present it again in this process; a restart judges by the pieces it finds.
 
         What is ``lost`` is not presented after a restart either.
@@ -178,7 +178,7 @@ class FileJournal:
 
     def _replay(self, entry: dict[str, Any]) -> None:
         if "signed" in entry:
-            payment = SignedPayment(**entry["signed"])
+            payment = IssuedPayment(**entry["signed"])
             self.earlier.append(payment)
             self.signed += payment.at_stake
         elif "spent" in entry:

@@ -1,4 +1,4 @@
-"""Adapter: one delivery bought over HTTP with one payment, however often it must be asked for."""
+"""Adapter: one delivery bought over HTTP with one payment, however often it is requested."""
 
 import asyncio
 import time
@@ -10,8 +10,8 @@ import httpx
 from xbyte_live.client.http.journal import Journal
 from xbyte_live.client.payer.budget import TooSoon, dollars
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.payer.signing import Exchange, SignedPayment
-from xbyte_live.client.payer.terms import Quoted, Requirement, Terms, read_challenge, resource_of
+from xbyte_live.client.payer.signing import Exchange, IssuedPayment
+from xbyte_live.client.payer.terms import Offers, Quoted, Requirement, read_challenge, resource_of
 from xbyte_live.errors import DeliveryFailed, PaymentPending, PaymentRefused, TermsRefused
 from xbyte_live.runtime.json import MAX_DOCUMENT
 
@@ -74,7 +74,7 @@ class Purchase:
         may_pay: bool,
         content: bytes = b"",
     ) -> None:
-        self.payment: SignedPayment | None = None
+        self.payment: IssuedPayment | None = None
         self.quoted = quoted
         self._exchanges = means.exchanges()
         self._exchange = Exchange()  # of the scheme that pays it
@@ -138,7 +138,7 @@ class Purchase:
             if delivered:
                 self._means.journal.drop(self.payment)
 
-    async def _pay(self, terms: Terms, *, inherited: bool) -> None:
+    async def _pay(self, terms: Offers, *, inherited: bool) -> None:
         """Answer a 402, unless a payment was made that may still be taken for these bytes."""
         refused = self.payment
         if refused is not None:
@@ -180,7 +180,7 @@ class Purchase:
             await response.aclose()
             raise
 
-    def _refusal(self, terms: Terms) -> PaymentRefused:
+    def _refusal(self, terms: Offers) -> PaymentRefused:
         assert self.payment is not None
         return self._exchange.refusal(self.payment, terms.error or "payment_required")
 
@@ -232,7 +232,7 @@ class Purchase:
             extensions=self._request.extensions,
         )
 
-    async def _use(self, terms: Terms | None) -> None:
+    async def _use(self, terms: Offers | None) -> None:
         """Sign, when its turn has come and the pace allows it, and note that before it is shown."""
         payer, now = self._means.payer, self._means.clock
         if terms is not None:
@@ -327,7 +327,7 @@ class PaidBody(httpx.AsyncByteStream):
             raise DeliveryFailed(f"the server handed over {received} bytes of the {size} quoted")
 
 
-async def _terms_of(response: httpx.Response) -> Terms:
+async def _terms_of(response: httpx.Response) -> Offers:
     assert isinstance(response.stream, httpx.AsyncByteStream)
     body = b""
     try:
@@ -342,7 +342,7 @@ async def _terms_of(response: httpx.Response) -> Terms:
     return read_challenge(response.headers.get("payment-required"), body)
 
 
-def _lost(payment: SignedPayment) -> PaymentRefused:
+def _lost(payment: IssuedPayment) -> PaymentRefused:
     return PaymentRefused(
         "charged_before",
         f"the server charged {dollars(payment.amount)} for these bytes when they were asked for "

@@ -3,8 +3,7 @@
 Source: x402 ``scheme_batch_settlement_evm``, "Client Verification Rules".
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xbyte_live.client.payer.channel import confirmed, distrusted, refused
@@ -16,9 +15,9 @@ from xbyte_live.client.payer.channel_reports import (
     read_correction,
     read_taken,
 )
-from xbyte_live.client.payer.channels import Channels
-from xbyte_live.client.payer.signing import Exchange, SignedPayment, Verdict, Wallet, still_offered
-from xbyte_live.client.payer.terms import Quoted, Requirement, Terms
+from xbyte_live.client.payer.channels import WalletChannels
+from xbyte_live.client.payer.signing import Exchange, IssuedPayment, Verdict, Wallet, still_offered
+from xbyte_live.client.payer.terms import Offers, Quoted, Requirement
 from xbyte_live.errors import BudgetExceeded, ChannelDistrusted, PaymentRefused, TermsRefused
 from xbyte_live.evm.channels import BUSY, DEPOSIT_BELOW_MINIMUM, DEPOSIT_METHOD
 from xbyte_live.money import Asset
@@ -27,18 +26,18 @@ _MOST_ANSWERS = 4  # vouchers that are signed for one delivery, none of them cha
 _TOO_SMALL = (DEPOSIT_BELOW_MINIMUM, DEPOSIT_METHOD)
 
 
-class BatchSettlement:
+class ChannelPayer:
     """Pays with ``batch-settlement``: deposits once into a channel, signs a voucher a delivery."""
 
     name = "batch-settlement"
 
     def __init__(self, wallet: Wallet) -> None:
-        self.channels = Channels(wallet)
+        self.channels = WalletChannels(wallet)
         self._budget = wallet.budget
 
     def read(
         self,
-        terms: Terms,
+        terms: Offers,
         document: dict[str, Any],
         assets: Iterable[Asset],
         amount: int | None = None,
@@ -47,7 +46,7 @@ class BatchSettlement:
         return read_channel_requirement(terms, document, assets, amount)
 
     def read_first(
-        self, terms: Terms, assets: Iterable[Asset], amount: int | None = None
+        self, terms: Offers, assets: Iterable[Asset], amount: int | None = None
     ) -> ChannelRequirement:
         """The first of the offers that goes through a channel; raises ``TermsRefused``."""
         refused = TermsRefused("the server does not take payment by channel")
@@ -83,8 +82,8 @@ class BatchSettlement:
         *,
         resource: str,
         now: float,
-        terms: Terms | None = None,
-    ) -> SignedPayment:
+        terms: Offers | None = None,
+    ) -> IssuedPayment:
         """Sign the next voucher, only while none of the channel's others is being presented."""
         assert isinstance(requirement, ChannelRequirement)
         return self.channels.charge(
@@ -108,12 +107,9 @@ class ChannelExchange(Exchange):
     that was noted for good.
     """
 
-    def __init__(
-        self, channels: Channels, turns: Turns, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, channels: WalletChannels, turns: Turns) -> None:
         self._channels = channels
         self._turns = turns
-        self._clock = clock
         self._turn: Turn | None = None
         self._refusals = 0
 
@@ -127,7 +123,7 @@ class ChannelExchange(Exchange):
         self._turn = await self._turns.take(channel)
         return True
 
-    async def take_over(self, payment: SignedPayment) -> bool:
+    async def take_over(self, payment: IssuedPayment) -> bool:
         """Wait for the turn of a voucher of an earlier request; false if it is dead by now."""
         channel = self._channels.known.get(payment.channel_id)
         if channel is not None:
@@ -141,7 +137,7 @@ class ChannelExchange(Exchange):
             await self._turn.keep(self._turn.channel, sync=True)
 
     async def answered(
-        self, payment: SignedPayment, headers: Mapping[str, str], *, turned_down: bool
+        self, payment: IssuedPayment, headers: Mapping[str, str], *, turned_down: bool
     ) -> None:
         """Learn from the answer to a voucher, whatever its status but a 402.
 
@@ -162,7 +158,7 @@ class ChannelExchange(Exchange):
         await turn.keep(channel)
 
     async def refused(
-        self, payment: SignedPayment, terms: Terms, *, presented_before: bool, answered: bool
+        self, payment: IssuedPayment, terms: Offers, *, presented_before: bool, answered: bool
     ) -> Verdict:
         """Decide after a 402 to a voucher, by what its refusal proves of the channel."""
         if terms.error == BUSY:
@@ -180,7 +176,9 @@ class ChannelExchange(Exchange):
             chain_id=int(channel.network.partition(":")[2]),
         )
         try:
-            channel, verdict = after(channel, refusal, await turn.on_chain(), now=self._clock())
+            channel, verdict = after(
+                channel, refusal, await turn.on_chain(), now=self._turns.clock()
+            )
         except ChannelDistrusted as error:
             raise await self._caught(turn, error) from None
         await turn.keep(channel)
@@ -195,7 +193,7 @@ class ChannelExchange(Exchange):
             return "again"
         return "refused" if presented_before or still_offered(terms, payment) else "again"
 
-    def refusal(self, payment: SignedPayment, code: str) -> PaymentRefused:
+    def refusal(self, payment: IssuedPayment, code: str) -> PaymentRefused:
         """The error for a voucher that was refused with ``code``."""
         return PaymentRefused(code, f"the server refused a voucher ({code}) and charged nothing")
 

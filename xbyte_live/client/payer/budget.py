@@ -1,4 +1,4 @@
-"""Pure: how much may be signed for; all money here is in atomic units (six decimals)."""
+"""Pure: the limits of what may be signed; all money here is in atomic units (six decimals)."""
 
 from collections import deque
 

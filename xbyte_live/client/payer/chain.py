@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from eth_account.signers.local import LocalAccount
 
-from xbyte_live.client.payer.channel import OnChain
+from xbyte_live.client.payer.channel import ChannelOnChain
 from xbyte_live.errors import ChainUnavailable, ConfigError
 from xbyte_live.evm.channels import COLLECTOR, CONTRACT, ChannelConfig, Deposit
 from xbyte_live.evm.eip712 import address_word, word
@@ -65,19 +65,19 @@ async def read_balance(
 
 async def read_channel(
     rpc_url: str, network: str, channel_id: str, *, inner: httpx.AsyncBaseTransport | None = None
-) -> OnChain:
+) -> ChannelOnChain:
     """What the contract says of a channel; raises as ``read_balance`` does."""
     async with httpx.AsyncClient(transport=inner, timeout=_TIMEOUT) as client:
         await check_network(client, rpc_url, network)
         state = await _words(client, rpc_url, network, channels_call(channel_id))
         pending = await _words(client, rpc_url, network, pending_withdrawals_call(channel_id))
-    return OnChain(state[0], state[1], pending[0], pending[1] if pending[0] else 0)
+    return ChannelOnChain(state[0], state[1], pending[0], pending[1] if pending[0] else 0)
 
 
-def channel_reader(rpc_urls: Mapping[str, str]) -> Callable[[str, str], Awaitable[OnChain]]:
+def channel_reader(rpc_urls: Mapping[str, str]) -> Callable[[str, str], Awaitable[ChannelOnChain]]:
     """Reads channels on the networks whose nodes are named; raises as ``read_balance`` does."""
 
-    async def read(network: str, channel_id: str) -> OnChain:
+    async def read(network: str, channel_id: str) -> ChannelOnChain:
         if network not in rpc_urls:
             raise ConfigError(f"no RPC node is known for {network}; set rpc_urls={network}=URL")
         return await read_channel(rpc_urls[network], network, channel_id)

@@ -1,4 +1,4 @@
-"""Pure: what a payer knows of one payment channel, and what follows from each answer.
+"""Pure: the state of one payment channel as its payer knows it, after each response.
 
 Source: x402 ``scheme_batch_settlement_evm``, "Client Verification Rules". All money is in atomic
 units; nothing here signs.
@@ -6,7 +6,7 @@ units; nothing here signs.
 
 from dataclasses import dataclass, replace
 
-from xbyte_live.client.payer.channel_reports import Report, Taken
+from xbyte_live.client.payer.channel_reports import ChannelReport, Taken
 from xbyte_live.errors import BudgetExceeded, ChannelDistrusted
 from xbyte_live.evm.channels import ChannelConfig, Deposit
 
@@ -26,8 +26,8 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class OnChain:
-    """What the contract says of a channel; ``withdraw_at`` is when a withdrawal was asked for."""
+class ChannelOnChain:
+    """The state of a channel in the contract; a withdrawal was requested at ``withdraw_at``."""
 
     balance: int
     claimed: int
@@ -36,17 +36,19 @@ class OnChain:
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class PayerChannel:
     """One channel as its payer knows it.
 
     ``charged`` is what the server was seen to have charged, ``signed`` the highest ceiling ever
     signed, which is what it may claim; ``balance`` what deposits have brought in, less what went
     back. ``open`` are vouchers of unknown outcome, newest last, ``gone`` the identities of those
-    that were certainly not charged. ``deposit`` was signed, handed over ``shown`` times, and not
-    seen to arrive. ``known`` is false until anybody has said how the channel stands.
-    ``lent`` is set once something was paid for of which the server may give back a part.
-    ``withdrawn_at`` (Unix seconds) is when a withdrawal that was asked for can be finished,
-    ``fault`` why its server is not trusted.
+    that were certainly not charged. ``deposit`` was signed, presented ``shown`` times, and not
+    seen to arrive. ``doubtful`` is a deposit that was refused again and is believed to have
+    arrived before, ``loose`` are those that came with a paid delivery and that its server does not
+    count: both may still be taken until they expire. ``known`` is false until the state of the
+    channel was seen. ``lent`` is set once something was paid for of which the server may give back
+    a part. ``withdrawn_at`` (Unix seconds) is when a withdrawal that was asked for can be
+    finished, ``fault`` why its server is not trusted.
     """
 
     channel_id: str
@@ -62,6 +64,8 @@ class Channel:
     gone: tuple[str, ...] = ()
     deposit: Deposit | None = None
     shown: int = 0
+    doubtful: Deposit | None = None
+    loose: tuple[Deposit, ...] = ()
     lent: bool = False
     withdrawn_at: int = 0
     fault: str = ""
@@ -90,6 +94,15 @@ class Channel:
             return "withdrawing"
         return "open" if self.refundable else "empty"
 
+    def orders(self, now: float) -> list[Deposit]:
+        """Every deposit that was signed and may still be taken."""
+        signed = (self.deposit, self.doubtful, *self.loose)
+        return [order for order in signed if order is not None and now < order.valid_before]
+
+    def at_large(self, now: float) -> int:
+        """What may still be taken besides ``balance`` and ``deposit``."""
+        return sum(order.amount for order in self.loose if now < order.valid_before)
+
     def ceiling(self, amount: int) -> int:
         """What a voucher for ``amount`` more must be signed up to."""
         return self.charged + amount
@@ -104,7 +117,7 @@ class Channel:
 
 
 def deposit_for(
-    channel: Channel, amount: int, *, target: int, most: int, expected: int | None, now: float
+    channel: PayerChannel, amount: int, *, target: int, most: int, expected: int | None, now: float
 ) -> int:
     """How much to deposit along with a voucher for ``amount``; 0 is nothing.
 
@@ -135,14 +148,20 @@ def deposit_for(
     return want
 
 
-def under_way(channel: Channel, now: float) -> bool:
+def under_way(channel: PayerChannel, now: float) -> bool:
     """Whether a deposit was signed that may still be taken."""
     return channel.deposit is not None and now < channel.deposit.valid_before
 
 
 def presented(
-    channel: Channel, voucher: Open, deposit: Deposit | None, url: str, home: str = ""
-) -> Channel:
+    channel: PayerChannel,
+    voucher: Open,
+    deposit: Deposit | None,
+    url: str,
+    home: str = "",
+    *,
+    now: float,
+) -> PayerChannel:
     """The channel once a voucher is handed over; to be kept before it is.
 
     ``url`` is what it pays for; with a ``home`` to ask for a part of it back, that is kept.
@@ -156,11 +175,12 @@ def presented(
         serial=channel.serial + 1,
         open=(*channel.open, voucher)[-MOST_OPEN:],
         deposit=deposit or channel.deposit,
+        loose=tuple(order for order in channel.loose if now < order.valid_before),
         shown=(channel.shown if again else 0) + (deposit is not None),
     )
 
 
-def confirmed(channel: Channel, identity: str, taken: Taken) -> Channel:
+def confirmed(channel: PayerChannel, identity: str, taken: Taken) -> PayerChannel:
     """The channel after a delivery, by what the server said of its charge.
 
     Raises ``ChannelDistrusted`` when that is not what was signed for (Client Verification Rules).
@@ -175,26 +195,48 @@ def confirmed(channel: Channel, identity: str, taken: Taken) -> Channel:
     if report is not None:
         _check(report, channel, base + taken.charged)
     others = [other for other in channel.open if other is not voucher]
+    order = channel.deposit if voucher.deposit else None
     channel = landed(channel, voucher.deposit)
-    balance = channel.balance
+    balance = channel.balance if report is None else min(channel.balance, report.balance)
+    counted = balance == channel.balance  # what is not went back, or never came in
     return replace(
         channel,
         charged=base + taken.charged,
-        balance=balance if report is None else min(balance, report.balance),  # it may give back
+        balance=balance,
+        doubtful=None if counted and report is not None else channel.doubtful,
+        loose=channel.loose if counted or order is None else (*channel.loose, order),
         known=True,
         open=(),
         gone=_gone(channel, others),
     )
 
 
-def landed(channel: Channel, amount: int) -> Channel:
+def landed(channel: PayerChannel, amount: int) -> PayerChannel:
     """The channel after the deposit of ``amount`` came in, if it is under way."""
     if not amount or channel.deposit is None:
         return channel
     return replace(channel, balance=channel.balance + channel.deposit.amount, deposit=None)
 
 
-def refused(channel: Channel, identity: str) -> Channel:
+def taken_as_landed(channel: PayerChannel) -> PayerChannel:
+    """The channel whose deposit was refused again, as if it had come in before."""
+    order = channel.deposit
+    return channel if order is None else replace(landed(channel, order.amount), doubtful=order)
+
+
+def drained(channel: PayerChannel, now: float) -> PayerChannel:
+    """The channel after its server said that there is not enough in it, and the chain nothing.
+
+    A deposit that was taken to have come in and had not is to be handed over again.
+    """
+    order = channel.doubtful
+    if order is not None and channel.deposit is None and now < order.valid_before:
+        channel = replace(channel, deposit=order, shown=max(1, channel.shown))
+    balance = min(channel.balance, channel.charged)
+    return replace(channel, balance=balance, doubtful=None, known=True)
+
+
+def refused(channel: PayerChannel, identity: str) -> PayerChannel:
     """The channel after a voucher that was not taken."""
     ended = [voucher for voucher in channel.open if voucher.identity == identity]
     return replace(
@@ -204,17 +246,17 @@ def refused(channel: Channel, identity: str) -> Channel:
     )
 
 
-def distrusted(channel: Channel, why: str) -> Channel:
+def distrusted(channel: PayerChannel, why: str) -> PayerChannel:
     """The channel after its server was caught."""
     return replace(channel, fault=why)
 
 
-def refunded(channel: Channel, amount: int) -> Channel:
+def refunded(channel: PayerChannel, amount: int) -> PayerChannel:
     """The channel after ``amount`` went back to the payer."""
     return replace(channel, balance=max(channel.charged, channel.balance - amount))
 
 
-def synced(channel: Channel, found: OnChain, *, now: float) -> Channel:
+def synced(channel: PayerChannel, found: ChannelOnChain, *, now: float) -> PayerChannel:
     """The channel as the chain has it, which is always right about deposits and claims."""
     expired = channel.deposit is not None and now > channel.deposit.valid_before
     arrived = channel.deposit is not None and (
@@ -231,7 +273,7 @@ def synced(channel: Channel, found: OnChain, *, now: float) -> Channel:
     )
 
 
-def _check(report: Report, channel: Channel, charged: int) -> None:
+def _check(report: ChannelReport, channel: PayerChannel, charged: int) -> None:
     if report.channel_id != channel.channel_id:
         raise ChannelDistrusted("the server answered for another channel than it was paid through")
     if report.charged is not None and report.charged != charged:
@@ -242,5 +284,5 @@ def _check(report: Report, channel: Channel, charged: int) -> None:
         raise ChannelDistrusted("the server says of the channel what cannot be")
 
 
-def _gone(channel: Channel, ended: list[Open]) -> tuple[str, ...]:
+def _gone(channel: PayerChannel, ended: list[Open]) -> tuple[str, ...]:
     return (*channel.gone, *(voucher.identity for voucher in ended))[-MOST_GONE:]

@@ -6,55 +6,55 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
-from xbyte_live.client.payer.channel import Channel, OnChain, synced
+from xbyte_live.client.payer.channel import ChannelOnChain, PayerChannel, synced
 from xbyte_live.errors import ChainUnavailable, ConfigError
 
-ReadChannel = Callable[[str, str], Awaitable[OnChain]]  # network, channel id
+ReadChannel = Callable[[str, str], Awaitable[ChannelOnChain]]  # network, channel id
 
 
 class ChannelStore(Protocol):
-    """Where channels are kept, so that nothing that was signed is forgotten."""
+    """A durable store of channels, so that nothing that was signed is forgotten."""
 
-    def load(self) -> dict[str, Channel]:
+    def load(self) -> dict[str, PayerChannel]:
         """Every channel that is kept, by its id."""
 
-    async def take(self, channel_id: str) -> Channel | None:
-        """Shut other processes out of a channel, and read how it stands if it is known."""
+    async def take(self, channel_id: str) -> PayerChannel | None:
+        """Lock a channel against other processes; its stored state, if there is one."""
 
-    async def keep(self, channel: Channel, *, sync: bool) -> None:
-        """Note how a channel stands; with ``sync`` it is on disk on return."""
+    async def keep(self, channel: PayerChannel, *, sync: bool) -> None:
+        """Store the state of a channel; with ``sync`` it is on disk on return."""
 
     def give(self, channel_id: str) -> None:
-        """Let other processes in again."""
+        """Unlock a channel for other processes."""
 
 
 class MemoryChannelStore:
-    """Channels of this process alone; the payer remembers them."""
+    """A channel store of this process alone; the payer remembers the channels."""
 
-    def load(self) -> dict[str, Channel]:
+    def load(self) -> dict[str, PayerChannel]:
         """None are kept here."""
         return {}
 
-    async def take(self, channel_id: str) -> Channel | None:
-        """There is nobody to shut out."""
+    async def take(self, channel_id: str) -> PayerChannel | None:
+        """Lock nothing: no other process shares it."""
         return None
 
-    async def keep(self, channel: Channel, *, sync: bool) -> None:
-        """There is nowhere to write."""
+    async def keep(self, channel: PayerChannel, *, sync: bool) -> None:
+        """Store nothing: the payer holds the state."""
 
     def give(self, channel_id: str) -> None:
-        """There is nobody to let in."""
+        """Unlock nothing."""
 
 
 class Turns:
-    """Hands out the turns of the channels in ``known``, which it keeps up to date.
+    """Gives out the turns of the channels in ``known``, and keeps their state there.
 
     ``read`` asks the chain, where one is known.
     """
 
     def __init__(
         self,
-        known: dict[str, Channel],
+        known: dict[str, PayerChannel],
         store: ChannelStore | None = None,
         read: ReadChannel | None = None,
         clock: Callable[[], float] = time.time,
@@ -62,11 +62,11 @@ class Turns:
         self._known = known
         self._store = store or MemoryChannelStore()
         self._read = read
-        self._clock = clock
+        self.clock = clock
         self._locks: dict[str, asyncio.Lock] = {}
         known.update(self._store.load())
 
-    async def take(self, channel: Channel) -> "Turn":
+    async def take(self, channel: PayerChannel) -> "Turn":
         """Wait until no other voucher of the channel is being presented, and look it up."""
         channel_id = channel.channel_id
         lock = self._locks.setdefault(channel_id, asyncio.Lock())
@@ -80,7 +80,7 @@ class Turns:
         try:
             self._known[channel_id] = found or channel
             if not turn.channel.known or turn.channel.deposit is not None:
-                await turn.look(self._clock())
+                await turn.look(self.clock())
         except BaseException:
             turn.release()
             raise
@@ -93,7 +93,7 @@ class Turn:
     def __init__(
         self,
         channel_id: str,
-        known: dict[str, Channel],
+        known: dict[str, PayerChannel],
         store: ChannelStore,
         read: ReadChannel | None,
         lock: asyncio.Lock,
@@ -105,17 +105,17 @@ class Turn:
         self._lock = lock
 
     @property
-    def channel(self) -> Channel:
+    def channel(self) -> PayerChannel:
         """The channel as it stands."""
         return self._known[self.channel_id]
 
-    async def keep(self, channel: Channel, *, sync: bool = False) -> None:
-        """This is how it stands from now on; with ``sync`` that is on disk on return."""
+    async def keep(self, channel: PayerChannel, *, sync: bool = False) -> None:
+        """Set the state of the channel; with ``sync`` it is on disk on return."""
         self._known[self.channel_id] = channel
         await self._store.keep(channel, sync=sync)
 
-    async def on_chain(self) -> OnChain | None:
-        """What the chain says of it, or ``None`` where it cannot be asked."""
+    async def on_chain(self) -> ChannelOnChain | None:
+        """The state of the channel on chain, or ``None`` where the chain cannot be asked."""
         if self._read is None:
             return None
         try:
@@ -124,7 +124,7 @@ class Turn:
             return None
 
     async def look(self, now: float) -> None:
-        """Learn from the chain how it stands, where it can be asked.
+        """Read the state of the channel from the chain, where it can be asked.
 
         What was never known here is not known by that: its server may have charged since.
         """
@@ -134,6 +134,6 @@ class Turn:
             await self.keep(replace(channel, known=self.channel.known))
 
     def release(self) -> None:
-        """Be done; the next one may sign."""
+        """Give up the right to sign; the next turn begins."""
         self._store.give(self.channel_id)
         self._lock.release()

@@ -1,4 +1,4 @@
-"""Pure: what a refused voucher tells of its channel, and whether that can be believed.
+"""Pure: the state of a channel after a refused voucher, as far as its server proves it.
 
 Source: x402 ``scheme_batch_settlement_evm``, "Recovery After State Loss".
 """
@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 
 from xbyte_live.client.payer.channel import (
     MOST_GONE,
-    Channel,
-    OnChain,
+    ChannelOnChain,
     Open,
+    PayerChannel,
+    drained,
     landed,
     refused,
     synced,
+    taken_as_landed,
 )
-from xbyte_live.client.payer.channel_reports import Correction
+from xbyte_live.client.payer.channel_reports import ChannelCorrection
 from xbyte_live.client.payer.signing import Verdict
 from xbyte_live.errors import ChannelDistrusted
 from xbyte_live.evm.channels import (
@@ -36,7 +38,7 @@ class Refusal:
     """
 
     code: str
-    correction: Correction | None
+    correction: ChannelCorrection | None
     identity: str
     presented_before: bool
     key: str
@@ -44,8 +46,8 @@ class Refusal:
 
 
 def after(
-    channel: Channel, refusal: Refusal, found: OnChain | None, *, now: float
-) -> tuple[Channel, Verdict]:
+    channel: PayerChannel, refusal: Refusal, found: ChannelOnChain | None, *, now: float
+) -> tuple[PayerChannel, Verdict]:
     """The channel after a refusal, and what became of the voucher.
 
     ``found`` is what the chain says, if it was asked. Raises ``ChannelDistrusted`` when the
@@ -64,15 +66,15 @@ def after(
     if found is not None and found.balance > channel.balance:  # a deposit came in after all
         return synced(refused(channel, refusal.identity), found, now=now), "again"
     if found is None and voucher is not None and voucher.deposit and channel.shown > 1:
-        return landed(refused(channel, refusal.identity), voucher.deposit), "again"  # seems so
+        return taken_as_landed(refused(channel, refusal.identity)), "again"
     if refusal.presented_before:
         return channel, "refused"
     return refused(channel, refusal.identity), "refused"
 
 
 def _corrected(
-    channel: Channel, refusal: Refusal, said: Correction, found: OnChain | None
-) -> tuple[Channel, Verdict]:
+    channel: PayerChannel, refusal: Refusal, said: ChannelCorrection, found: ChannelOnChain | None
+) -> tuple[PayerChannel, Verdict]:
     """Adopt what the server has charged, once its proof is found to be our own signature."""
     charged = said.report.charged
     assert charged is not None
@@ -117,7 +119,7 @@ def _corrected(
 
 
 def _explained(
-    channel: Channel, voucher: Open | None, refusal: Refusal, charged: int, newer: bool
+    channel: PayerChannel, voucher: Open | None, refusal: Refusal, charged: int, newer: bool
 ) -> bool:
     """Whether the server can have earned what it says it charged, as far as we know."""
     if not channel.known or charged <= channel.charged:
@@ -130,13 +132,13 @@ def _explained(
     return any(charged <= v.ceiling for v in others)
 
 
-def _drained(channel: Channel, found: OnChain | None, *, now: float) -> Channel:
+def _drained(channel: PayerChannel, found: ChannelOnChain | None, *, now: float) -> PayerChannel:
     """The server says that there is not enough in the channel."""
     if found is not None:
         return synced(channel, found, now=now)
-    return replace(channel, balance=min(channel.balance, channel.charged), known=True)
+    return drained(channel, now)
 
 
-def _without_open(channel: Channel) -> Channel:
+def _without_open(channel: PayerChannel) -> PayerChannel:
     gone = (*channel.gone, *(voucher.identity for voucher in channel.open))
     return replace(channel, open=(), gone=gone[-MOST_GONE:])

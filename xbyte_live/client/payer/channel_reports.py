@@ -1,11 +1,11 @@
-"""Pure: what a server says of a payment channel, read without trust."""
+"""Pure: a server's offers, receipts and corrections of a payment channel, read without trust."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from xbyte_live.client.payer.terms import Requirement, Terms, read_header, read_requirement
+from xbyte_live.client.payer.terms import Offers, Requirement, read_header, read_requirement
 from xbyte_live.errors import TermsRefused
 from xbyte_live.evm.channels import LEAST_DELAY, LONGEST_DELAY
 from xbyte_live.money import MAX_AMOUNT, Asset
@@ -18,7 +18,7 @@ _SIGNATURE = re.compile(r"0x[0-9a-fA-F]{130}")
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelTerms:
+class ChannelOffer:
     """What a server asks of a channel; ``withdraw_delay`` in seconds.
 
     ``least_deposit`` is what it finds worth its gas, 0 if it does not say.
@@ -33,11 +33,11 @@ class ChannelTerms:
 class ChannelRequirement(Requirement):
     """One way to pay through a channel: ``channel`` is what the server asks of it."""
 
-    channel: ChannelTerms
+    channel: ChannelOffer
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ChannelReport:
     """``channelState``: how a channel stands by its server; money in atomic units."""
 
     channel_id: str
@@ -51,14 +51,14 @@ class Taken:
     """What was charged for a delivery, and how the channel stands since."""
 
     charged: int
-    report: Report | None
+    report: ChannelReport | None
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
+class ChannelCorrection:
     """A corrective 402: what the server has charged, and the voucher it proves that with."""
 
-    report: Report
+    report: ChannelReport
     signed: int
     signature: str
 
@@ -69,11 +69,11 @@ class Refund:
 
     amount: int
     transaction: str
-    report: Report | None
+    report: ChannelReport | None
 
 
 def read_channel_requirement(
-    terms: Terms, document: dict[str, Any], assets: Iterable[Asset], amount: int | None = None
+    terms: Offers, document: dict[str, Any], assets: Iterable[Asset], amount: int | None = None
 ) -> ChannelRequirement:
     """An offer of ``batch-settlement``, believed as ``read_requirement`` does; so raises it."""
     if terms.version != 2:
@@ -107,7 +107,7 @@ def read_refund(headers: Mapping[str, str]) -> Refund | None:
     )
 
 
-def read_correction(terms: Terms, channel_id: str) -> Correction | None:
+def read_correction(terms: Offers, channel_id: str) -> ChannelCorrection | None:
     """What a 402 says of that channel with a proof, or ``None`` if it does not."""
     for offer in terms.accepts:
         extra = offer.get("extra")
@@ -120,11 +120,11 @@ def read_correction(terms: Terms, channel_id: str) -> Correction | None:
             continue
         signed, signature = _number(voucher.get("signedMaxClaimable")), voucher.get("signature")
         if signed is not None and isinstance(signature, str) and _SIGNATURE.fullmatch(signature):
-            return Correction(report, signed, signature)
+            return ChannelCorrection(report, signed, signature)
     return None
 
 
-def _channel(extra: object) -> ChannelTerms:
+def _channel(extra: object) -> ChannelOffer:
     if not isinstance(extra, dict):
         raise TermsRefused("the server does not say how its channels are")
     authorizer, delay = extra.get("receiverAuthorizer"), extra.get("withdrawDelay")
@@ -138,7 +138,7 @@ def _channel(extra: object) -> ChannelTerms:
         raise TermsRefused("the server wants withdrawals to take shorter or longer than may be")
     least = extra.get("minDeposit")
     known = isinstance(least, str) and _AMOUNT.fullmatch(least) is not None
-    return ChannelTerms(authorizer.lower(), delay, min(int(str(least)), MAX_AMOUNT) if known else 0)
+    return ChannelOffer(authorizer.lower(), delay, min(int(str(least)), MAX_AMOUNT) if known else 0)
 
 
 def _response(headers: Mapping[str, str]) -> dict[str, Any] | None:
@@ -152,7 +152,7 @@ def _response(headers: Mapping[str, str]) -> dict[str, Any] | None:
     return document if document.get("success") is True else None
 
 
-def _report(value: object) -> Report | None:
+def _report(value: object) -> ChannelReport | None:
     if not isinstance(value, dict):
         return None
     channel_id = value.get("channelId")
@@ -161,7 +161,7 @@ def _report(value: object) -> Report | None:
         return None
     if balance is None or claimed is None:
         return None
-    return Report(
+    return ChannelReport(
         channel_id.lower(), balance, claimed, _number(value.get("chargedCumulativeAmount"))
     )
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xbyte_live.client.payer.channel import Channel, Open
+from xbyte_live.client.payer.channel import Open, PayerChannel
 from xbyte_live.errors import ConfigError, StoreError
 from xbyte_live.evm.channels import ChannelConfig, Deposit
 
@@ -45,13 +45,13 @@ class FileChannelStore:
         self._folder = folder
         self._sleep = sleep
         self._taken: dict[str, _File] = {}
-        self._last: dict[str, tuple[int, int, Channel]] = {}  # inode, size, channel
+        self._last: dict[str, tuple[int, int, PayerChannel]] = {}  # inode, size, channel
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def load(self) -> dict[str, Channel]:
+    def load(self) -> dict[str, PayerChannel]:
         """Every channel that is kept, by its id."""
         found = {}
         for path in sorted(self._folder.glob("0x*.jsonl")):
@@ -61,7 +61,7 @@ class FileChannelStore:
                     found[path.stem] = channel
         return found
 
-    async def take(self, channel_id: str) -> Channel | None:
+    async def take(self, channel_id: str) -> PayerChannel | None:
         """Shut other processes out of a channel, and read how it stands if it is known."""
         lock = self._open(channel_id, ".lock")
         try:
@@ -80,7 +80,7 @@ class FileChannelStore:
         self._taken[channel_id] = _File(lock, journal, status.st_size, status.st_ino)
         return channel
 
-    async def keep(self, channel: Channel, *, sync: bool) -> None:
+    async def keep(self, channel: PayerChannel, *, sync: bool) -> None:
         """Note how a channel stands; with ``sync`` it is on disk on return."""
         if sync:
             await asyncio.to_thread(self._append, channel, sync=True)
@@ -107,7 +107,7 @@ class FileChannelStore:
             else:
                 return
 
-    def _read(self, channel_id: str, journal: int) -> Channel | None:
+    def _read(self, channel_id: str, journal: int) -> PayerChannel | None:
         status = os.fstat(journal)
         seen = self._last.get(channel_id)
         if seen is not None and seen[:2] == (status.st_ino, status.st_size):
@@ -118,7 +118,7 @@ class FileChannelStore:
             os.ftruncate(journal, len(text) - torn)
         return _last_line(text, self._path(channel_id, ".jsonl"))
 
-    def _append(self, channel: Channel, *, sync: bool) -> None:
+    def _append(self, channel: PayerChannel, *, sync: bool) -> None:
         file = self._taken[channel.channel_id]
         line = json.dumps(asdict(channel), separators=(",", ":")).encode() + b"\n"
         try:
@@ -186,7 +186,7 @@ def _write(file: int, line: bytes) -> None:
         raise OSError(28, "the disk is full")
 
 
-def _last_line(text: bytes, path: Path) -> Channel | None:
+def _last_line(text: bytes, path: Path) -> PayerChannel | None:
     whole = text[: text.rfind(b"\n") + 1].splitlines()
     if not whole:
         return None
@@ -196,14 +196,19 @@ def _last_line(text: bytes, path: Path) -> Channel | None:
         raise ConfigError(f"{path} is not the state of a channel; move it away") from None
 
 
-def _channel(fields: dict[str, Any]) -> Channel:
-    deposit = fields["deposit"]
-    return Channel(
+def _channel(fields: dict[str, Any]) -> PayerChannel:
+    return PayerChannel(
         **{
             **fields,
             "config": ChannelConfig(**fields["config"]),
             "open": tuple(Open(**voucher) for voucher in fields["open"]),
             "gone": tuple(fields["gone"]),
-            "deposit": None if deposit is None else Deposit(**deposit),
+            "deposit": _deposit(fields["deposit"]),
+            "doubtful": _deposit(fields.get("doubtful")),
+            "loose": tuple(Deposit(**order) for order in fields.get("loose", ())),
         }
     )
+
+
+def _deposit(fields: dict[str, Any] | None) -> Deposit | None:
+    return None if fields is None else Deposit(**fields)

@@ -6,12 +6,12 @@ from typing import Any
 from xbyte_live.client.payer.signing import (
     PAYMENT_HEADERS,
     Exchange,
-    SignedPayment,
+    IssuedPayment,
     Signer,
     Wallet,
     payment_header,
 )
-from xbyte_live.client.payer.terms import Quoted, Requirement, Terms, read_requirement
+from xbyte_live.client.payer.terms import Offers, Quoted, Requirement, read_requirement
 from xbyte_live.evm.eip712 import SigningKey
 from xbyte_live.evm.eip3009 import Authorization, transfer_digest
 from xbyte_live.money import Asset
@@ -29,7 +29,7 @@ _TRANSFER_TYPE = {
 }
 
 
-class Exact:
+class ExactPayer:
     """Pays with ``exact``: a transfer of just the price, signed for one delivery."""
 
     name = "exact"
@@ -39,7 +39,7 @@ class Exact:
 
     def read(
         self,
-        terms: Terms,
+        terms: Offers,
         document: dict[str, Any],
         assets: Iterable[Asset],
         amount: int | None = None,
@@ -58,8 +58,8 @@ class Exact:
         *,
         resource: str,
         now: float,
-        terms: Terms | None = None,
-    ) -> SignedPayment:
+        terms: Offers | None = None,
+    ) -> IssuedPayment:
         """Sign a transfer that stays valid as long as the server asks, within the limit.
 
         ``terms`` are those of the 402 it answers, whose resource and extensions a version 2
@@ -79,7 +79,7 @@ class Exact:
             "signature": _signature(account, requirement, authorization),
             "authorization": authorization,
         }
-        return SignedPayment(
+        return IssuedPayment(
             resource=resource,
             item=quoted.item,
             header=PAYMENT_HEADERS[requirement.version],

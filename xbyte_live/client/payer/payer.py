@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from xbyte_live.client.payer.batch_settlement import BatchSettlement
+from xbyte_live.client.payer.batch_settlement import ChannelPayer
 from xbyte_live.client.payer.budget import Budget, dollars
-from xbyte_live.client.payer.channel import Channel
+from xbyte_live.client.payer.channel import PayerChannel
 from xbyte_live.client.payer.channel_lock import Turns
 from xbyte_live.client.payer.channel_reports import ChannelRequirement
-from xbyte_live.client.payer.channels import Channels
-from xbyte_live.client.payer.exact import Exact
-from xbyte_live.client.payer.signing import Exchange, SignedPayment, Signer, Wallet
-from xbyte_live.client.payer.terms import KNOWN_ASSETS, Quoted, Requirement, Terms
+from xbyte_live.client.payer.channels import WalletChannels
+from xbyte_live.client.payer.exact import ExactPayer
+from xbyte_live.client.payer.signing import Exchange, IssuedPayment, Signer, Wallet
+from xbyte_live.client.payer.terms import KNOWN_ASSETS, Offers, Quoted, Requirement
 from xbyte_live.client.payer.vouchers import SALT
 from xbyte_live.errors import BudgetExceeded, TermsRefused
 from xbyte_live.money import Asset
@@ -31,7 +31,7 @@ class Scheme(Protocol):
         """The value of ``scheme`` in an offer."""
 
     def read(
-        self, terms: Terms, document: dict[str, Any], assets: Iterable[Asset], amount: int | None
+        self, terms: Offers, document: dict[str, Any], assets: Iterable[Asset], amount: int | None
     ) -> Requirement:
         """One of ``terms.accepts`` as a payment that may be signed; raises ``TermsRefused``.
 
@@ -51,8 +51,8 @@ class Scheme(Protocol):
         *,
         resource: str,
         now: float,
-        terms: Terms | None = None,
-    ) -> SignedPayment:
+        terms: Offers | None = None,
+    ) -> IssuedPayment:
         """Sign for a requirement whose cost was just allowed; ``terms`` if it answers a 402."""
 
     def exchange(self, turns: Turns) -> Exchange:
@@ -60,7 +60,7 @@ class Scheme(Protocol):
 
 
 # The schemes a payer has unless it is told otherwise, the best one first.
-SCHEMES: tuple[Callable[[Wallet], Scheme], ...] = (BatchSettlement, Exact)
+SCHEMES: tuple[Callable[[Wallet], Scheme], ...] = (ChannelPayer, ExactPayer)
 
 
 class Payer:
@@ -108,11 +108,11 @@ class Payer:
         self._account = account
         self._assets = tuple(assets)
         self._pin_payee = pin_payee
-        self._terms: dict[str, Terms] = {}
+        self._terms: dict[str, Offers] = {}
         self._payees: dict[str, str] = {}
         # Refunds and withdrawals are for channels of earlier runs too, whatever is paid with now.
-        known = [one for one in self.schemes if isinstance(one, BatchSettlement)]
-        self._batch_settlement = known[0] if known else BatchSettlement(wallet)
+        known = [one for one in self.schemes if isinstance(one, ChannelPayer)]
+        self._batch_settlement = known[0] if known else ChannelPayer(wallet)
 
     @property
     def address(self) -> str:
@@ -120,17 +120,17 @@ class Payer:
         return self._account.address
 
     @property
-    def holdings(self) -> Channels:
+    def holdings(self) -> WalletChannels:
         """The payment channels of this wallet."""
         return self._batch_settlement.channels
 
     @property
-    def channels(self) -> dict[str, Channel]:
+    def channels(self) -> dict[str, PayerChannel]:
         """Every channel that is known, by its id; whoever presents payments keeps them."""
         return self.holdings.known
 
     @property
-    def used(self) -> list[Channel]:
+    def used(self) -> list[PayerChannel]:
         """The channels that were paid through."""
         return self.holdings.used
 
@@ -138,14 +138,14 @@ class Payer:
         """Each scheme's side of one purchase, by the scheme's name."""
         return {scheme.name: scheme.exchange(turns) for scheme in self.schemes}
 
-    def learn(self, item: str, terms: Terms) -> None:
+    def learn(self, item: str, terms: Offers) -> None:
         """Remember an item's terms, so that its next deliveries can be paid ahead."""
         self._terms.pop(item, None)
         self._terms[item] = replace(terms, resource=None, extensions=None)  # of one answer only
         while len(self._terms) > MAX_ITEMS:
             self._terms.pop(next(iter(self._terms)))
 
-    def choose(self, terms: Terms, quoted: Quoted, now: float = 0.0) -> Requirement:
+    def choose(self, terms: Offers, quoted: Quoted, now: float = 0.0) -> Requirement:
         """The best of the offers that is within every limit; signs nothing.
 
         Raises ``BudgetExceeded`` if an offer was good but for a limit (``TooSoon`` if but for the
@@ -164,13 +164,13 @@ class Payer:
         except TermsRefused:
             return None
 
-    def answer(self, terms: Terms, quoted: Quoted, *, resource: str, now: float) -> SignedPayment:
+    def answer(self, terms: Offers, quoted: Quoted, *, resource: str, now: float) -> IssuedPayment:
         """Sign for what a 402 asks, and remember its terms; raises as ``choose`` does."""
         requirement = self.choose(terms, quoted, now)
         self.learn(quoted.item, terms)
         return self.sign(requirement, quoted, resource=resource, now=now, terms=terms)
 
-    def ahead(self, quoted: Quoted, *, resource: str, now: float) -> SignedPayment | None:
+    def ahead(self, quoted: Quoted, *, resource: str, now: float) -> IssuedPayment | None:
         """Sign for a quoted amount before asking; ``None`` if its terms are not known or good.
 
         Raises ``BudgetExceeded`` as ``choose`` does.
@@ -180,7 +180,7 @@ class Payer:
             return None
         return self.sign(requirement, quoted, resource=resource, now=now)
 
-    def channel_way(self, terms: Terms, amount: int | None = None) -> ChannelRequirement:
+    def channel_way(self, terms: Offers, amount: int | None = None) -> ChannelRequirement:
         """The first of the offers that goes through a channel; raises ``TermsRefused``."""
         return self._batch_settlement.read_first(terms, self._assets, amount)
 
@@ -191,8 +191,8 @@ class Payer:
         *,
         resource: str,
         now: float,
-        terms: Terms | None = None,
-    ) -> SignedPayment:
+        terms: Offers | None = None,
+    ) -> IssuedPayment:
         """Sign for a requirement that was chosen just now; ``terms`` if it answers a 402."""
         scheme, item = self._by_name[requirement.scheme], quoted.item
         payment = scheme.sign(requirement, quoted, resource=resource, now=now, terms=terms)
@@ -203,11 +203,11 @@ class Payer:
         self._payees.setdefault(item, payment.pay_to.lower())
         return payment
 
-    def adopt(self, payment: SignedPayment) -> None:
+    def adopt(self, payment: IssuedPayment) -> None:
         """Count a payment that an earlier process signed."""
         self.budget.take(payment.at_stake, payment.item)
 
-    def _choose(self, terms: Terms, quoted: Quoted, amount: int | None, now: float) -> Requirement:
+    def _choose(self, terms: Offers, quoted: Quoted, amount: int | None, now: float) -> Requirement:
         refused: list[TermsRefused] = []
         too_dear: list[BudgetExceeded] = []
         known = ", ".join(self._by_name)

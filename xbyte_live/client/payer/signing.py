@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from xbyte_live.client.payer.budget import Budget
-from xbyte_live.client.payer.terms import Requirement, Terms
+from xbyte_live.client.payer.terms import Offers, Requirement
 from xbyte_live.errors import PaymentRefused
 
 PAYMENT_HEADERS = {1: "X-PAYMENT", 2: "PAYMENT-SIGNATURE"}
@@ -52,7 +52,7 @@ class Wallet:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedPayment:
+class IssuedPayment:
     """A signed payment for one resource; it may be presented many times and taken once.
 
     ``header`` and ``value`` are what a request carries. ``amount`` is what the delivery costs
@@ -95,7 +95,7 @@ class Exchange:
         """Get ready to sign; true if that took a wait, so that the choice must be made anew."""
         return False
 
-    async def take_over(self, payment: SignedPayment) -> bool:
+    async def take_over(self, payment: IssuedPayment) -> bool:
         """Get ready to present a payment of an earlier request; false if it cannot be taken."""
         return True
 
@@ -103,7 +103,7 @@ class Exchange:
         """Make durable what was signed, before it is presented."""
 
     async def answered(
-        self, payment: SignedPayment, headers: Mapping[str, str], *, turned_down: bool
+        self, payment: IssuedPayment, headers: Mapping[str, str], *, turned_down: bool
     ) -> None:
         """Check the response to a payment, whatever its status but 402.
 
@@ -111,7 +111,7 @@ class Exchange:
         """
 
     async def refused(
-        self, payment: SignedPayment, terms: Terms, *, presented_before: bool, answered: bool
+        self, payment: IssuedPayment, terms: Offers, *, presented_before: bool, answered: bool
     ) -> Verdict:
         """Decide after a 402 to a payment; ``answered`` when one was signed for a 402 before.
 
@@ -122,7 +122,7 @@ class Exchange:
         final = presented_before or answered or still_offered(terms, payment)
         return "refused" if final else "again"
 
-    def refusal(self, payment: SignedPayment, code: str) -> PaymentRefused:
+    def refusal(self, payment: IssuedPayment, code: str) -> PaymentRefused:
         """The error for a payment that was refused with ``code``."""
         until = f"{datetime.fromtimestamp(payment.valid_before, UTC):%H:%M:%S} UTC"
         return PaymentRefused(
@@ -135,7 +135,7 @@ class Exchange:
         """Let the next purchase of the scheme begin."""
 
 
-def still_offered(terms: Terms, payment: SignedPayment) -> bool:
+def still_offered(terms: Offers, payment: IssuedPayment) -> bool:
     """Whether a 402 asks for exactly what ``payment`` gives, so that signing anew is no help."""
     document = _document(payment)
     if "accepted" in document:
@@ -147,7 +147,7 @@ def still_offered(terms: Terms, payment: SignedPayment) -> bool:
     )
 
 
-def payment_header(requirement: Requirement, payload: dict[str, Any], terms: Terms | None) -> str:
+def payment_header(requirement: Requirement, payload: dict[str, Any], terms: Offers | None) -> str:
     """The value of a payment header; ``terms`` are those of the 402 it answers, if any."""
     document: dict[str, Any] = {"x402Version": requirement.version, "payload": payload}
     if requirement.version == 1:
@@ -161,6 +161,6 @@ def payment_header(requirement: Requirement, payload: dict[str, Any], terms: Ter
     return base64.b64encode(json.dumps(document, separators=(",", ":")).encode()).decode("ascii")
 
 
-def _document(payment: SignedPayment) -> dict[str, Any]:
+def _document(payment: IssuedPayment) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(base64.b64decode(payment.value))
     return document

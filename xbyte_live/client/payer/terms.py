@@ -1,4 +1,4 @@
-"""Pure: what a server asks to be paid and what it confirms, read without trust (x402 v2 5)."""
+"""Pure: a server's offers and receipts, read without trust, and quoted deliveries (x402 v2 5)."""
 
 import base64
 import binascii
@@ -37,8 +37,8 @@ _AMOUNT_FIELD = {1: "maxAmountRequired", 2: "amount"}
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What a 402 or a ``pricing.json`` says, decoded and not yet believed.
+class Offers:
+    """The offers of a 402 or a ``pricing.json``, decoded and not yet believed.
 
     ``accepts`` are the server's own documents, because a payment repeats them in every field.
     """
@@ -70,7 +70,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a server says of a payment it took (x402 v2 5.3).
+    """The proof of a purchase that a server gives its buyer (x402 v2 5.3).
 
     ``transaction`` is empty while the transfer is still queued. Only plain text gets in here.
     """
@@ -82,7 +82,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Quoted:
-    """What is known of one delivery before it is asked for; money in atomic units.
+    """The quote of one delivery before it is requested; money in atomic units.
 
     ``item`` names what it belongs to (``item_of``), ``size`` its bytes. ``amount`` is what the
     playlist said it costs: it may be paid ahead, and nothing above it is ever signed; 0 is
@@ -102,7 +102,7 @@ class Quoted:
         return self.amount if self.amount is not None else self.at_most
 
 
-def read_challenge(header: str | None, body: bytes) -> Terms:
+def read_challenge(header: str | None, body: bytes) -> Offers:
     """The terms of a 402: its ``PAYMENT-REQUIRED`` header (v2), or else its JSON body (v1).
 
     Raises ``TermsRefused`` when neither is in the x402 form.
@@ -116,7 +116,7 @@ def read_challenge(header: str | None, body: bytes) -> Terms:
     return _terms(document, 2 if version == 2 else 1)
 
 
-def read_pricing(data: bytes) -> Terms | None:
+def read_pricing(data: bytes) -> Offers | None:
     """The terms in a ``pricing.json``, whose ``accepts`` need no amounts, if it has any."""
     try:
         return _terms(_object(data, "pricing.json"), 2)
@@ -125,7 +125,7 @@ def read_pricing(data: bytes) -> Terms | None:
 
 
 def read_requirement(
-    terms: Terms, document: dict[str, Any], assets: Iterable[Asset], amount: int | None = None
+    terms: Offers, document: dict[str, Any], assets: Iterable[Asset], amount: int | None = None
 ) -> Requirement:
     """One of ``terms.accepts`` as a payment that may be signed; ``amount`` overrides its own.
 
@@ -214,12 +214,12 @@ def _object(data: bytes, name: str) -> dict[str, Any]:
     return document
 
 
-def _terms(document: dict[str, Any], version: Literal[1, 2]) -> Terms:
+def _terms(document: dict[str, Any], version: Literal[1, 2]) -> Offers:
     accepts = document.get("accepts")
     if not isinstance(accepts, list):
         raise TermsRefused("the server's 402 does not say what it accepts")
     resource, extensions = document.get("resource"), document.get("extensions")
-    return Terms(
+    return Offers(
         version=version,
         accepts=tuple(entry for entry in accepts[:MAX_ACCEPTS] if isinstance(entry, dict)),
         error=plain(document.get("error")),

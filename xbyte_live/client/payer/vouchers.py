@@ -1,14 +1,14 @@
-"""Pure: signs what a channel is paid with: vouchers, deposits and refunds.
+"""Pure: signs the vouchers, deposits and refunds of a channel.
 
 Source: x402 ``scheme_batch_settlement_evm``, "Client: Payment Construction".
 """
 
 from typing import Any
 
-from xbyte_live.client.payer.channel import Channel, Open, presented
+from xbyte_live.client.payer.channel import Open, PayerChannel, presented
 from xbyte_live.client.payer.channel_reports import ChannelRequirement
-from xbyte_live.client.payer.signing import PAYMENT_HEADERS, SignedPayment, Signer, payment_header
-from xbyte_live.client.payer.terms import Terms
+from xbyte_live.client.payer.signing import PAYMENT_HEADERS, IssuedPayment, Signer, payment_header
+from xbyte_live.client.payer.terms import Offers
 from xbyte_live.evm.channels import (
     COLLECTOR,
     CONTRACT,
@@ -53,7 +53,7 @@ class VoucherSigner:
         self._account = account
         self._key = None if key is None else SigningKey(bytes(key))
 
-    def voucher(self, channel: Channel, ceiling: int) -> Voucher:
+    def voucher(self, channel: PayerChannel, ceiling: int) -> Voucher:
         """A voucher up to ``ceiling``; the same one each time."""
         chain_id = int(channel.network.partition(":")[2])
         if self._key is None:
@@ -77,7 +77,7 @@ class VoucherSigner:
         return self._account.sign_typed_data(domain, _VOUCHER_TYPE, message)
 
 
-def channel_for(requirement: ChannelRequirement, payer: str, salt: str) -> Channel:
+def channel_for(requirement: ChannelRequirement, payer: str, salt: str) -> PayerChannel:
     """The channel that pays a requirement, as it is before anything is known of it."""
     terms = requirement.channel
     config = ChannelConfig(
@@ -90,7 +90,7 @@ def channel_for(requirement: ChannelRequirement, payer: str, salt: str) -> Chann
         salt=salt,
     )
     channel_id = channel_id_of(config, requirement.asset.chain_id)
-    return Channel(channel_id, requirement.asset.network, config)
+    return PayerChannel(channel_id, requirement.asset.network, config)
 
 
 def sign_deposit(
@@ -121,15 +121,15 @@ def sign_deposit(
 def sign_charge(
     signer: VoucherSigner,
     requirement: ChannelRequirement,
-    channel: Channel,
+    channel: PayerChannel,
     *,
     deposit: Deposit | None,
     item: str,
     resource: str,
     home: str,
     now: float,
-    terms: Terms | None,
-) -> tuple[SignedPayment, Channel]:
+    terms: Offers | None,
+) -> tuple[IssuedPayment, PayerChannel]:
     """A voucher for one delivery, with a deposit or without, and the channel since.
 
     With a ``home`` a part of it may come back, and that is where to ask for it.
@@ -138,7 +138,7 @@ def sign_charge(
     voucher = signer.voucher(channel, channel.ceiling(amount))
     identity = f"{channel.channel_id}:{channel.serial}"
     content = ChannelPayment("deposit" if deposit else "voucher", channel.config, voucher, deposit)
-    payment = SignedPayment(
+    payment = IssuedPayment(
         resource=resource,
         item=item,
         header=PAYMENT_HEADERS[2],
@@ -156,15 +156,15 @@ def sign_charge(
         deposit=deposit.amount if deposit else 0,
     )
     shown = Open(identity, voucher.ceiling, amount, payment.deposit)
-    return payment, presented(channel, shown, deposit, resource.partition("#")[0], home)
+    return payment, presented(channel, shown, deposit, resource.partition("#")[0], home, now=now)
 
 
 def sign_refund(
     signer: VoucherSigner,
     requirement: ChannelRequirement,
-    channel: Channel,
+    channel: PayerChannel,
     amount: int | None,
-    terms: Terms,
+    terms: Offers,
 ) -> tuple[str, str]:
     """The header (name, value) that asks for ``amount`` back, or for all that was not charged."""
     voucher = signer.voucher(channel, channel.charged)

@@ -1,4 +1,4 @@
-"""Adapter: gets money back out of a channel: by its server, or without it by the contract."""
+"""Adapter: refunds of a channel by its server, and withdrawals by the contract without it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 from eth_account.signers.local import LocalAccount
 
+from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import (
     Sent,
     chain_time,
@@ -16,7 +17,7 @@ from xbyte_live.client.payer.chain import (
     initiate_withdraw_call,
     send_call,
 )
-from xbyte_live.client.payer.channel import Channel, distrusted, refunded, synced
+from xbyte_live.client.payer.channel import PayerChannel, distrusted, refunded, synced, under_way
 from xbyte_live.client.payer.channel_lock import Turn, Turns
 from xbyte_live.client.payer.channel_recovery import Refusal, after
 from xbyte_live.client.payer.channel_reports import (
@@ -26,7 +27,7 @@ from xbyte_live.client.payer.channel_reports import (
     read_refund,
 )
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.payer.terms import Terms, read_challenge
+from xbyte_live.client.payer.terms import Offers, read_challenge
 from xbyte_live.client.payer.vouchers import sign_refund
 from xbyte_live.errors import (
     ChainUnavailable,
@@ -70,8 +71,8 @@ class Closing:
         self._sleep = sleep
 
     async def refund(
-        self, url: str, amount: int | None = None, *, only: Channel | None = None
-    ) -> tuple[Channel, Refund]:
+        self, url: str, amount: int | None = None, *, only: PayerChannel | None = None
+    ) -> tuple[PayerChannel, Refund]:
         """Ask the server of a priced ``url`` for ``amount`` back, or for all it did not charge.
 
         Where that sells nothing any more, the channels that were opened there are asked for at
@@ -92,7 +93,7 @@ class Closing:
             turn.release()
 
     async def begin_withdrawal(
-        self, channel: Channel, account: LocalAccount, rpc_url: str
+        self, channel: PayerChannel, account: LocalAccount, rpc_url: str
     ) -> Withdrawal:
         """Announce on chain that what was not signed away is taken back.
 
@@ -120,7 +121,7 @@ class Closing:
             turn.release()
 
     async def finish_withdrawal(
-        self, channel: Channel, account: LocalAccount, rpc_url: str
+        self, channel: PayerChannel, account: LocalAccount, rpc_url: str
     ) -> Withdrawal:
         """Take back what was announced; raises ``ConfigError`` before its time has come."""
         turn = await self._turns.take(channel)
@@ -154,12 +155,23 @@ class Closing:
         account: LocalAccount,
         rpc_url: str,
         now: float,
-    ) -> tuple[Channel, str]:
-        """Put ``amount`` into the channel that pays a requirement, with gas of the payer's own."""
+    ) -> tuple[PayerChannel, str]:
+        """Put ``amount`` into the channel that pays a requirement, with gas of the payer's own.
+
+        A deposit that was signed before and may still be taken is sent instead of another one;
+        raises ``ConfigError`` when that has another amount.
+        """
         new = self._payer.holdings.channel_of(requirement)
         turn = await self._turns.take(new)
         try:
-            order = self._payer.holdings.order_deposit(requirement, turn.channel, amount, now)
+            order = turn.channel.deposit if under_way(turn.channel, now) else None
+            if order is None:
+                order = self._payer.holdings.order_deposit(requirement, turn.channel, amount, now)
+            elif order.amount != amount:
+                raise ConfigError(
+                    f"a deposit of {dollars(order.amount)} was signed before and can still be "
+                    f"taken for {order.valid_before - int(now)} seconds; deposit that, or wait"
+                )
             await turn.keep(replace(turn.channel, deposit=order), sync=True)
             data = deposit_call(turn.channel.config, order)
             sent = await self._send(account, rpc_url, turn.channel, data)
@@ -173,7 +185,7 @@ class Closing:
         turn: Turn,
         url: str,
         requirement: ChannelRequirement,
-        terms: Terms,
+        terms: Offers,
         amount: int | None,
     ) -> Refund:
         for _ in range(_TRIES):
@@ -200,7 +212,7 @@ class Closing:
                 return refund
         raise PaymentPending(int(_WAIT))
 
-    async def _mended(self, turn: Turn, terms: Terms) -> bool:
+    async def _mended(self, turn: Turn, terms: Offers) -> bool:
         """Whether the server refused for a reason that the next try does not have."""
         if terms.error == BUSY:
             await self._sleep(_WAIT)
@@ -224,7 +236,7 @@ class Closing:
         await turn.keep(channel, sync=True)
         return verdict == "again"
 
-    async def _terms(self, url: str, only: Channel | None) -> tuple[str, Terms]:
+    async def _terms(self, url: str, only: PayerChannel | None) -> tuple[str, Offers]:
         """Where a refund can be asked for, and the terms there."""
         first = 0
         for place in (url, *self._places(url, only)):
@@ -240,7 +252,7 @@ class Closing:
             "name the URL of what it sells now"
         )
 
-    def _is_of(self, terms: Terms, channel: Channel) -> bool:
+    def _is_of(self, terms: Offers, channel: PayerChannel) -> bool:
         """Whether that channel is the one that pays there."""
         try:
             found = self._payer.holdings.channel_of(self._payer.channel_way(terms))
@@ -248,7 +260,7 @@ class Closing:
             return False
         return found.channel_id == channel.channel_id
 
-    def _places(self, url: str, only: Channel | None) -> list[str]:
+    def _places(self, url: str, only: PayerChannel | None) -> list[str]:
         """Where a server like ours knows the channels that were opened with it."""
         here = _origin(url)
         found = self._payer.channels.values() if only is None else (only,)
@@ -267,7 +279,9 @@ class Closing:
         kept = {k: v for k, v in response.headers.items() if k.startswith("payment-")}
         return httpx.Response(response.status_code, headers=kept, content=body)
 
-    async def _send(self, account: LocalAccount, rpc_url: str, channel: Channel, data: str) -> Sent:
+    async def _send(
+        self, account: LocalAccount, rpc_url: str, channel: PayerChannel, data: str
+    ) -> Sent:
         return await send_call(account, rpc_url, channel.network, CONTRACT, data, sleep=self._sleep)
 
 

@@ -1,4 +1,4 @@
-"""Adapter: lets any HLS player on this machine play one priced item; an ASGI application.
+"""Adapter: the local paying proxy of one priced item, for any HLS player; an ASGI application.
 
 It answers on loopback only, to whoever knows its secret, and fetches nothing but that item.
 """
@@ -22,10 +22,10 @@ from xbyte_live.client.payer.channel_lock import ChannelStore, ReadChannel
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import item_of
 from xbyte_live.client.pieces import Scope
-from xbyte_live.client.playlists import Missing, PlaylistReader, Wanted
+from xbyte_live.client.playlists import Missing, PlaylistReader, Selection
 from xbyte_live.client.proxy.http import (
-    Answer,
     Message,
+    ProxyResponse,
     Receive,
     Send,
     head_answer,
@@ -57,17 +57,17 @@ _DIRECTIVES = ("_HLS_msn", "_HLS_part")
 
 
 class Watch(Protocol):
-    """Is told what the one who pays must know."""
+    """Shows the payer why playback stopped."""
 
     def stopped(self, reason: str) -> None:
-        """The player was refused something, and why."""
+        """Show the reason for which the player was refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyOptions:
-    """What of the item is played and how; ``best`` leaves the player one rendition alone."""
+    """Which part of the item is played and how; with ``best`` only its best rendition."""
 
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: Selection = field(default_factory=Selection)
     best: bool = False
     ahead: int = AHEAD
     room: int = ROOM
@@ -120,7 +120,7 @@ class Proxy:
         assert scope["type"] == "http", "served without lifespan and WebSocket"
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         resource = self._asked_for(scope, headers)
-        if isinstance(resource, Answer):
+        if isinstance(resource, ProxyResponse):
             await say(send, resource, scope["method"])
             return
         try:
@@ -137,7 +137,7 @@ class Proxy:
                 self._watch.stopped(str(error))
             await say(send, _refusal(error), scope["method"])
 
-    def _asked_for(self, scope: Message, headers: Mapping[str, str]) -> Resource | Answer:
+    def _asked_for(self, scope: Message, headers: Mapping[str, str]) -> Resource | ProxyResponse:
         """What a request is for, or why there is no answer to it."""
         if headers.get("host", "").lower() not in self._authorities:
             return plain_answer(403, "this answers to players of this machine only")
@@ -146,7 +146,7 @@ class Proxy:
         if not hmac.compare_digest(secret.encode("utf-8", "replace"), self._secret.encode()):
             return plain_answer(404, "there is nothing here")
         if scope["method"] not in ("GET", "HEAD"):
-            return Answer(405, {"allow": "GET, HEAD"})
+            return ProxyResponse(405, {"allow": "GET, HEAD"})
         resource = self._known.get(name)
         if resource is None:
             return plain_answer(404, "no playlist has listed this")
@@ -154,7 +154,7 @@ class Proxy:
             self._known[name] = self._known.pop(name)
         return resource
 
-    async def _playlist(self, resource: Resource, query: str) -> Answer:
+    async def _playlist(self, resource: Resource, query: str) -> ProxyResponse:
         asked = {k: v for k, v in parse_qsl(query) if k in _DIRECTIVES and v.isdecimal()}
         base, text = await self._reader.playlist(resource.url, self._scope, asked)
         variants = None
@@ -165,7 +165,7 @@ class Proxy:
             )
         page = rewrite(text, base, self._scope, self._prefix, variants=variants)
         self._note(resource, page)
-        return Answer(200, {"content-type": _PLAYLIST}, page.text.encode())
+        return ProxyResponse(200, {"content-type": _PLAYLIST}, page.text.encode())
 
     def _note(self, playlist: Resource, page: Rewritten) -> None:
         for name, resource in page.resources.items():
@@ -187,7 +187,7 @@ class Proxy:
         span = span_of(wanted, bought.size)
         if span is None:
             size = {"content-range": f"bytes */{bought.size}"}
-            await say(send, Answer(416, size), "GET")
+            await say(send, ProxyResponse(416, size), "GET")
             return
         start, stop = span
         shown = {
@@ -199,7 +199,7 @@ class Proxy:
         partial = wanted is not None and is_range(wanted)
         if partial and stop is not None:
             shown["content-range"] = f"bytes {start}-{stop - 1}/{bought.size}"
-        await send(Answer(206 if partial else 200, shown).start)
+        await send(ProxyResponse(206 if partial else 200, shown).start)
         try:
             async for chunk in bought.read(start, stop):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -265,7 +265,7 @@ async def open_proxy(
             await ahead.close()
 
 
-def _refusal(error: XByteError) -> Answer:
+def _refusal(error: XByteError) -> ProxyResponse:
     match error:
         case Missing():
             return plain_answer(error.status, str(error))

@@ -17,7 +17,7 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProxyResponse:
     """One answer; nothing of it may be stored or taken for another type."""
 
     status: int
@@ -36,26 +36,26 @@ class Answer:
         return {"type": "http.response.start", "status": self.status, "headers": headers}
 
 
-async def say(send: Send, answer: Answer, method: str) -> None:
+async def say(send: Send, answer: ProxyResponse, method: str) -> None:
     """Send an answer that is here as a whole."""
     headers = answer.headers
     if method != "HEAD":
         headers = {**headers, "content-length": str(len(answer.body))}
-    await send(Answer(answer.status, headers).start)
+    await send(ProxyResponse(answer.status, headers).start)
     body = b"" if method == "HEAD" else answer.body
     await send({"type": "http.response.body", "body": body})
 
 
-def plain_answer(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
+def plain_answer(status: int, text: str, headers: Mapping[str, str] | None = None) -> ProxyResponse:
     """A sentence for people."""
     shown = {"content-type": "text/plain; charset=utf-8", **(headers or {})}
-    return Answer(status, shown, f"{text}\n".encode())
+    return ProxyResponse(status, shown, f"{text}\n".encode())
 
 
-def head_answer(size: int | None) -> Answer:
+def head_answer(size: int | None) -> ProxyResponse:
     """What a look says of bytes that nobody bought."""
     length = {} if size is None else {"content-length": str(size)}
-    return Answer(200, {"accept-ranges": "bytes", **length})
+    return ProxyResponse(200, {"accept-ranges": "bytes", **length})
 
 
 def is_range(wanted: str) -> bool:

@@ -1,4 +1,4 @@
-"""Adapter: segments bought a few ahead of the player, and kept in memory for a while."""
+"""Adapter: buys segments ahead of the player and keeps them in memory for a while."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ _TRIES = 4  # of what is not paid for; the transport sees to what is
 _FIRST_WAIT = 0.25  # seconds
 
 
-class Bought:
+class Prefetched:
     """Bytes on their way or here. ``size`` is all of them, once that is known."""
 
     def __init__(self, size: int | None) -> None:
@@ -116,7 +116,7 @@ class Ahead:
         self._room = room
         self._clock = clock
         self._sleep = sleep
-        self._kept: OrderedDict[str, Bought] = OrderedDict()  # by URL
+        self._kept: OrderedDict[str, Prefetched] = OrderedDict()  # by URL
         self._lists: dict[str, tuple[list[Resource], dict[str, int]]] = {}
         self._places: dict[str, int] = {}  # playlist: the index of what was asked for last
         self._fetching: set[asyncio.Task[None]] = set()
@@ -149,7 +149,7 @@ class Ahead:
             self._places[playlist] = place - gone  # below 0 if what it plays has left the list
         self._look()
 
-    async def open(self, resource: Resource) -> Bought:
+    async def open(self, resource: Resource) -> Prefetched:
         """What the player asks for, bought unless it is kept; raises as the paying transport."""
         bought = self._kept.get(resource.url)
         if bought is None:
@@ -200,14 +200,14 @@ class Ahead:
                 return resource if wanted <= self._room // 2 else None
         return None
 
-    def _begin(self, resource: Resource) -> Bought:
-        bought = self._kept[resource.url] = Bought(resource.size)
+    def _begin(self, resource: Resource) -> Prefetched:
+        bought = self._kept[resource.url] = Prefetched(resource.size)
         task = asyncio.create_task(self._fetch(resource, bought))
         self._fetching.add(task)
         task.add_done_callback(self._fetching.discard)
         return bought
 
-    async def _fetch(self, resource: Resource, bought: Bought) -> None:
+    async def _fetch(self, resource: Resource, bought: Prefetched) -> None:
         error: XByteError | None = DeliveryFailed("it was given up")
         try:
             await self._deliver(resource, bought)
@@ -222,7 +222,7 @@ class Ahead:
                 del self._kept[resource.url]  # so that asking again tries again
             self._trim()
 
-    async def _deliver(self, resource: Resource, bought: Bought) -> None:
+    async def _deliver(self, resource: Resource, bought: Prefetched) -> None:
         for tried in range(1, _TRIES + 1):
             try:
                 await self._stream(resource, bought)
@@ -233,7 +233,7 @@ class Ahead:
             else:
                 return
 
-    async def _stream(self, resource: Resource, bought: Bought) -> None:
+    async def _stream(self, resource: Resource, bought: Prefetched) -> None:
         quoted = Quoted(self._item, resource.size, resource.amount)
         async with self._client.stream(
             "GET", resource.url, extensions={QUOTED: quoted}

@@ -1,4 +1,4 @@
-"""Pure: what playing has cost so far, for whoever watches his money."""
+"""Pure: counts what playback has cost so far."""
 
 from collections import deque
 from dataclasses import dataclass

@@ -265,8 +265,6 @@ class Attempts(Generic[Row]):
     async def _attempt_together(
         self, rows: Sequence[Row], together: TransferBatcher
     ) -> dict[int, Row]:
-        self, rows: Sequence[Row], together: TransferBatcher
-    ) -> dict[int, Row]:
         async with self._slots:
             found = {row.id: row for row in rows}
             good: list[Row] = []
