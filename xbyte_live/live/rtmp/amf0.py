@@ -1,4 +1,4 @@
-"""Pure: AMF0, the values inside RTMP commands and metadata, read and written."""
+"""Pure: encodes and decodes AMF0, the values of RTMP commands and metadata."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ _END = b"\x00\x00\x09"
 
 @dataclass(frozen=True, slots=True)
 class Date:
-    """A moment, in milliseconds since the Unix epoch (UTC)."""
+    """A date, in milliseconds since the Unix epoch (UTC)."""
 
     milliseconds: float
 
 
 class EcmaArray(dict[str, "Value"]):
-    """An object that was, or is to be, written as an ECMA array, as metadata is."""
+    """An object that is encoded as an ECMA array, as metadata is."""
 
 
 Value = float | bool | str | None | Date | Mapping[str, "Value"] | Sequence["Value"]

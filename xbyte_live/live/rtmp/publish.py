@@ -1,4 +1,4 @@
-"""Pure: the interface to those who accept publishers, and the limits of the RTMP port."""
+"""Pure: the interface between the RTMP port and its feeds, and the limits of the port."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
