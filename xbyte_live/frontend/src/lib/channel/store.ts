@@ -10,6 +10,7 @@ export interface KeptPayment {
   identity: string;
   /** The value of its `PAYMENT-SIGNATURE` header. */
   header: string;
+  /** The offer it pays; kept under its first name, so that older pages' payments are read. */
   terms: ChannelOffer;
   amount: bigint;
   ceiling: bigint;

@@ -87,7 +87,7 @@ export function perMinute(pricing: PriceList): bigint {
 
 /** What is deposited at least, in atomic units; 0 where no channel is offered. */
 export function depositOf(pricing: PriceList): bigint {
-  const offer = pricing.accepts.find((terms) => terms.scheme === 'batch-settlement');
+  const offer = pricing.accepts.find(({ scheme }) => scheme === 'batch-settlement');
   return BigInt(offer?.extra.minDeposit ?? '0');
 }
 

@@ -31,7 +31,7 @@ export class Listing {
     private readonly networks: readonly Network[],
   ) {
     this.network = networks.find(({ network }) =>
-      known.accepts.some((terms) => terms.scheme === 'batch-settlement' && terms.network === network),
+      known.accepts.some((offer) => offer.scheme === 'batch-settlement' && offer.network === network),
     );
   }
 
@@ -87,9 +87,9 @@ export class Listing {
   /** The tokens to pay in: the well-known ones, and those of this server. */
   get assets(): Asset[] {
     const own = this.networks.flatMap(({ network, asset, symbol, decimals }) => {
-      const terms = this.known.accepts.find((each) => each.network === network);
-      if (!terms) return [];
-      const { name, version } = terms.extra;
+      const offer = this.known.accepts.find((each) => each.network === network);
+      if (!offer) return [];
+      const { name, version } = offer.extra;
       return [{ network, address: asset, name, version, decimals, symbol }];
     });
     return [...own, ...KNOWN_ASSETS];
