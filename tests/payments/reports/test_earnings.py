@@ -8,7 +8,7 @@ from sqlalchemy import insert
 
 from tests.support.ledger_books import DAYS, PAY_TO, Busy, Shop, a_busy_shop
 from xbyte_live.payments.ledger.periods import DAY
-from xbyte_live.payments.reports.earnings import Earned, Earnings, Moment, Period, Settled
+from xbyte_live.payments.reports.earnings import Balance, Earned, Earnings, Moment, Period
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import deliveries
 
@@ -31,7 +31,7 @@ def earnings(database: Database) -> Earnings:
     return Earnings(database)
 
 
-def by_scheme(rows: list[Settled]) -> tuple[Settled, Settled]:
+def by_scheme(rows: list[Balance]) -> tuple[Balance, Balance]:
     channels, exact = rows
     assert (channels.scheme, exact.scheme) == ("batch-settlement", "exact")
     return channels, exact
