@@ -16,6 +16,7 @@ from xbyte_live.evm.evidence import Evidence
 from xbyte_live.payments.audit import sql
 from xbyte_live.payments.audit.findings import Audit, Findings, Sums
 from xbyte_live.payments.audit.onchain import Comparison
+from xbyte_live.payments.ledger import totals
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS, SCHEME_EXACT
 from xbyte_live.storage.db.engine import Database
 
@@ -125,11 +126,11 @@ def _sums(db: Connection) -> dict[tuple[str, _Key], Sums]:
         none = Sums(scheme=scheme, network=network, asset=asset, pay_to=pay_to)
         sums[scheme, key] = replace(sums.get((scheme, key), none), **amounts)
 
-    for *key, count, charged, claimed in sql.channel_sums(db):
+    for *key, count, charged, claimed in totals.channel_sums(db):
         add(SCHEME_CHANNELS, _key(*key), count=count, charged=charged, claimed=claimed)
-    for *key, _, paid, waiting in sql.action_sums(db):
+    for *key, _, paid, waiting in totals.action_sums(db):
         add(SCHEME_CHANNELS, _key(*key), settled=paid, in_flight=waiting)
-    for *key, count, settled, waiting in sql.charge_sums(db):
+    for *key, count, settled, waiting in totals.charge_sums(db):
         add(
             SCHEME_EXACT, _key(*key), count=count, charged=settled + waiting, claimed=settled,
             settled=settled, in_flight=waiting,

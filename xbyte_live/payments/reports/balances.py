@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, or_, select
 
-from xbyte_live.payments.audit import sql
+from xbyte_live.payments.ledger import totals
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS, SCHEME_EXACT
 from xbyte_live.storage.db.tables import actions, channels, charges, earnings
 
@@ -47,15 +47,15 @@ def settlement(db: Connection) -> list[Balance]:
         key = (scheme, payee[0], payee[1], payee[2])
         found[key] = replace(found.get(key, Balance(*key)), **more)
 
-    for network, asset, pay_to, _, charged, claimed in sql.channel_sums(db):
+    for network, asset, pay_to, _, charged, claimed in totals.channel_sums(db):
         add(SCHEME_CHANNELS, (network, asset, pay_to), charged=charged, claimed=claimed)
     for row in _channel_rest(db):
         add(SCHEME_CHANNELS, row, held=int(row[3]), unclaimed=int(row[4]))
-    for network, asset, pay_to, _, paid, _ in sql.action_sums(db):
+    for network, asset, pay_to, _, paid, _ in totals.action_sums(db):
         add(SCHEME_CHANNELS, (network, asset, pay_to), settled=paid)
     for row in _on_the_way(db):
         add(SCHEME_CHANNELS, row, waiting=int(row[3]), in_doubt=int(row[4]))
-    for network, asset, pay_to, _, settled, waiting in sql.charge_sums(db):
+    for network, asset, pay_to, _, settled, waiting in totals.charge_sums(db):
         add(
             SCHEME_EXACT, (network, asset, pay_to), charged=settled + waiting, claimed=settled,
             settled=settled, waiting=waiting,
