@@ -87,10 +87,10 @@ from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.channel_store import FileChannelStore
 from xbyte_live.client.download.download import Options, download
 from xbyte_live.client.payer.payer import Payer
-from xbyte_live.client.playlists import Wanted
+from xbyte_live.client.playlists import Selection
 url, out, key, store = sys.argv[1:]
 payer = Payer(Account.from_key(key), Budget(10**7))
-options = Options(wanted=Wanted(piece_size=20_000))
+options = Options(wanted=Selection(piece_size=20_000))
 asyncio.run(download(url, Path(out), payer, options=options, store=FileChannelStore(Path(store))))
 """
 
