@@ -71,6 +71,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "jinja2": ("web/pages/pages",),
     "uvicorn": ("server/*", "cli/play", "web/common/http_protocol", "devnet/*"),
     "m3u8": ("media/formats/playlist",),
+    "markdown_it": ("web/pages/markdown",),
     "btclib_libsecp256k1": ("evm/eip712",),
 }
 

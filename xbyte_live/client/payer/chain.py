@@ -32,7 +32,7 @@ _PENDING_WITHDRAWALS = "b7f06ebe"  # pendingWithdrawals(bytes32)
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
+class WalletBalance:
     """What an address has: ``token`` in atomic units of the asset, ``native`` in wei."""
 
     token: int
@@ -49,7 +49,7 @@ class Sent:
 
 async def read_balance(
     rpc_url: str, asset: Asset, address: str, *, inner: httpx.AsyncBaseTransport | None = None
-) -> Balance:
+) -> WalletBalance:
     """What ``address`` has on the network of ``asset``.
 
     Raises ``ChainUnavailable`` when the node does not say, ``ConfigError`` when it is of another
@@ -60,7 +60,7 @@ async def read_balance(
         data = _BALANCE_OF + _word(address)
         token = await _read_number(client, rpc_url, asset, data)
         native = await ask(client, rpc_url, "eth_getBalance", [address, "latest"])
-    return Balance(token, _number(native, rpc_url))
+    return WalletBalance(token, _number(native, rpc_url))
 
 
 async def read_channel(

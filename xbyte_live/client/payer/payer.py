@@ -23,7 +23,7 @@ MAX_ITEMS = 256  # items whose terms are remembered
 DEPOSIT_CAP = 1_000_000  # atomic units that may lie unspent in one channel
 
 
-class Scheme(Protocol):
+class PayingScheme(Protocol):
     """A payment scheme on the paying side; ``name`` is its ``scheme`` on the wire."""
 
     @property
@@ -60,7 +60,7 @@ class Scheme(Protocol):
 
 
 # The schemes a payer has unless it is told otherwise, the best one first.
-SCHEMES: tuple[Callable[[Wallet], Scheme], ...] = (ChannelPayer, ExactPayer)
+SCHEMES: tuple[Callable[[Wallet], PayingScheme], ...] = (ChannelPayer, ExactPayer)
 
 
 class Payer:
@@ -87,7 +87,7 @@ class Payer:
         assets: Iterable[Asset] = KNOWN_ASSETS,
         max_validity: int = MAX_VALIDITY,
         pin_payee: bool = True,
-        schemes: Iterable[Callable[[Wallet], Scheme]] = SCHEMES,
+        schemes: Iterable[Callable[[Wallet], PayingScheme]] = SCHEMES,
         deposit_cap: int = DEPOSIT_CAP,
         least_deposit: int = 0,
         salt: str = SALT,
@@ -230,7 +230,9 @@ class Payer:
         names, scheme = list(self._by_name), str(document.get("scheme"))
         return names.index(scheme) if scheme in names else len(names)
 
-    def _check(self, scheme: Scheme, requirement: Requirement, quoted: Quoted, now: float) -> None:
+    def _check(
+        self, scheme: PayingScheme, requirement: Requirement, quoted: Quoted, now: float
+    ) -> None:
         amount = requirement.amount
         if quoted.ceiling is not None and amount > quoted.ceiling:
             raise TermsRefused(
