@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 
-import httpx
+import httpx2
 from eth_account import Account
 
 from xbyte_live.client import Budget, Payer, PayingTransport
@@ -21,7 +21,7 @@ async def buy(url: str, first: int, last: int) -> bytes:
     """Bytes ``first`` to ``last`` of ``url``; raises ``BudgetExceeded`` before paying too much."""
     budget = Budget(BUDGET)
     payer = Payer(Account.from_key(os.environ["PAYER_KEY"]), budget)
-    async with httpx.AsyncClient(transport=PayingTransport(payer), timeout=60) as http:
+    async with httpx2.AsyncClient(transport=PayingTransport(payer), timeout=60) as http:
         answer = await http.get(url, headers={"Range": f"bytes={first}-{last}"})
     answer.raise_for_status()
     print(f"{len(answer.content)} bytes, {dollars(budget.signed)} spent")

@@ -55,7 +55,7 @@ FOLDER_HOLDS = 16
 # What pure modules do not touch.
 IO_MODULES = frozenset(
     {
-        "aiofiles", "asyncio", "av", "httpx", "multiprocessing", "select", "selectors", "shutil",
+        "aiofiles", "asyncio", "av", "httpx2", "multiprocessing", "select", "selectors", "shutil",
         "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time",
         "urllib.request", "uvicorn", "web3",
     }
@@ -300,7 +300,7 @@ def test_pure_modules_need_no_library_of_the_rooms_above() -> None:
         and room(module) not in ("storage", "catalog", "web")  # rows and answers are values there
         and module != "payments/x402/methods"
     ]
-    unwanted = {"av", "starlette", "uvicorn", "sqlalchemy", "web3", "httpx", "x402"}
+    unwanted = {"av", "starlette", "uvicorn", "sqlalchemy", "web3", "httpx2", "x402"}
     assert loaded_by(*names) & unwanted == set()
 
 

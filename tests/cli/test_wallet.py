@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -167,7 +167,7 @@ async def test_a_channel_keeps_its_terms_when_the_settings_change(
 async def test_where_refunds_are_asked_for_nothing_is_sold(
     tmp_path: Path, chain: DevChain, devnet: SharedDevnet
 ) -> None:
-    async with a_buyer(tmp_path, chain) as (person, payee, url), httpx.AsyncClient() as http:
+    async with a_buyer(tmp_path, chain) as (person, payee, url), httpx2.AsyncClient() as http:
         await person.run("pay", url, "--out", str(tmp_path / "bytes"), "--budget", "2")
         [channel] = await person.run("wallet", "channels")
         desk = f"{person.server.url}/channels/{channel['channel']}"

@@ -2,7 +2,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2
 import pytest
 from eth_abi.abi import encode
 from eth_account import Account
@@ -141,7 +141,7 @@ async def test_refusals_carry_the_reason(
 )  # fmt: skip
 def test_rubbish_is_a_bad_request(facilitator_url: str, body: bytes) -> None:
     for path in ("/verify", "/settle"):
-        answer = httpx.post(facilitator_url + path, content=body)
+        answer = httpx2.post(facilitator_url + path, content=body)
         assert answer.status_code == 400
         assert answer.json()["error"]
 
@@ -159,7 +159,7 @@ async def test_an_unknown_network_is_a_bad_request(
         "paymentPayload": moved.model_dump(by_alias=True, exclude_none=True),
         "paymentRequirements": elsewhere.model_dump(by_alias=True, exclude_none=True),
     }
-    assert httpx.post(facilitator_url + "/verify", json=body).status_code == 400
+    assert httpx2.post(facilitator_url + "/verify", json=body).status_code == 400
 
 
 async def test_payments_settled_at_once_do_not_collide(

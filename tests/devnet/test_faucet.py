@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from xbyte_live.devnet.chain import Devnet
@@ -18,7 +18,7 @@ async def test_test_money_is_given_within_bounds(tmp_path: Path) -> None:
     async with (
         Devnet(tmp_path / "chain") as devnet,
         open_faucet(devnet.chain, [PAGE]) as url,
-        httpx.AsyncClient(headers={"Origin": PAGE}, trust_env=False) as page,
+        httpx2.AsyncClient(headers={"Origin": PAGE}, trust_env=False) as page,
     ):
         first = await page.post(url, json={"address": VIEWER})
         assert first.json() == {

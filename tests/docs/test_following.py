@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from click.testing import CliRunner
 from eth_account.signers.local import LocalAccount
@@ -124,7 +124,7 @@ class Follower:
                 name, _, value = words[at + 1].partition(": ")
                 headers[name] = value
             shown = shown or (word.startswith("-s") and "i" in word)
-        async with httpx.AsyncClient() as http:
+        async with httpx2.AsyncClient() as http:
             answer = await http.get(words[-1], headers=headers)
         if not shown:
             assert answer.status_code == 200, answer.text
@@ -211,7 +211,7 @@ async def test_json_and_tags_are_what_the_server_says(tmp_path: Path, devnet: Sh
     pricing, wanted, session = shown
     async with (
         following(DOCS / "api.md", tmp_path, devnet) as follower,
-        httpx.AsyncClient() as http,
+        httpx2.AsyncClient() as http,
     ):
         server = follower.server
         await follower.run("package", str(follower.folder / "talk.mp4"), "--slug", "film")
@@ -276,7 +276,10 @@ async def test_the_agent_buys_what_it_says(tmp_path: Path, devnet: SharedDevnet)
 
 async def test_every_url_of_the_api_page_is_there(tmp_path: Path, devnet: SharedDevnet) -> None:
     """Also those that only a whole server has."""
-    async with following(DOCS / "index.md", tmp_path, devnet) as follower, httpx.AsyncClient() as h:
+    async with (
+        following(DOCS / "index.md", tmp_path, devnet) as follower,
+        httpx2.AsyncClient() as h,
+    ):
         for path in ("/studio", "/api/v1/openapi.json"):
             assert (await h.get(follower.server.url + path)).status_code == 200
         answer = await h.get(f"{follower.server.url}/channels/0x{'ab' * 32}")

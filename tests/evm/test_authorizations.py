@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from eth_account import Account
 from starlette.applications import Starlette
@@ -43,7 +43,7 @@ class Balancer:
         if call["method"] in self.instead:
             result = self.instead[call["method"]]
             return JSONResponse({"jsonrpc": "2.0", "id": call["id"], "result": result})
-        async with httpx.AsyncClient() as http:
+        async with httpx2.AsyncClient() as http:
             answer = await http.post(self.node, json=call)
         return Response(answer.content, media_type="application/json")
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import httpx
+import httpx2
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -55,7 +55,7 @@ OPTIONS = {
 def test_a_program_is_checked_against_the_types_a_server_hands_out(tmp_path: Path) -> None:
     build()  # nothing where it is up to date
     with serving(Starlette(routes=[Route("/static/{name}", Assets().answer)])) as url:
-        answer = httpx.get(f"{url}/static/xbyte-hls.d.ts")
+        answer = httpx2.get(f"{url}/static/xbyte-hls.d.ts")
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "*"
 

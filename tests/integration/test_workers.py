@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import text
 
@@ -77,7 +77,7 @@ async def asked(server: Server, times: int) -> list[int]:
     """Ask over new connections, which the kernel spreads over all that listen."""
 
     async def ask() -> int:
-        async with httpx.AsyncClient(timeout=PATIENCE) as http:
+        async with httpx2.AsyncClient(timeout=PATIENCE) as http:
             return (await http.get(f"{server.url}/healthz")).status_code
 
     return await asyncio.gather(*(ask() for _ in range(times)))
@@ -96,7 +96,7 @@ async def worked(pids: set[int], work: Any) -> set[int]:
 
 
 async def the_offer(server: Server) -> dict[str, Any]:
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
         answer = await http.get(f"{server.url}/objects/bytes")
     assert answer.status_code == 402
     accepts = json.loads(base64.b64decode(answer.headers["payment-required"]))["accepts"]
@@ -120,8 +120,8 @@ async def test_one_voucher_at_both_at_once_is_one_charge(
     deposit = {"x402Version": 2, "accepted": offer, "payload": first}
     both = {leader_of(server), *helpers_of(leader_of(server))}
 
-    async def present(document: dict[str, Any]) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=PATIENCE) as http:  # a connection of its own
+    async def present(document: dict[str, Any]) -> httpx2.Response:
+        async with httpx2.AsyncClient(timeout=PATIENCE) as http:  # a connection of its own
             return await http.get(f"{server.url}/objects/bytes", headers=v2_header(document))
 
     async def present_all() -> None:
@@ -183,7 +183,7 @@ async def test_helpers_end_when_the_leader_is_killed(server: Server) -> None:
 
 async def figure(server: Server, name: str) -> float:
     """The sum of a figure over its labels, as one of the processes tells it."""
-    async with httpx.AsyncClient(timeout=PATIENCE) as http:  # a connection of its own
+    async with httpx2.AsyncClient(timeout=PATIENCE) as http:  # a connection of its own
         text = (await http.get(f"{server.url}/metrics")).text
     lines = [line for line in text.splitlines() if line.startswith(name)]
     return sum(float(line.split()[-1]) for line in lines)

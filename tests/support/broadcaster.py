@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.support.items import PAYEE
 from tests.support.players import Viewer
@@ -28,7 +28,7 @@ class Broadcaster:
 
     server: Server
     rtmp_port: int
-    http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=30))
+    http: httpx2.AsyncClient = field(default_factory=lambda: httpx2.AsyncClient(timeout=30))
 
     @property
     def log(self) -> str:

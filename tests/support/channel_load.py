@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.support.channel_parties import Payer
 from tests.support.paying import v2_header
@@ -41,12 +41,12 @@ class Watcher:
     def amount(self) -> int:
         return int(self.offer["amount"])
 
-    async def watch(self, until: asyncio.Event, http: httpx.AsyncClient) -> None:
+    async def watch(self, until: asyncio.Event, http: httpx2.AsyncClient) -> None:
         """Buy until told to stop, and then finish what was begun."""
         while not until.is_set() and not self.refused:
             await self.buy(http)
 
-    async def buy(self, http: httpx.AsyncClient) -> None:
+    async def buy(self, http: httpx2.AsyncClient) -> None:
         """Buy one piece; with a deposit where the channel has no more."""
         ceiling = self.charged + self.amount
         deposit = 0
@@ -65,14 +65,14 @@ class Watcher:
             self.charged, self.balance = ceiling, self.balance + deposit
             self.delivered += 1
 
-    async def present(self, document: dict[str, Any], http: httpx.AsyncClient) -> bool:
+    async def present(self, document: dict[str, Any], http: httpx2.AsyncClient) -> bool:
         """The same payment, to any server, until one takes it or says no."""
         headers = v2_header(document) | {"range": f"bytes=0-{PIECE - 1}"}
         while True:
             self.presented += 1
             try:
                 answer = await http.get(random.choice(self.urls), headers=headers)
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 await asyncio.sleep(0.05)  # whoever is down has no event to wait for
                 continue
             self.statuses[answer.status_code] += 1
@@ -85,7 +85,7 @@ class Watcher:
             await asyncio.sleep(0.1)
 
 
-def error_of(answer: httpx.Response) -> str:
+def error_of(answer: httpx2.Response) -> str:
     """The x402 error code of a 402."""
     document = json.loads(base64.b64decode(answer.headers["PAYMENT-REQUIRED"]))
     return f"{document['error']} {document['accepts'][0]['extra']}"
@@ -93,7 +93,7 @@ def error_of(answer: httpx.Response) -> str:
 
 async def offer_of(url: str) -> dict[str, Any]:
     """The channel offer for one piece of a priced object."""
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
         answer = await http.get(url, headers={"range": f"bytes=0-{PIECE - 1}"})
     accepts = json.loads(base64.b64decode(answer.headers["PAYMENT-REQUIRED"]))["accepts"]
     return dict(next(offer for offer in accepts if offer["scheme"] == "batch-settlement"))

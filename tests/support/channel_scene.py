@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from eth_account import Account
 
 from tests.support.chain import ETHER
@@ -149,7 +149,7 @@ async def add_watchers(scene: Scene) -> None:
 async def load(scene: Scene) -> AsyncIterator[None]:
     """All watch as fast as they can while the body runs; then finish what they began."""
     until = asyncio.Event()
-    async with httpx.AsyncClient(timeout=60) as http:
+    async with httpx2.AsyncClient(timeout=60) as http:
         watching = [asyncio.create_task(w.watch(until, http)) for w in scene.watchers]
         try:
             yield

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 import av
-import httpx
+import httpx2
 
 SECOND = 1_000_000
 _DISCONTINUITY = "#EXT-X-DISCONTINUITY"
@@ -111,7 +111,7 @@ class Viewer:
     and no longer a duration than the target; the clock goes on within each span.
     """
 
-    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, http: httpx2.AsyncClient, url: str) -> None:
         self._http = http
         self._url = url
         self.listed: dict[int, Listed] = {}

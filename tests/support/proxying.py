@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 
 from xbyte_live.client.payer.payer import Payer
@@ -31,7 +31,7 @@ class Played:
     proxy: Proxy
     origin: str
     told: Told
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
 
     @property
     def url(self) -> str:
@@ -76,7 +76,7 @@ async def a_proxy(
             )
             serving = asyncio.create_task(server.serve([listener]))
             try:
-                async with httpx.AsyncClient(timeout=30) as http:
+                async with httpx2.AsyncClient(timeout=30) as http:
                     yield Played(proxy, f"http://{authority}", told, http)
             finally:
                 server.should_exit = True

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -34,7 +34,7 @@ class RpcProxy:
         if "*" in self.fails or methods & self.fails:
             error = {"code": -32000, "message": "the node is not well"}
             return JSONResponse({"jsonrpc": "2.0", "id": 1, "error": error})
-        async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+        async with httpx2.AsyncClient(timeout=30, trust_env=False) as client:
             found = await client.post(self._rpc_url, json=call)
         if methods & self.loses:
             return Response("bad gateway", 502)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from xbyte_live.catalog.importer import Importer, SaleTerms
 from xbyte_live.config import Settings, load_settings
@@ -68,11 +68,11 @@ class Server:
             self.process = await asyncio.create_subprocess_exec(
                 *command, env=self.environment, stderr=log, group=self.group
             )
-        async with asyncio.timeout(60), httpx.AsyncClient() as http:
+        async with asyncio.timeout(60), httpx2.AsyncClient() as http:
             while self.process.returncode is None:
                 try:
                     await http.get(f"{self.url}/healthz")
-                except httpx.TransportError:
+                except httpx2.TransportError:
                     await asyncio.sleep(0.05)  # there is no event in another process
                 else:
                     return

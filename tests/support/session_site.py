@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
+import httpx2
 from eth_account.signers.local import LocalAccount
 from starlette.applications import Starlette
 
@@ -84,10 +84,10 @@ class SessionSite:
                 key = segment_key(item.slug, rendition.name, segment.msn)
                 self.store.files[key] = segment_bytes(segment.msn, segment.size)
 
-    def client(self, host: str = "192.0.2.1") -> httpx.AsyncClient:
+    def client(self, host: str = "192.0.2.1") -> httpx2.AsyncClient:
         """A client at an address."""
-        transport = httpx.ASGITransport(self.app, client=(host, 1234))
-        return httpx.AsyncClient(transport=transport, base_url="http://site.test")
+        transport = httpx2.ASGITransport(self.app, client=(host, 1234))
+        return httpx2.AsyncClient(transport=transport, base_url="http://site.test")
 
     async def channel(self) -> Channel:
         """The payer's channel as it stands."""
@@ -114,7 +114,7 @@ class SessionSite:
         return v1_headers(self.account, requirements, now=self.clock())
 
     async def buy(
-        self, client: httpx.AsyncClient, scheme: str = SCHEME_EXACT, **body: Any
+        self, client: httpx2.AsyncClient, scheme: str = SCHEME_EXACT, **body: Any
     ) -> dict[str, Any]:
         """Buy a session as a client would; what the 201 says."""
         body = {"slug": "plasma", "budget": "0.02"} | body
@@ -132,7 +132,7 @@ class SessionSite:
         return answer | {"headers": headers, "body": body}
 
 
-def offers_of(answer: httpx.Response) -> dict[str, dict[str, Any]]:
+def offers_of(answer: httpx2.Response) -> dict[str, dict[str, Any]]:
     """The offers of a 402, by scheme."""
     document = json.loads(base64.b64decode(answer.headers["payment-required"]))
     return {offer["scheme"]: offer for offer in document["accepts"]}

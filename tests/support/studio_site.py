@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
+import httpx2
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -43,12 +43,12 @@ class StudioSite:
 
     def client(
         self, host: str = "192.0.2.1", base_url: str = ORIGIN, **headers: str
-    ) -> httpx.AsyncClient:
+    ) -> httpx2.AsyncClient:
         """Somebody at an address, who shows nothing unless ``headers`` do."""
-        transport = httpx.ASGITransport(self.app, client=(host, 1234))
-        return httpx.AsyncClient(transport=transport, base_url=base_url, headers=headers)
+        transport = httpx2.ASGITransport(self.app, client=(host, 1234))
+        return httpx2.AsyncClient(transport=transport, base_url=base_url, headers=headers)
 
-    def admin(self, **headers: str) -> httpx.AsyncClient:
+    def admin(self, **headers: str) -> httpx2.AsyncClient:
         """Somebody with the token."""
         return self.client(authorization=f"Bearer {TOKEN}", **headers)
 
@@ -85,7 +85,7 @@ async def a_studio_site(url: str, **changes: Any) -> AsyncIterator[StudioSite]:
         await database.stop()
 
 
-async def told(site: StudioSite, client: httpx.AsyncClient, count: int) -> list[bytes]:
+async def told(site: StudioSite, client: httpx2.AsyncClient, count: int) -> list[bytes]:
     """The first chunks of the live figures, read as a browser does."""
     chunks: list[bytes] = []
     done = asyncio.Event()

@@ -2,7 +2,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -315,7 +315,7 @@ async def test_a_flood_of_headers_is_turned_away(site: Site) -> None:
 
 
 async def test_nonsense_gets_a_4xx_and_the_server_goes_on(site: Site) -> None:
-    async with serving(site.app) as (host, port), httpx.AsyncClient() as client:
+    async with serving(site.app) as (host, port), httpx2.AsyncClient() as client:
         for request in NONSENSE:
             answer = await raw(host, port, request)
             assert answer.startswith(b"HTTP/1.1 4"), request
@@ -442,7 +442,7 @@ async def test_what_the_catalog_and_the_disk_hold_is_what_is_served(
 async def test_paid_bytes_over_a_socket(site: Site) -> None:
     async with (
         serving(site.app) as (host, port),
-        httpx.AsyncClient(base_url=f"http://{host}:{port}") as client,
+        httpx2.AsyncClient(base_url=f"http://{host}:{port}") as client,
     ):
         unpaid = await client.get(SEGMENT)
         paid = await client.get(SEGMENT, headers=PAID)
@@ -462,7 +462,7 @@ async def test_large_objects_over_a_socket(site: Site) -> None:
     site.add_object(data, slug="large")
     async with (
         serving(site.app) as (host, port),
-        httpx.AsyncClient(base_url=f"http://{host}:{port}") as client,
+        httpx2.AsyncClient(base_url=f"http://{host}:{port}") as client,
     ):
         answer = await client.get("/objects/large", headers=PAID)
     assert answer.content == data
@@ -473,11 +473,11 @@ async def test_a_stream_that_breaks_is_cut_not_completed(site: Site) -> None:
     item = site.add_object(data, slug="large")
     async with (
         serving(site.app) as (host, port),
-        httpx.AsyncClient(base_url=f"http://{host}:{port}") as client,
+        httpx2.AsyncClient(base_url=f"http://{host}:{port}") as client,
     ):
         async with client.stream("GET", "/objects/large", headers=PAID) as answer:
             del site.store.files[item.key]
-            with pytest.raises(httpx.RemoteProtocolError):
+            with pytest.raises(httpx2.RemoteProtocolError):
                 await answer.aread()
         assert (await client.get("/healthz")).status_code == 200
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
+import httpx2
 from rich.progress import Progress as Bars
 from rich.progress import TaskID
 
@@ -90,7 +90,7 @@ async def _refunds(settings: Settings, payer: Payer) -> list[dict[str, Any]]:
         payer.channels, open_channels(payer.address), channel_reader(settings.rpc_by_network)
     )
     found: list[dict[str, Any]] = []
-    async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
+    async with httpx2.AsyncClient(timeout=httpx2.Timeout(60.0, connect=10.0)) as client:
         for channel in payer.used:
             if channel.refundable:
                 closing = Closing(payer, turns, client)

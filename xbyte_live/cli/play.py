@@ -13,7 +13,7 @@ from functools import wraps
 from typing import Any
 
 import click
-import httpx
+import httpx2
 import uvicorn
 
 from xbyte_live.cli.options import (
@@ -316,9 +316,9 @@ class _Shown:
 
 def _left(payer: Payer, url: str) -> int:
     """What can be refunded from channels to a server, in atomic units."""
-    server = httpx.URL(url).netloc
+    server = httpx2.URL(url).netloc
     return sum(
         channel.refundable
         for channel in payer.channels.values()
-        if channel.state == "open" and httpx.URL(channel.url).netloc == server
+        if channel.state == "open" and httpx2.URL(channel.url).netloc == server
     )

@@ -1,7 +1,7 @@
 """Wiring: ``session``: a URL for players that cannot pay, bought for a budget."""
 
 import click
-import httpx
+import httpx2
 
 from xbyte_live.cli.options import (
     PAYER_SETTINGS,
@@ -17,7 +17,7 @@ from xbyte_live.client.sessions import PATIENCE, buy_session
 from xbyte_live.config import Settings
 from xbyte_live.money import PRICE_DECIMALS, parse_decimal
 
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+_TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 
 
 @click.command()
@@ -38,7 +38,7 @@ async def session(
         patience=PATIENCE,
         allow_plain_http=allow_plain_http,
     )
-    async with httpx.AsyncClient(transport=paying, timeout=_TIMEOUT) as http:
+    async with httpx2.AsyncClient(transport=paying, timeout=_TIMEOUT) as http:
         bought = await buy_session(
             http,
             url,

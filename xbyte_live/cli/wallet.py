@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import click
-import httpx
+import httpx2
 
 from xbyte_live.cli.options import json_option, settings_options
 from xbyte_live.cli.output import print_json, warn
@@ -228,7 +228,7 @@ async def _at_hand(settings: Settings) -> AsyncIterator[_Tools]:
     payer = open_payer(settings, budget="0")
     reader = channel_reader(settings.rpc_by_network)
     turns = Turns(payer.channels, open_channels(payer.address), reader)
-    async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=10.0)) as client:
+    async with httpx2.AsyncClient(timeout=httpx2.Timeout(60.0, connect=10.0)) as client:
         yield _Tools(payer, Closing(payer, turns, client), PlaylistReader(client))
 
 
@@ -293,7 +293,7 @@ def _about(channel: PayerChannel) -> str:
 
 
 def _server(channel: PayerChannel) -> str:
-    parts = httpx.URL(channel.url)
+    parts = httpx2.URL(channel.url)
     return f"{parts.scheme}://{parts.netloc.decode('ascii')}" if parts.host else ""
 
 

@@ -11,7 +11,7 @@ __all__ = ["Budget", "Payer", "PayingTransport"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import an exported name once it is asked for: pure modules of this room load no httpx."""
+    """Import an exported name once it is asked for: pure modules of this room load no httpx2."""
     if name == "Budget":
         from xbyte_live.client.payer.budget import Budget
 

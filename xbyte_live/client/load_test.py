@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-import httpx
+import httpx2
 
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import PAYMENT, QUOTED, PayingTransport
@@ -38,7 +38,7 @@ from xbyte_live.media.formats.playlist import read_media_playlist
 
 Rate = Literal["max", "realtime"]
 
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+_TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 _OPENING = 8  # channels opened or closed at the same time
 _PATIENCE = Patience(tries=3, pending=30.0)
 _BACK_OFF = 0.1  # seconds a viewer rests after it was refused
@@ -71,7 +71,7 @@ class LoadOptions:
 class _Viewer:
     payer: Payer
     store: "SparingChannelStore"
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     at: int
 
 
@@ -135,7 +135,7 @@ class Load:
         *,
         read_channel: ReadChannel | None = None,
         stages: Stages,
-        inner: httpx.AsyncBaseTransport | None = None,
+        inner: httpx2.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.perf_counter,
         cpu: Callable[[], float] = time.process_time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -147,8 +147,8 @@ class Load:
         self._disk = store
         self._read_channel = read_channel
         self._stages = stages
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=options.viewers)
-        self._inner = inner or httpx.AsyncHTTPTransport(limits=limits)
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=options.viewers)
+        self._inner = inner or httpx2.AsyncHTTPTransport(limits=limits)
         self._clock = clock
         self._cpu = cpu
         self._sleep = sleep
@@ -163,7 +163,7 @@ class Load:
         """
         options = self._options
         async with self._inner:
-            plain = httpx.AsyncClient(transport=self._inner, timeout=_TIMEOUT)
+            plain = httpx2.AsyncClient(transport=self._inner, timeout=_TIMEOUT)
             reader = PlaylistReader(plain, sleep=self._sleep)
             offered = await reader.survey(self._url, options.wanted)
             if not offered.pieces:
@@ -213,7 +213,7 @@ class Load:
             allow_plain_http=self._options.allow_plain_http,
             sleep=self._sleep,
         )
-        client = httpx.AsyncClient(transport=transport, timeout=_TIMEOUT)
+        client = httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT)
         return _Viewer(payer, store, client, random.randrange(len(offered.pieces)))  # noqa: S311
 
     def _check(self, viewers: Sequence[_Viewer], offered: Offered) -> None:
@@ -303,7 +303,7 @@ class Load:
                 size = 0
                 async for chunk in response.aiter_raw():
                     size += len(chunk)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             raise DeliveryFailed("the server does not answer") from None
         payment = response.extensions.get(PAYMENT)
         tally.latencies.append(latency)
@@ -323,7 +323,7 @@ class Load:
             self._pieces = offered.pieces or self._pieces
 
     async def _close(
-        self, viewers: Iterable[_Viewer], plain: httpx.AsyncClient, failed: Counter[str]
+        self, viewers: Iterable[_Viewer], plain: httpx2.AsyncClient, failed: Counter[str]
     ) -> int:
         """Ask the server for what is left in each channel; what came back."""
         back = 0
@@ -363,11 +363,11 @@ async def _each(viewers: Iterable[_Viewer], work: Callable[[_Viewer], Awaitable[
         raise first from None
 
 
-async def _duration(client: httpx.AsyncClient, source: str) -> float:
+async def _duration(client: httpx2.AsyncClient, source: str) -> float:
     """Seconds a segment of a media playlist plays for, on average."""
     try:
         playlist = read_media_playlist((await client.get(source, follow_redirects=True)).text)
-    except (httpx.TransportError, MediaError):
+    except (httpx2.TransportError, MediaError):
         raise ConfigError("--rate realtime is for playlists; this URL is of none") from None
     micros = [segment.duration_us for segment in playlist.segments]
     return sum(micros) / max(1, len(micros)) / 1_000_000

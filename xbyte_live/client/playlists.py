@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
-import httpx
+import httpx2
 
 from xbyte_live.client.payer.terms import Offers, item_of, plain, read_challenge, read_pricing
 from xbyte_live.client.pieces import (
@@ -77,7 +77,7 @@ class _Response:
 
     url: str
     status: int
-    headers: httpx.Headers
+    headers: httpx2.Headers
     body: bytes | None
 
 
@@ -89,7 +89,7 @@ class PlaylistReader:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -132,7 +132,7 @@ class PlaylistReader:
 
         Raises ``DeliveryFailed`` where the server redirects out of ``scope``.
         """
-        asked = str(httpx.URL(url).copy_merge_params(directives)) if directives else url
+        asked = str(httpx2.URL(url).copy_merge_params(directives)) if directives else url
         base, text = await self._text(asked)
         if base not in scope:
             raise DeliveryFailed("the server sends on to what is not of the item")
@@ -218,11 +218,11 @@ class PlaylistReader:
                     if status not in _AGAIN or tried == _TRIES:
                         body = await _limited(response, limit) if status == of else None
                         return _Response(str(response.url), status, response.headers, body)
-            except (httpx.TransportError, httpx.DecodingError):
+            except (httpx2.TransportError, httpx2.DecodingError):
                 if tried == _TRIES:
                     where = plain(urlsplit(url).netloc.rpartition("@")[2])
                     raise DeliveryFailed(f"the server at {where} does not answer") from None
-            except (httpx.InvalidURL, httpx.TooManyRedirects):
+            except (httpx2.InvalidURL, httpx2.TooManyRedirects):
                 raise DeliveryFailed("the server sends on and on, or to no URL") from None
             await self._sleep(_FIRST_WAIT * 2 ** (tried - 1))
         raise AssertionError("unreachable")
@@ -255,7 +255,7 @@ def _size_and_price(data: bytes) -> tuple[int, Price] | None:
     return size, price
 
 
-async def _limited(response: httpx.Response, limit: int) -> bytes | None:
+async def _limited(response: httpx2.Response, limit: int) -> bytes | None:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk

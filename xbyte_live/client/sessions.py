@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import QUOTED
@@ -27,7 +27,7 @@ class BoughtSession:
 
 
 async def buy_session(
-    http: httpx.AsyncClient, url: str, *, dollars: str, budget: int
+    http: httpx2.AsyncClient, url: str, *, dollars: str, budget: int
 ) -> BoughtSession:
     """Buy a session for the item a playlist URL belongs to; ``budget`` is ``dollars`` in units.
 
@@ -50,15 +50,15 @@ async def buy_session(
 
 
 async def _order(
-    http: httpx.AsyncClient, desk: str, order: dict[str, str], quoted: Quoted
-) -> httpx.Response:
+    http: httpx2.AsyncClient, desk: str, order: dict[str, str], quoted: Quoted
+) -> httpx2.Response:
     async with http.stream("POST", desk, json=order, extensions={QUOTED: quoted}) as response:
         body = bytearray()
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > MAX_DOCUMENT:
                 raise DeliveryFailed("the server's answer is too long")
-    return httpx.Response(response.status_code, content=bytes(body))
+    return httpx2.Response(response.status_code, content=bytes(body))
 
 
 def _text(value: object) -> str:
@@ -68,7 +68,7 @@ def _text(value: object) -> str:
     return text
 
 
-def _why(answer: httpx.Response) -> str:
+def _why(answer: httpx2.Response) -> str:
     try:
         found = read_json(answer.content, limit=MAX_DOCUMENT)
     except ValueError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import httpx2
 
 from xbyte_live.devnet.accounts import (
     BATCH_SETTLEMENT_ADDRESS,
@@ -49,7 +49,7 @@ class DevChain:
 
     def __init__(self, rpc_url: str) -> None:
         self.rpc_url = rpc_url
-        self._client = httpx.AsyncClient(timeout=RPC_TIMEOUT_S, trust_env=False)
+        self._client = httpx2.AsyncClient(timeout=RPC_TIMEOUT_S, trust_env=False)
         self._ids = itertools.count(1)
         self._faucet = asyncio.Lock()  # anvil gives two sends at once the same nonce
 
@@ -68,7 +68,7 @@ class DevChain:
         call = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         try:
             answer = (await self._client.post(self.rpc_url, json=call)).json()
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError) as error:
             raise DevnetError(
                 f"the local chain at {self.rpc_url} did not answer {method} ({error!r})"
             ) from None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal
 
-import httpx
+import httpx2
 
 from xbyte_live.errors import ConfigError
 from xbyte_live.runtime.aio import backoff
@@ -76,7 +76,7 @@ class Webhooks:
         self._attempts = attempts
         self._wait = wait
         self._clock = clock
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             timeout=timeout,
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -194,8 +194,8 @@ class _Queue:
 def _host(url: str) -> str:
     """The scheme and host of a URL, for the log: path and query are often its password."""
     try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL:
         return "the webhook"
     return f"{parts.scheme}://{parts.netloc.decode('ascii')}"
 

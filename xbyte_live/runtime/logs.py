@@ -2,7 +2,7 @@
 
 import logging
 
-_NOISY = ("httpx", "httpcore", "x402", "web3", "alembic", "urllib3", "asyncio")
+_NOISY = ("httpx2", "httpcore", "x402", "web3", "alembic", "urllib3", "asyncio")
 
 
 def log_to_stderr(level: str) -> None:

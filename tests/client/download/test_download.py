@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from eth_account import Account
 
@@ -67,7 +67,7 @@ async def buy(
         out,
         payer or Payer(ACCOUNT, Budget(total, max_price=how.pop("max_price", None))),
         options=Options(wanted=wanted, patience=QUICK, **options),
-        inner=httpx.AsyncHTTPTransport(verify=False),
+        inner=httpx2.AsyncHTTPTransport(verify=False),
         **{"sleep": no_sleep} | how,
     )
 

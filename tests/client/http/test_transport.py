@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from eth_account import Account
 
@@ -52,13 +52,13 @@ def shop(site: Shop) -> Shop:
 class Buyer:
     """A client with a wallet, and what it remembers."""
 
-    def __init__(self, client: httpx.AsyncClient, payer: Payer, journal: MemoryJournal) -> None:
+    def __init__(self, client: httpx2.AsyncClient, payer: Payer, journal: MemoryJournal) -> None:
         self.client = client
         self.payer = payer
         self.journal = journal
         self.waits: list[float] = []
 
-    async def get(self, url: str, quoted: Quoted | None = None, **headers: str) -> httpx.Response:
+    async def get(self, url: str, quoted: Quoted | None = None, **headers: str) -> httpx2.Response:
         extensions = {} if quoted is None else {QUOTED: quoted}
         return await self.client.get(url, extensions=extensions, headers=headers)
 
@@ -75,9 +75,9 @@ async def a_buyer(total: int = 10**6, **how: Any) -> AsyncIterator[Buyer]:
         waits.append(seconds)
         await asyncio.sleep(min(seconds, 0.01))
 
-    inner = httpx.AsyncHTTPTransport(verify=False)
+    inner = httpx2.AsyncHTTPTransport(verify=False)
     transport = PayingTransport(payer, inner, journal=journal, sleep=sleep, **how)
-    async with httpx.AsyncClient(transport=transport, follow_redirects=follow) as client:
+    async with httpx2.AsyncClient(transport=transport, follow_redirects=follow) as client:
         buyer = Buyer(client, payer, journal)
         buyer.waits = waits
         yield buyer
@@ -308,7 +308,7 @@ async def test_a_server_that_never_answers(shop: Shop) -> None:
     async with a_buyer(payer=buyer.payer) as again:
         with pytest.raises(DeliveryFailed):  # it was signed, and nobody saw it
             await again.get(gone + PATH, Quoted(item_of(gone + PATH), amount=quoted.amount))
-        with pytest.raises(httpx.ConnectError):  # nothing was signed
+        with pytest.raises(httpx2.ConnectError):  # nothing was signed
             await again.get("http://127.0.0.1:1/x")
     assert buyer.payer.budget.signed == AMOUNT + 96
 
@@ -321,7 +321,7 @@ async def test_fetching_in_parallel_never_exceeds_the_budget(shop: Shop) -> None
         outcomes = await asyncio.gather(
             *(buyer.get(shop.url + PATH) for _ in range(20)), return_exceptions=True
         )
-    delivered = [o for o in outcomes if isinstance(o, httpx.Response)]
+    delivered = [o for o in outcomes if isinstance(o, httpx2.Response)]
     assert len(delivered) == 10
     assert sum(isinstance(o, BudgetExceeded) for o in outcomes) == 10
     assert shop.paid == buyer.payer.budget.signed == 10 * AMOUNT
@@ -409,16 +409,16 @@ async def test_another_size_than_quoted_is_noticed(shop: Shop, lie: int) -> None
 
 
 async def test_bytes_are_counted_where_no_length_is_said() -> None:
-    async def reply(request: httpx.Request) -> httpx.Response:
+    async def reply(request: httpx2.Request) -> httpx2.Response:
         async def chunks() -> AsyncIterator[bytes]:
             for _ in range(4):
                 yield b"x" * 10
 
-        return httpx.Response(200, content=chunks())
+        return httpx2.Response(200, content=chunks())
 
     payer = Payer(ACCOUNT, Budget(0))
-    transport = PayingTransport(payer, httpx.MockTransport(reply))
-    async with httpx.AsyncClient(transport=transport) as client:
+    transport = PayingTransport(payer, httpx2.MockTransport(reply))
+    async with httpx2.AsyncClient(transport=transport) as client:
         for size, good in ((40, True), (39, False), (41, False)):
             sent = client.get("http://localhost/x", extensions={QUOTED: Quoted("i", size=size)})
             if good:
@@ -429,12 +429,12 @@ async def test_bytes_are_counted_where_no_length_is_said() -> None:
 
 
 async def test_encoded_bytes_are_not_what_was_sold() -> None:
-    async def reply(request: httpx.Request) -> httpx.Response:
+    async def reply(request: httpx2.Request) -> httpx2.Response:
         assert request.headers["accept-encoding"] == "identity"
-        return httpx.Response(200, content=b"x" * 9, headers={"content-encoding": "br"})
+        return httpx2.Response(200, content=b"x" * 9, headers={"content-encoding": "br"})
 
-    transport = PayingTransport(Payer(ACCOUNT, Budget(0)), httpx.MockTransport(reply))
-    async with httpx.AsyncClient(transport=transport) as client:
+    transport = PayingTransport(Payer(ACCOUNT, Budget(0)), httpx2.MockTransport(reply))
+    async with httpx2.AsyncClient(transport=transport) as client:
         with pytest.raises(DeliveryFailed, match="encoded"):
             await client.get("http://localhost/x", extensions={QUOTED: Quoted("i", size=9)})
 
@@ -474,18 +474,18 @@ async def test_a_redirect_to_another_origin_is_not_paid_there(shop: Shop) -> Non
     with open_shop() as other:
         other.files["/x"] = bytes(1000)
 
-        async def reply(request: httpx.Request) -> httpx.Response:
-            return httpx.Response(302, headers={"location": f"{other.url}/x"})
+        async def reply(request: httpx2.Request) -> httpx2.Response:
+            return httpx2.Response(302, headers={"location": f"{other.url}/x"})
 
-        class Both(httpx.AsyncHTTPTransport):
-            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        class Both(httpx2.AsyncHTTPTransport):
+            async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
                 if request.url.host == "localhost":
-                    return await httpx.MockTransport(reply).handle_async_request(request)
+                    return await httpx2.MockTransport(reply).handle_async_request(request)
                 return await super().handle_async_request(request)
 
         payer = Payer(ACCOUNT, Budget(10**6))
         transport = PayingTransport(payer, Both(verify=False))
-        async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
+        async with httpx2.AsyncClient(transport=transport, follow_redirects=True) as client:
             with pytest.raises(TermsRefused, match="first sent"):
                 await client.get("http://localhost/x", extensions={QUOTED: Quoted("i", amount=9)})
             assert payer.budget.signed == 0
@@ -494,10 +494,10 @@ async def test_a_redirect_to_another_origin_is_not_paid_there(shop: Shop) -> Non
 
 
 async def test_plain_http_is_paid_on_this_machine_only(shop: Shop) -> None:
-    class Anywhere(httpx.AsyncHTTPTransport):
+    class Anywhere(httpx2.AsyncHTTPTransport):
         """Every name is this machine's."""
 
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             port = int(shop.url.rpartition(":")[2])
             request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=port)
             return await super().handle_async_request(request)
@@ -512,7 +512,7 @@ async def test_plain_http_is_paid_on_this_machine_only(shop: Shop) -> None:
     ):
         payer = Payer(ACCOUNT, Budget(10**6))
         transport = PayingTransport(payer, Anywhere(verify=False), allow_plain_http=allowed)
-        async with httpx.AsyncClient(transport=transport) as client:
+        async with httpx2.AsyncClient(transport=transport) as client:
             if paid:
                 assert (await client.get(url + PATH)).status_code == 200
             else:

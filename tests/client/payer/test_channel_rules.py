@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_typed_data
@@ -88,7 +88,7 @@ def offer(amount: int, **extra: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Model(httpx.AsyncBaseTransport):
+class Model(httpx2.AsyncBaseTransport):
     """An honest server, and the way to it: ``faults`` are used up by paid requests, one each."""
 
     serves_again: bool
@@ -105,7 +105,7 @@ class Model(httpx.AsyncBaseTransport):
     highest: int = 0
     busy: int = 0
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         paid = "payment-signature" in request.headers
         self.busy += paid
         assert self.busy <= 1  # one voucher at a time
@@ -115,7 +115,7 @@ class Model(httpx.AsyncBaseTransport):
         finally:
             self.busy -= paid
 
-    async def _handle(self, request: httpx.Request) -> httpx.Response:
+    async def _handle(self, request: httpx2.Request) -> httpx2.Response:
         amount = price_of(str(request.url))
         header = request.headers.get("payment-signature")
         if header is None:
@@ -125,11 +125,11 @@ class Model(httpx.AsyncBaseTransport):
         self.highest = max(self.highest, payment.voucher.ceiling)
         fault = self.faults.popleft() if self.faults else "ok"
         if fault == "drop":
-            raise httpx.ReadTimeout("lost on the way")
+            raise httpx2.ReadTimeout("lost on the way")
         if fault == "503":
-            return httpx.Response(503, headers={"retry-after": "0"})
+            return httpx2.Response(503, headers={"retry-after": "0"})
         if fault == "404":
-            return httpx.Response(404)
+            return httpx2.Response(404)
         if fault == "forget":  # the server comes back from an older copy of its books
             self.charged = self.claimed
             self.deliveries.clear()
@@ -139,12 +139,12 @@ class Model(httpx.AsyncBaseTransport):
             self.claimed, self.balance = self.charged, self.charged
         answer = self._take(str(request.url), amount, payment)
         if fault == "lost":
-            raise httpx.ReadError("lost on the way back")
+            raise httpx2.ReadError("lost on the way back")
         if fault == "charge503":
-            return httpx.Response(503, headers={"retry-after": "0"})
+            return httpx2.Response(503, headers={"retry-after": "0"})
         return answer
 
-    def _take(self, url: str, amount: int, payment: Any) -> httpx.Response:
+    def _take(self, url: str, amount: int, payment: Any) -> httpx2.Response:
         voucher = payment.voucher
         assert signed_by_key(voucher, ACCOUNT.address.lower(), CHAIN_ID)
         assert payment.config.payer == ACCOUNT.address.lower()
@@ -169,19 +169,19 @@ class Model(httpx.AsyncBaseTransport):
         self.charges.append(url)
         return self._delivered(amount, self.charged)
 
-    def _delivered(self, amount: int, charged: int) -> httpx.Response:
+    def _delivered(self, amount: int, charged: int) -> httpx2.Response:
         state = self._state(charged)
         extra = {"chargedAmount": str(amount), "channelState": state}
         document = {"success": True, "transaction": "", "network": NETWORK, "extra": extra}
-        return httpx.Response(200, headers={"payment-response": encoded(document)}, content=b"x")
+        return httpx2.Response(200, headers={"payment-response": encoded(document)}, content=b"x")
 
-    def _asked(self, amount: int, error: str) -> httpx.Response:
+    def _asked(self, amount: int, error: str) -> httpx2.Response:
         extra: dict[str, Any] = {}
         if error == codes.AMOUNT_MISMATCH and self.signature:
             proof = {"signedMaxClaimable": str(self.ceiling), "signature": self.signature}
             extra = {"channelState": self._state(self.charged), "voucherState": proof}
         document = {"x402Version": 2, "error": error, "accepts": [offer(amount, **extra)]}
-        return httpx.Response(402, headers={"payment-required": encoded(document)})
+        return httpx2.Response(402, headers={"payment-required": encoded(document)})
 
     def _state(self, charged: int) -> dict[str, Any]:
         return {
@@ -210,7 +210,7 @@ MISHAPS = ["ok", "ok", "drop", "lost", "503", "charge503", "404", "claim"]
 UNDECIDED = (PaymentPending, DeliveryFailed, PaymentRefused)
 
 
-async def fetch(client: httpx.AsyncClient, url: str) -> int | Exception:
+async def fetch(client: httpx2.AsyncClient, url: str) -> int | Exception:
     quoted = Quoted("http://127.0.0.1/item", amount=price_of(url))
     try:
         return (await client.get(url, extensions={QUOTED: quoted})).status_code
@@ -218,9 +218,9 @@ async def fetch(client: httpx.AsyncClient, url: str) -> int | Exception:
         return error
 
 
-def a_client(model: Model, payer: Payer, **how: Any) -> httpx.AsyncClient:
+def a_client(model: Model, payer: Payer, **how: Any) -> httpx2.AsyncClient:
     transport = PayingTransport(payer, model, patience=QUICK, sleep=no_sleep, **how)
-    return httpx.AsyncClient(transport=transport)
+    return httpx2.AsyncClient(transport=transport)
 
 
 @given(
@@ -593,7 +593,7 @@ async def test_a_disk_that_refuses_stops_before_anything_is_shown(tmp_path: Path
 
 
 @dataclass
-class Stubborn(httpx.AsyncBaseTransport):
+class Stubborn(httpx2.AsyncBaseTransport):
     """A server that takes no deposit in front of the payer, and may put each on chain later.
 
     With ``delivers`` it hands over what is paid out of ``balance`` and says no word of deposits.
@@ -605,7 +605,7 @@ class Stubborn(httpx.AsyncBaseTransport):
     orders: dict[str, Deposit] = field(default_factory=dict)
     handed: int = 0
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         amount = price_of(str(request.url))
         header = request.headers.get("payment-signature")
         if header is None:
@@ -624,16 +624,16 @@ class Stubborn(httpx.AsyncBaseTransport):
             }
             extra = {"chargedAmount": str(amount), "channelState": state}
             document = {"success": True, "transaction": "", "network": NETWORK, "extra": extra}
-            return httpx.Response(
+            return httpx2.Response(
                 200, headers={"payment-response": encoded(document)}, content=b"x"
             )
         if payment.deposit is not None:
             return self._asks(amount, "invalid_batch_settlement_evm_deposit_payload")
         return self._asks(amount, codes.EXCEEDS_BALANCE)
 
-    def _asks(self, amount: int, error: str) -> httpx.Response:
+    def _asks(self, amount: int, error: str) -> httpx2.Response:
         document = {"x402Version": 2, "error": error, "accepts": [offer(amount)]}
-        return httpx.Response(402, headers={"payment-required": encoded(document)})
+        return httpx2.Response(402, headers={"payment-required": encoded(document)})
 
     def valid(self, now: float) -> int:
         """What the payer's signatures would move if all of them were put on chain."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from anyio.from_thread import start_blocking_portal
 from eth_account.signers.local import LocalAccount
@@ -74,12 +74,12 @@ def ahead(shop: ChannelShop, msn: int) -> tuple[str, dict[str, Any]]:
     return url, {QUOTED: Quoted(item_of(url), size=size, amount=amount(size))}
 
 
-def a_client(payer: Payer, **how: Any) -> httpx.AsyncClient:
+def a_client(payer: Payer, **how: Any) -> httpx2.AsyncClient:
     transport = PayingTransport(payer, **({"patience": QUICK} | how))
-    return httpx.AsyncClient(transport=transport)
+    return httpx2.AsyncClient(transport=transport)
 
 
-async def get(client: httpx.AsyncClient, shop: ChannelShop, msn: int) -> httpx.Response:
+async def get(client: httpx2.AsyncClient, shop: ChannelShop, msn: int) -> httpx2.Response:
     url, extensions = ahead(shop, msn)
     return await client.get(url, extensions=extensions)
 
@@ -419,7 +419,7 @@ async def test_a_charge_for_what_was_refused_is_noticed(
 # Getting money back.
 
 
-async def closing(shop: ChannelShop, payer: Payer, client: httpx.AsyncClient) -> Closing:
+async def closing(shop: ChannelShop, payer: Payer, client: httpx2.AsyncClient) -> Closing:
     read = channel_reader({shop.devnet.network: shop.devnet.rpc_url})
     return Closing(payer, Turns(payer.channels, None, read), client)
 
@@ -429,7 +429,7 @@ async def test_what_was_not_charged_is_refunded_and_the_channel_goes_on(
 ) -> None:
     shop.add_title("plasma", SIZES)
     payer = Payer(account, Budget(10**6))
-    async with a_client(payer) as client, httpx.AsyncClient() as plain:
+    async with a_client(payer) as client, httpx2.AsyncClient() as plain:
         await get(client, shop, 0)
         url = f"{shop.url}/hls/plasma/source/1.ts"
         desk = await closing(shop, payer, plain)
@@ -458,7 +458,7 @@ async def test_a_refund_of_one_channel_takes_nothing_from_another_to_the_same_se
     former, today = only(before), only(payer)
     payer.channels[former.channel_id] = former
     url = f"{shop.url}/hls/plasma/source/2.ts"
-    async with httpx.AsyncClient() as plain:
+    async with httpx2.AsyncClient() as plain:
         desk = await closing(shop, payer, plain)
         with pytest.raises(DeliveryFailed):  # the terms there are those of the other
             await desk.refund(url, only=former)
@@ -493,7 +493,7 @@ async def test_a_timed_withdrawal_needs_no_server(tmp_path: Path) -> None:
         with open_channel_shop(devnet, LEAST) as shop:
             shop.add_title("plasma", SIZES)
             payer = Payer(account, Budget(10**6))
-            async with a_client(payer) as client, httpx.AsyncClient() as plain:
+            async with a_client(payer) as client, httpx2.AsyncClient() as plain:
                 await get(client, shop, 0)
                 desk = await closing(shop, payer, plain)
                 begun = await desk.begin_withdrawal(only(payer), account, devnet.rpc_url)
@@ -519,7 +519,7 @@ async def test_a_deposit_of_the_wallets_own(shop: ChannelShop) -> None:
     account = shop.devnet.new_account(usdc=FUNDS, wei=ETHER)
     shop.add_title("plasma", SIZES)
     payer = Payer(account, Budget(10**6))
-    async with a_client(payer) as client, httpx.AsyncClient() as plain:
+    async with a_client(payer) as client, httpx2.AsyncClient() as plain:
         desk = await closing(shop, payer, plain)
         _, terms = await desk._terms(f"{shop.url}/hls/plasma/source/0.ts", None)
         requirement = payer.channel_way(terms)

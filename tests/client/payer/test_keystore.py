@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from eth_abi.abi import encode
 from eth_account import Account
@@ -190,7 +190,7 @@ async def test_a_node_of_another_chain_is_noticed(devnet: SharedDevnet) -> None:
     ],
 )
 async def test_a_node_that_answers_rubbish(status: int, body: bytes) -> None:
-    inner = httpx.MockTransport(lambda _: httpx.Response(status, content=body))
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(status, content=body))
     with pytest.raises(ChainUnavailable) as error:
         await read_balance("https://rpc.example/v1/SECRET?key=SECRET", USDC, PAYEE, inner=inner)
     assert "SECRET" not in str(error.value)

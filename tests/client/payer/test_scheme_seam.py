@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_typed_data
@@ -202,9 +202,9 @@ def counter() -> Iterator[Counter]:
         thread.join()
 
 
-def a_client(payer: Payer) -> httpx.AsyncClient:
+def a_client(payer: Payer) -> httpx2.AsyncClient:
     patience = Patience(tries=3, first_wait=0.01)
-    return httpx.AsyncClient(transport=PayingTransport(payer, patience=patience))
+    return httpx2.AsyncClient(transport=PayingTransport(payer, patience=patience))
 
 
 async def test_a_third_scheme_is_one_class_and_one_place_in_a_list(counter: Counter) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 from eth_account import Account
@@ -190,7 +190,7 @@ def test_whatever_a_server_writes_nothing_leads_elsewhere(lines: list[str], crlf
         if line.startswith(("#EXT-X-MEDIA:", "#EXT-X-KEY", "#EXT-X-MAP")):
             assert line.count("URI=") == line.count('URI="/secret/')
     for resource in page.resources.values():
-        seen = httpx.URL(resource.url)
+        seen = httpx2.URL(resource.url)
         assert (seen.scheme, seen.host, seen.port) == ("https", "tv.example", None)
         assert seen.path.startswith("/a/hls/film/")
 
@@ -406,7 +406,7 @@ async def test_nobody_else_gets_anything(shop: Shop, film: Played) -> None:
         (f"/{secret}/%2e%2e/{name}", 404),
         (f"/{secret}/{shop.url}/hls/film/source/0.ts", 404),
     ):
-        request = httpx.Request("GET", film.origin, extensions={"target": path.encode()})
+        request = httpx2.Request("GET", film.origin, extensions={"target": path.encode()})
         answer = await film.http.send(request)
         assert answer.status_code == status, path
     for host in ("evil.example", "127.0.0.1", "127.0.0.1:1", "evil.example:80", ""):
@@ -455,14 +455,14 @@ async def test_a_server_that_is_down_is_502_and_then_it_plays_on(shop: Shop) -> 
     assert len(shop.charges) == len({resource for resource, _ in shop.charges.values()})
 
 
-class Flaky(httpx.AsyncHTTPTransport):
+class Flaky(httpx2.AsyncHTTPTransport):
     """A way to the shop that can be closed."""
 
     is_down = False
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if self.is_down:
-            raise httpx.ConnectError("down", request=request)
+            raise httpx2.ConnectError("down", request=request)
         return await super().handle_async_request(request)
 
 
@@ -656,7 +656,7 @@ async def test_the_cap_is_said_and_the_player_stops(
     url = f"{air.server.url}/hls/film/index.m3u8"
     await command.start("proxy", url, "--budget", f"0.{cap:06}")
     url = str((await command.until("ready"))["url"])
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx2.AsyncClient(timeout=30) as http:
         entry = uris((await http.get(url)).text)
         listed = uris((await http.get(urljoin(url, entry[0]))).text)
         answers = [await http.get(urljoin(url, segment)) for segment in listed]

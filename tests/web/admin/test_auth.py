@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -50,7 +50,7 @@ def a_code(site: StudioSite) -> str:
     return site.passes.code(secrets.token_hex(12), time.time())
 
 
-async def logged_in(site: StudioSite, client: httpx.AsyncClient) -> None:
+async def logged_in(site: StudioSite, client: httpx2.AsyncClient) -> None:
     reply = await client.post(
         "/studio/login", json={"code": a_code(site)}, headers={"origin": ORIGIN}
     )

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from openapi_schema_validator import OAS31Validator
 from sqlalchemy import insert
@@ -39,12 +39,12 @@ async def site(sqlite_url: str) -> AsyncIterator[StudioSite]:
 
 
 @pytest.fixture
-async def client(site: StudioSite) -> AsyncIterator[httpx.AsyncClient]:
+async def client(site: StudioSite) -> AsyncIterator[httpx2.AsyncClient]:
     async with site.admin() as client:
         yield client
 
 
-def conforms(reply: httpx.Response, schema: str, status: int = 200) -> dict[str, Any]:
+def conforms(reply: httpx2.Response, schema: str, status: int = 200) -> dict[str, Any]:
     """The answer, which must be what the document says."""
     assert reply.status_code == status, reply.text
     wanted = {"$ref": f"#/components/schemas/{schema}", "components": DESCRIBED["components"]}
@@ -54,7 +54,7 @@ def conforms(reply: httpx.Response, schema: str, status: int = 200) -> dict[str,
 
 
 @asynccontextmanager
-async def a_busy_site(url: str) -> AsyncIterator[tuple[Busy, httpx.AsyncClient]]:
+async def a_busy_site(url: str) -> AsyncIterator[tuple[Busy, httpx2.AsyncClient]]:
     async with a_studio_site(url) as site, site.admin() as client:
         yield await a_busy_shop(site.database), client
 
@@ -77,7 +77,7 @@ async def test_earnings_are_the_audits_to_the_unit(database_url: str) -> None:
     assert exact["archived"] == "40"
 
 
-async def test_steps_are_round_unless_named(client: httpx.AsyncClient) -> None:
+async def test_steps_are_round_unless_named(client: httpx2.AsyncClient) -> None:
     day = conforms(await client.get("/api/v1/earnings"), "Earnings")
     assert (day["to"] - day["from"], day["step"]) == (DAY, 900)
     ever = conforms(
@@ -113,13 +113,13 @@ def test_a_period_that_is_not_named_is_round() -> None:
     ],
 )
 async def test_a_question_that_means_nothing_is_told_so(
-    client: httpx.AsyncClient, path: str, params: dict[str, str]
+    client: httpx2.AsyncClient, path: str, params: dict[str, str]
 ) -> None:
     conforms(await client.get(f"/api/v1/{path}", params=params), "Problem", 400)
 
 
 async def test_a_sum_is_not_worked_out_again_at_once(
-    site: StudioSite, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    site: StudioSite, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
     slow = site.studio.dashboard._earnings.settlement
@@ -151,7 +151,7 @@ async def sell(site: StudioSite, shop: Shop, *rows: tuple[str, int]) -> None:
 
 
 async def test_moments_show_what_is_played_again(
-    site: StudioSite, client: httpx.AsyncClient
+    site: StudioSite, client: httpx2.AsyncClient
 ) -> None:
     title = await add_title(
         site.catalog,
@@ -169,7 +169,7 @@ async def test_moments_show_what_is_played_again(
 
 
 async def test_moments_of_a_long_title_are_merged(
-    site: StudioSite, client: httpx.AsyncClient
+    site: StudioSite, client: httpx2.AsyncClient
 ) -> None:
     count = 2 * MOMENTS + 1
     segments = tuple(Segment(n, 10, n * 1_000_000, 1_000_000, "0" * 64) for n in range(count))
@@ -184,7 +184,7 @@ async def test_moments_of_a_long_title_are_merged(
     assert [m["amount"] for m in found["moments"] if m["plays"]] == ["3", "4"]
 
 
-async def test_an_item_that_is_not_there_has_no_moments(client: httpx.AsyncClient) -> None:
+async def test_an_item_that_is_not_there_has_no_moments(client: httpx2.AsyncClient) -> None:
     conforms(await client.get("/api/v1/earnings/nothing/moments"), "Problem", 404)
     conforms(await client.get("/api/v1/earnings/NOT_A_SLUG/moments"), "Problem", 404)
 
@@ -231,7 +231,7 @@ async def expected_income(busy: Busy, day: Any) -> int:
 # Streams, keys and prices
 
 
-async def test_a_stream_is_made_with_its_key(site: StudioSite, client: httpx.AsyncClient) -> None:
+async def test_a_stream_is_made_with_its_key(site: StudioSite, client: httpx2.AsyncClient) -> None:
     wanted = {
         "slug": "show", "name": "The show", "price_per_mb": "0.002", "preview_seconds": 10,
         "playlist": "event", "segment_seconds": 4, "record": True, "rewatch": "free",
@@ -263,14 +263,14 @@ async def test_a_stream_is_made_with_its_key(site: StudioSite, client: httpx.Asy
     ],
 )
 async def test_a_stream_that_cannot_be_is_not_made(
-    site: StudioSite, client: httpx.AsyncClient, wanted: dict[str, Any]
+    site: StudioSite, client: httpx2.AsyncClient, wanted: dict[str, Any]
 ) -> None:
     conforms(await client.post("/api/v1/streams", json=wanted), "Problem", 400)
     assert await site.catalog.items() == []
 
 
 async def test_keys_are_made_shown_once_and_revoked(
-    site: StudioSite, client: httpx.AsyncClient
+    site: StudioSite, client: httpx2.AsyncClient
 ) -> None:
     first = (await client.post("/api/v1/streams", json={"slug": "show"})).json()["stream_key"]
     second = conforms(
@@ -290,7 +290,9 @@ async def test_keys_are_made_shown_once_and_revoked(
 
 
 @pytest.mark.parametrize("path", ["keys", "keys/rotate"])
-async def test_a_stream_that_is_not_there_has_no_keys(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_stream_that_is_not_there_has_no_keys(
+    client: httpx2.AsyncClient, path: str
+) -> None:
     conforms(await client.post(f"/api/v1/streams/nothing/{path}"), "Problem", 404)
     conforms(await client.delete("/api/v1/streams/nothing/keys/1"), "Problem", 404)
     conforms(await client.delete("/api/v1/streams/nothing/keys/zero"), "Problem", 404)
@@ -298,7 +300,7 @@ async def test_a_stream_that_is_not_there_has_no_keys(client: httpx.AsyncClient,
 
 
 async def test_terms_are_changed_as_the_command_does(
-    site: StudioSite, client: httpx.AsyncClient
+    site: StudioSite, client: httpx2.AsyncClient
 ) -> None:
     await add_title(site.catalog)
     changed = conforms(
@@ -320,14 +322,14 @@ async def test_terms_are_changed_as_the_command_does(
     [{}, {"price_per_mb": "-1"}, {"price_per_mb": 1}, {"rewatch": "maybe"}, {"pay_to": "0x12"}],
 )
 async def test_terms_that_cannot_be_change_nothing(
-    site: StudioSite, client: httpx.AsyncClient, terms: dict[str, Any]
+    site: StudioSite, client: httpx2.AsyncClient, terms: dict[str, Any]
 ) -> None:
     await add_title(site.catalog)
     conforms(await client.patch("/api/v1/items/plasma", json=terms), "Problem", 400)
 
 
 async def test_items_of_every_kind_are_shown_and_removed(
-    site: StudioSite, client: httpx.AsyncClient
+    site: StudioSite, client: httpx2.AsyncClient
 ) -> None:
     await add_title(site.catalog)
     await add_object(site.catalog)
@@ -339,7 +341,7 @@ async def test_items_of_every_kind_are_shown_and_removed(
         conforms(await client.delete(f"/api/v1/items/{slug}"), "Problem", 404)
 
 
-async def test_a_body_too_long_or_no_json_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_body_too_long_or_no_json_is_refused(client: httpx2.AsyncClient) -> None:
     for body in (b"x" * 20_000, b"[]", b"{", b'{"slug": null}'):
         conforms(await client.post("/api/v1/streams", content=body), "Problem", 400)
 
@@ -347,7 +349,7 @@ async def test_a_body_too_long_or_no_json_is_refused(client: httpx.AsyncClient) 
 # Live
 
 
-async def test_figures_are_told_live(site: StudioSite, client: httpx.AsyncClient) -> None:
+async def test_figures_are_told_live(site: StudioSite, client: httpx2.AsyncClient) -> None:
     shop = Shop(site.database)
     shop.clock.now = time.time()
     payer = shop.payer()
@@ -359,7 +361,7 @@ async def test_figures_are_told_live(site: StudioSite, client: httpx.AsyncClient
     assert retry == b"retry: 2000\n\n"
     head, _, data = figures.partition(b"\ndata: ")
     assert head == b"event: figures"
-    answer = conforms(httpx.Response(200, content=data), "Figures")
+    answer = conforms(httpx2.Response(200, content=data), "Figures")
     assert answer["total"]["amount"] == "42"
     assert [(one["slug"], one["payers"]) for one in answer["items"]] == [("plasma", 1)]
     assert [stream["slug"] for stream in answer["streams"]] == ["show"]
@@ -374,7 +376,7 @@ async def test_only_so_many_pages_follow(sqlite_url: str) -> None:
 
 
 async def test_what_stays_the_same_is_a_heartbeat(
-    site: StudioSite, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    site: StudioSite, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "HEARTBEAT", 0.0)
     site.studio.events._every = 0.01
@@ -382,7 +384,7 @@ async def test_what_stays_the_same_is_a_heartbeat(
     assert chunks[2:] == [b": still here\n\n"] * 2 or chunks[1:3] == [b": still here\n\n"] * 2
 
 
-async def test_they_end_with_the_server(site: StudioSite, client: httpx.AsyncClient) -> None:
+async def test_they_end_with_the_server(site: StudioSite, client: httpx2.AsyncClient) -> None:
     following = asyncio.create_task(told(site, client, 1000))
     while not site.studio.events.subscribers:
         await asyncio.sleep(0.01)

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
@@ -101,7 +101,7 @@ async def test_what_is_public_answers_as_described_and_nothing_more(
             strictly(await client.get(path), schema)
 
 
-def strictly(reply: httpx.Response, schema: str) -> None:
+def strictly(reply: httpx2.Response, schema: str) -> None:
     """The answer is what the document says, and has no property it is silent of."""
     assert reply.status_code == 200, reply.text
     components = copy.deepcopy(document("")["components"])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 
@@ -25,12 +25,12 @@ def folder(tmp_path: Path) -> Path:
     return docs
 
 
-def docs_of(folder: Path) -> httpx.AsyncClient:
+def docs_of(folder: Path) -> httpx2.AsyncClient:
     site = Site()
     told = WebSite(settings=site.settings, gate=site.gate)  # type: ignore[arg-type]
     renderer = Renderer(site=told, assets=Assets(folder.parent))
-    transport = httpx.ASGITransport(Starlette(routes=Docs(renderer, folder).routes()))
-    return httpx.AsyncClient(transport=transport, base_url="http://site.test")
+    transport = httpx2.ASGITransport(Starlette(routes=Docs(renderer, folder).routes()))
+    return httpx2.AsyncClient(transport=transport, base_url="http://site.test")
 
 
 async def test_pages_are_listed_and_shown(folder: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 
@@ -57,7 +57,7 @@ def built(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def pages_of(site: Site, folder: Path, ledger: ChargeLedger | None = None) -> httpx.AsyncClient:
+def pages_of(site: Site, folder: Path, ledger: ChargeLedger | None = None) -> httpx2.AsyncClient:
     """The pages alone, with built files of a folder."""
     listing = CatalogApi(
         settings=site.settings,
@@ -77,8 +77,8 @@ def pages_of(site: Site, folder: Path, ledger: ChargeLedger | None = None) -> ht
         assets=assets,
         renderer=Renderer(site=told, assets=assets),
     )
-    transport = httpx.ASGITransport(Starlette(routes=pages.routes()))
-    return httpx.AsyncClient(transport=transport, base_url="http://site.test")
+    transport = httpx2.ASGITransport(Starlette(routes=pages.routes()))
+    return httpx2.AsyncClient(transport=transport, base_url="http://site.test")
 
 
 # --- what they say

@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2
 import m3u8
 import pytest
 
@@ -34,7 +34,7 @@ def streams(database: Database, catalog: Catalog, clock: Clock) -> Streams:
 
 
 @pytest.fixture
-async def client(catalog: Catalog, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
+async def client(catalog: Catalog, clock: Clock) -> AsyncIterator[httpx2.AsyncClient]:
     site = Site(Settings(pay_to=PAYEE, waiting_readers=2), now=clock.now, catalog=catalog)
     async with site.client() as client:
         yield client
@@ -48,7 +48,7 @@ async def on_air(streams: Streams, count: int = 3, **changes: object) -> FeedLea
 
 
 async def test_a_live_playlist_says_what_is_needed(
-    streams: Streams, client: httpx.AsyncClient
+    streams: Streams, client: httpx2.AsyncClient
 ) -> None:
     lease = await on_air(streams)
     await streams.append("concert", a_listing(lease, 3, discontinuity=True))
@@ -72,7 +72,9 @@ async def test_a_live_playlist_says_what_is_needed(
     assert "source/index.m3u8" in multivariant.text
 
 
-async def test_a_window_that_slid_says_how_far(streams: Streams, client: httpx.AsyncClient) -> None:
+async def test_a_window_that_slid_says_how_far(
+    streams: Streams, client: httpx2.AsyncClient
+) -> None:
     lease = await on_air(streams, 1, window_us=6 * SECOND)
     for msn in range(1, 9):
         await streams.append("concert", a_listing(lease, msn, discontinuity=msn == 2))
@@ -82,7 +84,7 @@ async def test_a_window_that_slid_says_how_far(streams: Streams, client: httpx.A
 
 
 async def test_an_event_only_grows_and_an_end_is_an_end(
-    streams: Streams, client: httpx.AsyncClient, clock: Clock
+    streams: Streams, client: httpx2.AsyncClient, clock: Clock
 ) -> None:
     lease = await on_air(streams, 5, playlist="event")
     before = (await client.get(URL)).text
@@ -98,7 +100,7 @@ async def test_an_event_only_grows_and_an_end_is_an_end(
 
 
 async def test_lines_once_listed_never_change(
-    streams: Streams, catalog: Catalog, client: httpx.AsyncClient, clock: Clock
+    streams: Streams, catalog: Catalog, client: httpx2.AsyncClient, clock: Clock
 ) -> None:
     lease = await on_air(streams, 3, price=10_000_000)
     before = (await client.get(URL)).text
@@ -116,7 +118,7 @@ async def test_lines_once_listed_never_change(
 
 @pytest.mark.parametrize("path", ["/hls/concert/index.m3u8", URL])
 async def test_before_the_first_broadcast_there_is_nothing(
-    streams: Streams, client: httpx.AsyncClient, path: str
+    streams: Streams, client: httpx2.AsyncClient, path: str
 ) -> None:
     await create(streams)
     answer = await client.get(path)
@@ -128,7 +130,7 @@ async def test_before_the_first_broadcast_there_is_nothing(
 
 
 async def test_what_is_listed_is_answered_at_once(
-    streams: Streams, client: httpx.AsyncClient
+    streams: Streams, client: httpx2.AsyncClient
 ) -> None:
     await on_air(streams)
     answer = await client.get(URL, params={"_HLS_msn": "2"})
@@ -136,7 +138,7 @@ async def test_what_is_listed_is_answered_at_once(
 
 
 async def test_a_reload_waits_for_the_segment_it_names(
-    streams: Streams, client: httpx.AsyncClient
+    streams: Streams, client: httpx2.AsyncClient
 ) -> None:
     lease = await on_air(streams)
     for ahead in (0, 1):
@@ -152,7 +154,7 @@ async def test_a_reload_waits_for_the_segment_it_names(
 
 
 async def test_who_waits_too_long_gets_what_there_is(
-    streams: Streams, client: httpx.AsyncClient
+    streams: Streams, client: httpx2.AsyncClient
 ) -> None:
     lease = await on_air(streams, 0)
     await streams.append("concert", a_listing(lease, 0, target_duration_s=1, duration_us=SECOND))
@@ -164,7 +166,7 @@ async def test_who_waits_too_long_gets_what_there_is(
 
 
 async def test_the_end_wakes_those_who_wait(
-    streams: Streams, client: httpx.AsyncClient, clock: Clock
+    streams: Streams, client: httpx2.AsyncClient, clock: Clock
 ) -> None:
     lease = await on_air(streams)
     waiting = asyncio.create_task(client.get(URL, params={"_HLS_msn": "3"}))
@@ -177,7 +179,7 @@ async def test_the_end_wakes_those_who_wait(
 
 
 async def test_removal_wakes_those_who_wait(
-    streams: Streams, catalog: Catalog, client: httpx.AsyncClient
+    streams: Streams, catalog: Catalog, client: httpx2.AsyncClient
 ) -> None:
     await on_air(streams)
     waiting = asyncio.create_task(client.get(URL, params={"_HLS_msn": "3"}))
@@ -190,7 +192,7 @@ async def test_removal_wakes_those_who_wait(
 
 @pytest.mark.parametrize("msn", ["-1", "01", "x", "", "1" * 30, "5", "1e3", "２"])
 async def test_what_makes_no_sense_is_a_bad_request(
-    streams: Streams, client: httpx.AsyncClient, msn: str
+    streams: Streams, client: httpx2.AsyncClient, msn: str
 ) -> None:
     await on_air(streams)
     answer = await client.get(URL, params={"_HLS_msn": msn})
@@ -199,7 +201,7 @@ async def test_what_makes_no_sense_is_a_bad_request(
 
 
 async def test_only_so_many_may_wait(
-    streams: Streams, catalog: Catalog, client: httpx.AsyncClient
+    streams: Streams, catalog: Catalog, client: httpx2.AsyncClient
 ) -> None:
     lease = await on_air(streams)
     waiting = [asyncio.create_task(client.get(URL, params={"_HLS_msn": "3"})) for _ in range(2)]
@@ -216,7 +218,7 @@ async def test_only_so_many_may_wait(
 
 
 async def test_the_status_of_a_stream_is_free_and_says_no_secret(
-    streams: Streams, client: httpx.AsyncClient
+    streams: Streams, client: httpx2.AsyncClient
 ) -> None:
     await create(streams, source="rtsp://user:password@camera.example/1")
     answer = await client.get("/api/v1/streams")

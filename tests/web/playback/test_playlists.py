@@ -2,7 +2,7 @@ import asyncio
 import gzip
 from dataclasses import replace
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -23,14 +23,14 @@ from xbyte_live.web.playback.playlists import Playlists
 URL = "/hls/plasma/source/index.m3u8"
 
 
-def alone(site: Site) -> tuple[Playlists, httpx.AsyncClient]:
+def alone(site: Site) -> tuple[Playlists, httpx2.AsyncClient]:
     """The playlists of a site by themselves, and a client of them."""
     resolver = Resolver(site.catalog, limit=100)  # type: ignore[arg-type]
     reloads = BlockingReloads(site.catalog, limit=10)
     playlists = Playlists(settings=site.settings, resolver=resolver, reloads=reloads)
     app = Starlette(routes=[Route("/hls/{slug}/{rendition}/index.m3u8", playlists.media)])
-    transport = httpx.ASGITransport(app)
-    return playlists, httpx.AsyncClient(transport=transport, base_url="http://site.test")
+    transport = httpx2.ASGITransport(app)
+    return playlists, httpx2.AsyncClient(transport=transport, base_url="http://site.test")
 
 
 @pytest.fixture

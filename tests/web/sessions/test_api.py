@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import Message
 
@@ -308,7 +308,7 @@ async def test_an_empty_session_asks_for_more_and_a_payer_gives_it(
         shown = empty.json()
         assert shown["error"] == "session_empty"
         assert (shown["left"], shown["needed"]) == ("0.001185", "0.003815")
-        topup = httpx.URL(f"http://site.test{url}").join(shown["topup"])
+        topup = httpx2.URL(f"http://site.test{url}").join(shown["topup"])
         assert str(topup) == bought["topup_url"]
         offers = offers_of(empty)
         assert [(name, offer["amount"]) for name, offer in offers.items()] == [(scheme, "5000")]

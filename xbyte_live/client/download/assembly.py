@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
-import httpx
+import httpx2
 
 from xbyte_live.client.download.partial_file import PartialFile
 from xbyte_live.client.download.progress import DownloadPlan, Progress
@@ -31,7 +31,7 @@ class Fetcher:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         journal: FileJournal,
         file: PartialFile,
         progress: Progress,
@@ -53,7 +53,7 @@ class Fetcher:
         for tried in range(1, _TRIES + 1):
             try:
                 record = await self._fetch(piece, offset)
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 if tried == _TRIES:
                     raise DeliveryFailed("the server does not answer, or breaks off") from None
                 await self._sleep(_FIRST_WAIT * 2 ** (tried - 1))
@@ -83,7 +83,7 @@ class Fetcher:
             etag=self._etag if piece.byte_range else None,
         )
 
-    async def _store(self, response: httpx.Response, offset: int) -> tuple[int, str]:
+    async def _store(self, response: httpx2.Response, offset: int) -> tuple[int, str]:
         size, digest = 0, hashlib.sha256()
         try:
             async for chunk in response.aiter_raw():
@@ -91,7 +91,7 @@ class Fetcher:
                 digest.update(chunk)
                 size += len(chunk)
                 self._progress.received(len(chunk))
-        except httpx.TransportError:
+        except httpx2.TransportError:
             self._progress.received(-size)
             raise
         return size, digest.hexdigest()
@@ -108,7 +108,7 @@ class Fetcher:
             self.receipts.append(receipt)
         self._progress.paid(payment, receipt)
 
-    def _check(self, piece: OfferedPiece, response: httpx.Response) -> None:
+    def _check(self, piece: OfferedPiece, response: httpx2.Response) -> None:
         """Refuse what is not the piece that was asked for, or not of the same object."""
         if response.status_code in (404, 410):
             raise Missing(response.status_code)

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from xbyte_live.client.download.assembly import Assembly, Ending, Fetcher, layout_of
 from xbyte_live.client.download.partial_file import PartialFile
@@ -21,7 +21,7 @@ from xbyte_live.client.payer.terms import Receipt
 from xbyte_live.client.playlists import Offered, PlaylistReader, Selection
 from xbyte_live.errors import ConfigError
 
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # a server may wait for the chain before it answers
+_TIMEOUT = httpx2.Timeout(60.0, connect=10.0)  # a server may wait for the chain before it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ async def download(
     progress: Progress | None = None,
     store: ChannelStore | None = None,
     read_channel: ReadChannel | None = None,
-    inner: httpx.AsyncBaseTransport | None = None,
+    inner: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Result:
@@ -80,8 +80,8 @@ async def download(
     """
     options = options or Options()
     began = clock()
-    async with inner or httpx.AsyncHTTPTransport() as inner:
-        reader = PlaylistReader(httpx.AsyncClient(transport=inner, timeout=_TIMEOUT), sleep=sleep)
+    async with inner or httpx2.AsyncHTTPTransport() as inner:
+        reader = PlaylistReader(httpx2.AsyncClient(transport=inner, timeout=_TIMEOUT), sleep=sleep)
         offered = _with_price(payer, await reader.survey(url, options.wanted))
         with _files(out, offered) as (file, state):
             paying = PayingTransport(
@@ -95,7 +95,7 @@ async def download(
                 clock=clock,
                 sleep=sleep,
             )
-            client = httpx.AsyncClient(transport=paying, timeout=_TIMEOUT)
+            client = httpx2.AsyncClient(transport=paying, timeout=_TIMEOUT)
             told = progress or Silence()
             fetcher = Fetcher(client, state, file, told, item=offered.item, sleep=sleep)
             assembly = Assembly(payer, state, file, fetcher, told, clock=clock, sleep=sleep)

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 
 from xbyte_live.client.http.journal import Journal
 from xbyte_live.client.payer.budget import TooSoon, dollars
@@ -19,9 +19,9 @@ RETRY_WINDOW = 120  # seconds a server re-serves for the same payment, unless it
 DELIVERED = (200, 201, 206)
 
 _UNDECIDED = frozenset({425, 429, 500, 502, 503, 504})  # says nothing about the payment
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _IDENTITY = ("content-length", "content-range", "etag")
-_HOPELESS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+_HOPELESS = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Means:
 
     payer: Payer
     exchanges: Callable[[], dict[str, Exchange]]
-    inner: httpx.AsyncBaseTransport
+    inner: httpx2.AsyncBaseTransport
     journal: Journal
     patience: Patience = Patience()
     clock: Callable[[], float] = time.time
@@ -68,7 +68,7 @@ class Purchase:
     def __init__(
         self,
         means: Means,
-        request: httpx.Request,
+        request: httpx2.Request,
         quoted: Quoted,
         *,
         may_pay: bool,
@@ -89,7 +89,7 @@ class Purchase:
         self._unguided = 0  # of these, those without a word on when to come back
         self._waited = 0.0
 
-    async def open(self) -> httpx.Response:
+    async def open(self) -> httpx2.Response:
         """Ask for the bytes, paying ahead or when told to; raises as ``PayingTransport`` does.
 
         Of a channel no other voucher is signed until the headers of this answer are here.
@@ -108,7 +108,7 @@ class Purchase:
         finally:
             self._exchange.end()
 
-    async def resume(self) -> httpx.Response:
+    async def resume(self) -> httpx2.Response:
         """Ask for the same bytes with the same payment, after their body broke off.
 
         Raises ``DeliveryFailed`` when it did so too often.
@@ -120,7 +120,7 @@ class Purchase:
             raise self._refusal(await _terms_of(response))
         return response
 
-    def fault(self, response: httpx.Response) -> str | None:
+    def fault(self, response: httpx2.Response) -> str | None:
         """Why a 200 or 206 is not the delivery that was quoted, if it is not."""
         size, length = self.quoted.size, response.headers.get("content-length")
         if size is None:
@@ -166,7 +166,7 @@ class Purchase:
         self._answered, self._ambiguous = True, False
         await self._use(terms)
 
-    async def _judge(self, response: httpx.Response, *, inherited: bool) -> None:
+    async def _judge(self, response: httpx2.Response, *, inherited: bool) -> None:
         """Have the server's account of its charge checked, before more is signed for it."""
         assert self.payment is not None
         before = inherited or self._ambiguous
@@ -191,13 +191,13 @@ class Purchase:
             self._exchange.end()
             self._exchange = exchange
 
-    async def _present(self) -> httpx.Response:
+    async def _present(self) -> httpx2.Response:
         """Send the request with its payment, again while the outcome is not known."""
         while True:
-            response: httpx.Response | None = None
+            response: httpx2.Response | None = None
             try:
                 response = await self._means.inner.handle_async_request(self._outgoing())
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 if self.payment is None or isinstance(error, _HOPELESS):
                     raise
                 self._ambiguous |= not isinstance(error, _NOT_SENT)
@@ -208,7 +208,7 @@ class Purchase:
                 await response.aclose()
             await self._wait(response)
 
-    async def _wait(self, response: httpx.Response | None) -> None:
+    async def _wait(self, response: httpx2.Response | None) -> None:
         patience = self._means.patience
         retry_after = None if response is None else _retry_after(response)
         self._failures += 1
@@ -219,12 +219,12 @@ class Purchase:
         self._waited += wait
         await self._means.sleep(wait)
 
-    def _outgoing(self) -> httpx.Request:
+    def _outgoing(self) -> httpx2.Request:
         headers = self._request.headers.copy()
         headers["accept-encoding"] = "identity"  # bytes are what is paid for
         if self.payment is not None:
             headers[self.payment.header] = self.payment.value
-        return httpx.Request(
+        return httpx2.Request(
             self._request.method,
             self._request.url,
             headers=headers,
@@ -283,13 +283,13 @@ class Purchase:
         return False
 
 
-class PaidBody(httpx.AsyncByteStream):
+class PaidBody(httpx2.AsyncByteStream):
     """A paid body: where it breaks off, the same payment fetches it again and it goes on there.
 
     Raises ``DeliveryFailed`` when other bytes come than were quoted or than came before.
     """
 
-    def __init__(self, purchase: Purchase, response: httpx.Response) -> None:
+    def __init__(self, purchase: Purchase, response: httpx2.Response) -> None:
         self._purchase = purchase
         self._response = response
         self._identity = _identity(response)
@@ -303,7 +303,7 @@ class PaidBody(httpx.AsyncByteStream):
                     self._check(received)
                     yield chunk
                 break
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 if self._purchase.payment is None:
                     raise
             await self._resume()
@@ -327,15 +327,15 @@ class PaidBody(httpx.AsyncByteStream):
             raise DeliveryFailed(f"the server handed over {received} bytes of the {size} quoted")
 
 
-async def _terms_of(response: httpx.Response) -> Offers:
-    assert isinstance(response.stream, httpx.AsyncByteStream)
+async def _terms_of(response: httpx2.Response) -> Offers:
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
     body = b""
     try:
         async for chunk in response.stream:
             body += chunk
             if len(body) > MAX_DOCUMENT:
                 break
-    except httpx.TransportError:
+    except httpx2.TransportError:
         pass  # a version 2 server says all of it in the header
     finally:
         await response.aclose()
@@ -351,7 +351,7 @@ def _lost(payment: IssuedPayment) -> PaymentRefused:
 
 
 def _undecided(
-    response: httpx.Response | None, retry_after: int | None
+    response: httpx2.Response | None, retry_after: int | None
 ) -> PaymentPending | DeliveryFailed:
     if response is not None and response.status_code == 503:
         return PaymentPending(retry_after or 1)
@@ -362,18 +362,18 @@ def _undecided(
     )
 
 
-def _retry_after(response: httpx.Response) -> int | None:
+def _retry_after(response: httpx2.Response) -> int | None:
     value = response.headers.get("retry-after", "")
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 7 else None
 
 
-async def _after(response: httpx.Response, skip: int) -> AsyncIterator[bytes]:
-    assert isinstance(response.stream, httpx.AsyncByteStream)
+async def _after(response: httpx2.Response, skip: int) -> AsyncIterator[bytes]:
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
     async for chunk in response.stream:
         if skip < len(chunk):
             yield chunk[skip:] if skip else chunk
         skip = max(0, skip - len(chunk))
 
 
-def _identity(response: httpx.Response) -> tuple[object, ...]:
+def _identity(response: httpx2.Response) -> tuple[object, ...]:
     return (response.status_code, *map(response.headers.get, _IDENTITY))

@@ -1,4 +1,4 @@
-"""Adapter: an httpx transport that pays for what it fetches, once for each delivery."""
+"""Adapter: an httpx2 transport that pays for what it fetches, once for each delivery."""
 
 import asyncio
 import ipaddress
@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import httpx
+import httpx2
 
 from xbyte_live.client.http.journal import Journal, MemoryJournal
 from xbyte_live.client.http.purchase import DELIVERED, Means, PaidBody, Patience, Purchase
@@ -22,7 +22,7 @@ RECEIPT = "xbyte_receipt"  # response extension: the server's Receipt, or None
 _ORIGIN = "xbyte_origin"  # request extension: where it was first sent; redirects keep it
 
 
-class PayingTransport(httpx.AsyncBaseTransport):
+class PayingTransport(httpx2.AsyncBaseTransport):
     """Pays a 402 to a GET, or pays ahead when the request carries a ``Quoted`` (``QUOTED``).
 
     One delivery is bought with one signature: while its outcome is unknown the same payment is
@@ -42,7 +42,7 @@ class PayingTransport(httpx.AsyncBaseTransport):
     def __init__(
         self,
         payer: Payer,
-        inner: httpx.AsyncBaseTransport | None = None,
+        inner: httpx2.AsyncBaseTransport | None = None,
         *,
         journal: Journal | None = None,
         store: ChannelStore | None = None,
@@ -52,7 +52,7 @@ class PayingTransport(httpx.AsyncBaseTransport):
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._inner = inner or httpx.AsyncHTTPTransport()
+        self._inner = inner or httpx2.AsyncHTTPTransport()
         self._allow_plain_http = allow_plain_http
         turns = Turns(payer.channels, store, read_channel, clock)
         self._means = Means(
@@ -65,7 +65,7 @@ class PayingTransport(httpx.AsyncBaseTransport):
             sleep=sleep,
         )
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request, paying for it if it must be paid for."""
         origin = _origin(request.url)
         first = request.extensions.setdefault(_ORIGIN, origin)
@@ -89,7 +89,7 @@ class PayingTransport(httpx.AsyncBaseTransport):
         """Close the transport underneath."""
         await self._inner.aclose()
 
-    def _is_safe(self, url: httpx.URL) -> bool:
+    def _is_safe(self, url: httpx2.URL) -> bool:
         return url.scheme == "https" or self._allow_plain_http or is_loopback(url.host)
 
 
@@ -103,7 +103,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def _handed_over(purchase: Purchase, response: httpx.Response) -> httpx.Response:
+async def _handed_over(purchase: Purchase, response: httpx2.Response) -> httpx2.Response:
     """The answer as the caller gets it: a delivery whose body counts and mends itself, or a no."""
     if response.status_code not in DELIVERED:
         if purchase.payment is not None and response.has_redirect_location:
@@ -115,7 +115,7 @@ async def _handed_over(purchase: Purchase, response: httpx.Response) -> httpx.Re
     if fault is not None:
         await response.aclose()
         raise DeliveryFailed(fault)
-    return httpx.Response(
+    return httpx2.Response(
         response.status_code,
         headers=response.headers,
         stream=PaidBody(purchase, response),
@@ -127,5 +127,5 @@ async def _handed_over(purchase: Purchase, response: httpx.Response) -> httpx.Re
     )
 
 
-def _origin(url: httpx.URL) -> str:
+def _origin(url: httpx2.URL) -> str:
     return f"{url.scheme}://{url.netloc.decode('ascii')}"

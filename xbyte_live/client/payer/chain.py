@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 from eth_account.signers.local import LocalAccount
 
 from xbyte_live.client.payer.channel import ChannelOnChain
@@ -20,7 +20,7 @@ _BALANCE_OF = "0x70a08231"  # balanceOf(address)
 _HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _TWO_WORDS = re.compile(r"0x[0-9a-fA-F]{128}")
-_TIMEOUT = httpx.Timeout(10.0)
+_TIMEOUT = httpx2.Timeout(10.0)
 _LOOKS = 120  # for the receipt of a transaction
 _MARGIN = 1.2  # of the gas that was estimated
 
@@ -48,14 +48,14 @@ class Sent:
 
 
 async def read_balance(
-    rpc_url: str, asset: Asset, address: str, *, inner: httpx.AsyncBaseTransport | None = None
+    rpc_url: str, asset: Asset, address: str, *, inner: httpx2.AsyncBaseTransport | None = None
 ) -> WalletBalance:
     """What ``address`` has on the network of ``asset``.
 
     Raises ``ChainUnavailable`` when the node does not say, ``ConfigError`` when it is of another
     chain or the token is not there.
     """
-    async with httpx.AsyncClient(transport=inner, timeout=_TIMEOUT) as client:
+    async with httpx2.AsyncClient(transport=inner, timeout=_TIMEOUT) as client:
         await check_network(client, rpc_url, asset.network)
         data = _BALANCE_OF + _word(address)
         token = await _read_number(client, rpc_url, asset, data)
@@ -64,10 +64,10 @@ async def read_balance(
 
 
 async def read_channel(
-    rpc_url: str, network: str, channel_id: str, *, inner: httpx.AsyncBaseTransport | None = None
+    rpc_url: str, network: str, channel_id: str, *, inner: httpx2.AsyncBaseTransport | None = None
 ) -> ChannelOnChain:
     """What the contract says of a channel; raises as ``read_balance`` does."""
-    async with httpx.AsyncClient(transport=inner, timeout=_TIMEOUT) as client:
+    async with httpx2.AsyncClient(transport=inner, timeout=_TIMEOUT) as client:
         await check_network(client, rpc_url, network)
         state = await _words(client, rpc_url, network, channels_call(channel_id))
         pending = await _words(client, rpc_url, network, pending_withdrawals_call(channel_id))
@@ -85,7 +85,7 @@ def channel_reader(rpc_urls: Mapping[str, str]) -> Callable[[str, str], Awaitabl
     return read
 
 
-async def check_network(client: httpx.AsyncClient, rpc_url: str, network: str) -> None:
+async def check_network(client: httpx2.AsyncClient, rpc_url: str, network: str) -> None:
     """Raise ``ConfigError`` unless a node is of that network."""
     chain_id = _number(await ask(client, rpc_url, "eth_chainId", []), rpc_url)
     if f"eip155:{chain_id}" != network:
@@ -106,7 +106,7 @@ async def send_call(
     Raises ``ConfigError`` when the contract would refuse it or there is no gas to pay it with,
     ``ChainUnavailable`` when the node does not answer, or not in time that it is mined.
     """
-    async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
+    async with httpx2.AsyncClient(timeout=_TIMEOUT) as client:
         await check_network(client, rpc_url, network)
 
         async def number(method: str, *params: Any) -> int:
@@ -158,7 +158,7 @@ async def send_call(
 
 async def chain_time(rpc_url: str, network: str) -> int:
     """The time of the newest block, in Unix seconds."""
-    async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
+    async with httpx2.AsyncClient(timeout=_TIMEOUT) as client:
         await check_network(client, rpc_url, network)
         block = await ask(client, rpc_url, "eth_getBlockByNumber", ["latest", False])
     at = block.get("timestamp") if isinstance(block, dict) else None
@@ -203,7 +203,7 @@ def pending_withdrawals_call(channel_id: str) -> str:
     return _call(_PENDING_WITHDRAWALS, bytes.fromhex(channel_id[2:]))
 
 
-async def _words(client: httpx.AsyncClient, rpc_url: str, network: str, data: str) -> list[int]:
+async def _words(client: httpx2.AsyncClient, rpc_url: str, network: str, data: str) -> list[int]:
     call = {"to": CONTRACT, "data": data}
     result = await ask(client, rpc_url, "eth_call", [call, "latest"])
     if result == "0x":
@@ -213,27 +213,27 @@ async def _words(client: httpx.AsyncClient, rpc_url: str, network: str, data: st
     return [int(result[2:66], 16), int(result[66:], 16)]
 
 
-async def _read_number(client: httpx.AsyncClient, rpc_url: str, asset: Asset, data: str) -> int:
+async def _read_number(client: httpx2.AsyncClient, rpc_url: str, asset: Asset, data: str) -> int:
     result = await ask(client, rpc_url, "eth_call", [{"to": asset.address, "data": data}, "latest"])
     if result == "0x":
         raise ConfigError(f"there is no {asset.symbol} at {asset.address} on {asset.network}")
     return _number(result, rpc_url)
 
 
-async def ask(client: httpx.AsyncClient, rpc_url: str, method: str, params: list[Any]) -> object:
+async def ask(client: httpx2.AsyncClient, rpc_url: str, method: str, params: list[Any]) -> object:
     """Ask a node; raises ``ChainUnavailable`` when it does not answer or refuses."""
     question = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     try:
         async with client.stream("POST", rpc_url, json=question) as response:
             answer = read_json(await _limited(response), limit=MAX_DOCUMENT)
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
         raise ChainUnavailable(f"the node at {_host(rpc_url)} does not answer") from None
     if not isinstance(answer, dict) or "result" not in answer:
         raise ChainUnavailable(f"the node at {_host(rpc_url)} refuses {method}")
     return answer["result"]
 
 
-async def _limited(response: httpx.Response) -> bytes:
+async def _limited(response: httpx2.Response) -> bytes:
     body = b""
     async for chunk in response.aiter_bytes():
         body += chunk
@@ -255,8 +255,8 @@ def _word(value: str) -> str:
 def _host(rpc_url: str) -> str:
     """The host alone: paths and queries of RPC URLs hold API keys."""
     try:
-        return httpx.URL(rpc_url).host or "that URL"
-    except httpx.InvalidURL:
+        return httpx2.URL(rpc_url).host or "that URL"
+    except httpx2.InvalidURL:
         return "that URL"
 
 

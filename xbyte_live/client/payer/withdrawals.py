@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from eth_account.signers.local import LocalAccount
 
 from xbyte_live.client.payer.budget import dollars
@@ -61,7 +61,7 @@ class Closing:
         self,
         payer: Payer,
         turns: Turns,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -266,7 +266,7 @@ class Closing:
         found = self._payer.channels.values() if only is None else (only,)
         return [f"{here}/channels/{c.channel_id}" for c in found if _origin(c.url) == here]
 
-    async def _get(self, url: str, headers: dict[str, str]) -> httpx.Response:
+    async def _get(self, url: str, headers: dict[str, str]) -> httpx2.Response:
         try:
             async with self._client.stream("GET", url, headers=headers) as response:
                 body = b""
@@ -274,10 +274,10 @@ class Closing:
                     body += chunk
                     if len(body) > MAX_DOCUMENT:
                         break
-        except (httpx.TransportError, httpx.InvalidURL):
+        except (httpx2.TransportError, httpx2.InvalidURL):
             raise DeliveryFailed("the server does not answer") from None
         kept = {k: v for k, v in response.headers.items() if k.startswith("payment-")}
-        return httpx.Response(response.status_code, headers=kept, content=body)
+        return httpx2.Response(response.status_code, headers=kept, content=body)
 
     async def _send(
         self, account: LocalAccount, rpc_url: str, channel: PayerChannel, data: str

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Protocol
 from urllib.parse import parse_qsl
 
-import httpx
+import httpx2
 
 from xbyte_live.client.http.purchase import Patience
 from xbyte_live.client.http.transport import PayingTransport
@@ -51,7 +51,7 @@ ENTRY = "index.m3u8"
 MAX_NAMES = 100_000  # resources that are remembered as listed
 
 _SECRET_BYTES = 24
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # a server may wait for the chain before it answers
+_TIMEOUT = httpx2.Timeout(60.0, connect=10.0)  # a server may wait for the chain before it answers
 _PLAYLIST = "application/vnd.apple.mpegurl"
 _DIRECTIVES = ("_HLS_msn", "_HLS_part")
 
@@ -219,7 +219,7 @@ async def open_proxy(
     options: ProxyOptions | None = None,
     store: ChannelStore | None = None,
     read_channel: ReadChannel | None = None,
-    inner: httpx.AsyncBaseTransport | None = None,
+    inner: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Proxy]:
@@ -230,8 +230,8 @@ async def open_proxy(
     ``DeliveryFailed`` when its server does not answer.
     """
     options = options or ProxyOptions()
-    async with inner or httpx.AsyncHTTPTransport() as inner:
-        reader = PlaylistReader(httpx.AsyncClient(transport=inner, timeout=_TIMEOUT), sleep=sleep)
+    async with inner or httpx2.AsyncHTTPTransport() as inner:
+        reader = PlaylistReader(httpx2.AsyncClient(transport=inner, timeout=_TIMEOUT), sleep=sleep)
         entry, scope = await reader.find(url)
         terms = await reader.terms(entry)
         if terms is not None:
@@ -248,7 +248,7 @@ async def open_proxy(
         )
         meter = Meter(payer.budget.total)
         ahead = Ahead(
-            httpx.AsyncClient(transport=paying, timeout=_TIMEOUT),
+            httpx2.AsyncClient(transport=paying, timeout=_TIMEOUT),
             item_of(entry),
             meter,
             ahead=options.ahead,

@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
-import httpx
+import httpx2
 
 from xbyte_live.client.http.transport import PAYMENT, QUOTED
 from xbyte_live.client.payer.terms import Quoted, plain
@@ -100,7 +100,7 @@ class Ahead:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         item: str,
         meter: Meter,
         *,
@@ -214,7 +214,7 @@ class Ahead:
             error = None
         except XByteError as refused:
             error = refused
-        except httpx.InvalidURL:
+        except httpx2.InvalidURL:
             error = DeliveryFailed("the playlist lists what is no URL")
         finally:
             bought.end(error)
@@ -226,7 +226,7 @@ class Ahead:
         for tried in range(1, _TRIES + 1):
             try:
                 await self._stream(resource, bought)
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 if tried == _TRIES:
                     raise DeliveryFailed("the server does not answer, or breaks off") from None
                 await self._sleep(_FIRST_WAIT * 2 ** (tried - 1))
@@ -274,6 +274,6 @@ def _no(status: int) -> DeliveryFailed:
     return DeliveryFailed(f"the server answered {status} for a segment")
 
 
-def _length(response: httpx.Response) -> int | None:
+def _length(response: httpx2.Response) -> int | None:
     value = response.headers.get("content-length", "")
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 17 else None

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 
 from xbyte_live.errors import FacilitatorError, FacilitatorMisbehaved, FacilitatorUnavailable
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS
@@ -181,8 +181,8 @@ class RemoteFacilitator:
         self._urls = [url.rstrip("/") for url in urls]
         self._timeout = timeout
         connect = min(CONNECT_WAIT, timeout / 2)
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(timeout, connect=connect, pool=connect),
+        self._http = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(timeout, connect=connect, pool=connect),
             headers={"accept-encoding": "identity"},  # nothing small that unpacks to much
             follow_redirects=False,
         )
@@ -195,7 +195,7 @@ class RemoteFacilitator:
             try:
                 response = await self._post(url, "verify", payment)
                 answer = _object(response, "verify", any_status=True)
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 continue
             except FacilitatorError as error:
                 failure = error
@@ -214,9 +214,9 @@ class RemoteFacilitator:
         for url in await self._able(payment):
             try:
                 response = await self._post(url, "settle", payment)
-            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+            except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
                 continue
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 self._distrust(url)
                 return Unknown(f"the facilitator did not answer ({type(error).__name__})")
             except FacilitatorMisbehaved as error:
@@ -265,7 +265,7 @@ class RemoteFacilitator:
         request = self._http.build_request("GET", f"{url}/supported")
         try:
             kinds = _object(await self._send(request), "supported").get("kinds")
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             raise FacilitatorUnavailable("no facilitator could be reached") from None
         if not isinstance(kinds, list):
             raise FacilitatorMisbehaved("a facilitator's supported answer has no kinds")
@@ -300,7 +300,7 @@ class RemoteFacilitator:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _post(self, url: str, operation: str, payment: SignedPayment) -> httpx.Response:
+    async def _post(self, url: str, operation: str, payment: SignedPayment) -> httpx2.Response:
         body = {
             "x402Version": payment.version,
             "paymentPayload": payment.document,
@@ -308,7 +308,7 @@ class RemoteFacilitator:
         }
         return await self._send(self._http.build_request("POST", f"{url}/{operation}", json=body))
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
         """Send, and read at most ``MAX_ANSWER`` bytes, all within the timeout."""
         sent = False
 
@@ -322,10 +322,10 @@ class RemoteFacilitator:
                 return await self._read(await self._http.send(request, stream=True))
         except TimeoutError:
             if not sent:  # a loop that is late meets the deadline of the connection here too
-                raise httpx.ConnectTimeout("no connection in time", request=request) from None
-            raise httpx.ReadTimeout("the answer took too long", request=request) from None
+                raise httpx2.ConnectTimeout("no connection in time", request=request) from None
+            raise httpx2.ReadTimeout("the answer took too long", request=request) from None
 
-    async def _read(self, response: httpx.Response) -> httpx.Response:
+    async def _read(self, response: httpx2.Response) -> httpx2.Response:
         data = bytearray()
         try:
             async for chunk in response.aiter_raw():
@@ -334,7 +334,7 @@ class RemoteFacilitator:
                     raise FacilitatorMisbehaved("a facilitator's answer is too long")
         finally:
             await response.aclose()
-        return httpx.Response(
+        return httpx2.Response(
             response.status_code, headers=_plain(response.headers), content=bytes(data)
         )
 
@@ -374,7 +374,7 @@ def read_settle_answer(answer: dict[str, Any]) -> Outcome:
     return Unknown(code, tx_hash)
 
 
-def _settle_outcome(response: httpx.Response) -> Outcome | None:
+def _settle_outcome(response: httpx2.Response) -> Outcome | None:
     """The outcome of an answered settle request, ``None`` if it was turned away unread."""
     try:
         answer = _object(response, "settle", any_status=True)
@@ -390,7 +390,7 @@ def _settle_outcome(response: httpx.Response) -> Outcome | None:
 
 
 def _object(
-    response: httpx.Response, operation: str, *, any_status: bool = False
+    response: httpx2.Response, operation: str, *, any_status: bool = False
 ) -> dict[str, Any]:
     if response.status_code != 200 and not (any_status and response.status_code >= 400):
         raise FacilitatorMisbehaved(
@@ -412,6 +412,6 @@ def _code(reason: Any) -> str | None:
     return "".join(c for c in reason[:100] if c.isascii() and (c.isalnum() or c in "_-.")) or None
 
 
-def _plain(headers: httpx.Headers) -> dict[str, str]:
+def _plain(headers: httpx2.Headers) -> dict[str, str]:
     """Headers of an answer whose body was already read and decoded."""
     return {k: v for k, v in headers.items() if k.lower() in ("location", "content-type")}
