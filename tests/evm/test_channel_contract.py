@@ -107,13 +107,15 @@ async def test_those_who_ask_together_share_a_read(house: House) -> None:
 
     payer = await house.opened(100)
     with rpc_proxy(house.chain.rpc_url) as proxy:
-        house.mirror._chains[house.network] = reader = ChannelChain(RpcNode(proxy.url, timeout=5))
+        house.channel_sync._chains[house.network] = reader = ChannelChain(
+            RpcNode(proxy.url, timeout=5)
+        )
         await reader.states([UNKNOWN])
         proxy.calls.clear()
 
         found = await asyncio.gather(
             *(
-                house.mirror.refresh(house.network, payer.config, payer.channel_id)
+                house.channel_sync.refresh(house.network, payer.config, payer.channel_id)
                 for _ in range(50)
             )
         )
@@ -127,9 +129,9 @@ async def test_a_channel_that_is_none_takes_no_room(house: House) -> None:
     payer = await house.payer()
 
     with pytest.raises(PaymentRefused) as caught:
-        await house.mirror.refresh(house.network, payer.config, payer.channel_id)
+        await house.channel_sync.refresh(house.network, payer.config, payer.channel_id)
     with pytest.raises(ChainUnavailable):
-        await house.mirror.refresh("eip155:1", payer.config, payer.channel_id)
+        await house.channel_sync.refresh("eip155:1", payer.config, payer.channel_id)
 
     assert caught.value.code == "invalid_batch_settlement_evm_channel_not_found"
     assert await house.channels.find(payer.channel_id) is None

@@ -26,7 +26,7 @@ from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.reports.earnings import Earnings, Period
 from xbyte_live.payments.settlement.channel_actions import ActionPolicy, Actions
-from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.channel_sync import ChannelSync
 from xbyte_live.payments.settlement.proofs import Proofs
 from xbyte_live.storage.blobs.disk import DiskStore
 from xbyte_live.storage.db.engine import Database
@@ -132,7 +132,7 @@ async def an_engine(database: Database, chain: ModelChain) -> AsyncIterator[Acti
         facilitator,
         {network: chain},
         Proofs({network: chain}, {network: chain}),
-        Mirror(channels, {network: chain}),
+        ChannelSync(channels, {network: chain}),
         [],
         ActionPolicy(lease=30.0, wait=0.3, max_gas_price=0, parallel=8),
     )

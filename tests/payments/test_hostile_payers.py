@@ -12,7 +12,15 @@ from eth_account.signers.local import LocalAccount
 
 from tests.fakes import USDC
 from tests.support.facilitator_double import facilitator_double
-from tests.support.paying import Till, a_payer, a_sale, a_till, offered, payment_headers, sign
+from tests.support.paying import (
+    PaymentParts,
+    a_payer,
+    a_sale,
+    a_till,
+    offered,
+    payment_headers,
+    sign,
+)
 from xbyte_live.errors import (
     FacilitatorUnavailable,
     PaymentMalformed,
@@ -42,7 +50,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ledger.db'}"
 
 
-def with_riders(till: Till, payer: LocalAccount, sale: Sale) -> dict[str, str]:
+def with_riders(till: PaymentParts, payer: LocalAccount, sale: Sale) -> dict[str, str]:
     """A good payment that carries what nobody asked for."""
     accepted = offered(till.gate, sale)
     payload = sign(payer, accepted, now=till.time())
@@ -54,7 +62,7 @@ def with_riders(till: Till, payer: LocalAccount, sale: Sale) -> dict[str, str]:
 
 
 async def the_charge(
-    till: Till, payer: LocalAccount, sale: Sale, headers: dict[str, str]
+    till: PaymentParts, payer: LocalAccount, sale: Sale, headers: dict[str, str]
 ) -> Charge:
     document = json.loads(base64.b64decode(headers["PAYMENT-SIGNATURE"]))
     nonce = document["payload"]["authorization"]["nonce"]
@@ -65,17 +73,17 @@ async def the_charge(
     return charge
 
 
-async def refusal(till: Till, headers: dict[str, str], sale: Sale) -> str:
+async def refusal(till: PaymentParts, headers: dict[str, str], sale: Sale) -> str:
     with pytest.raises(PaymentRefused) as refused:
         await till.gate.charge(headers, sale)
     return refused.value.code
 
 
-async def states(till: Till) -> dict[str, int]:
+async def states(till: PaymentParts) -> dict[str, int]:
     return {total.state: total.count for total in await till.ledger.totals()}
 
 
-async def until(till: Till, done: Callable[[], Awaitable[bool]]) -> None:
+async def until(till: PaymentParts, done: Callable[[], Awaitable[bool]]) -> None:
     """Run the settlement's own loop until something is so."""
     running = asyncio.create_task(till.settlement.run())
     try:
@@ -219,7 +227,7 @@ async def test_a_full_queue_sells_nothing_more(url: str) -> None:
         assert await states(till) == {"queued": 20}
 
 
-async def until_held(till: Till, done: Callable[[], Awaitable[bool]]) -> None:
+async def until_held(till: PaymentParts, done: Callable[[], Awaitable[bool]]) -> None:
     """Run the settlement's loop until something is so, while nothing can settle."""
     running = asyncio.create_task(till.settlement.run())
     try:

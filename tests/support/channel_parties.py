@@ -37,7 +37,7 @@ from xbyte_live.payments.ledger.channel import Channel, NewDelivery
 from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.ledger.claims import ClaimLedger
 from xbyte_live.payments.settlement.channel_actions import ActionPolicy, Actions
-from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.channel_sync import ChannelSync
 from xbyte_live.payments.settlement.proofs import Proofs
 from xbyte_live.storage.coordination import LeaseLedger
 from xbyte_live.storage.db.engine import Database
@@ -128,7 +128,7 @@ class House:
     claims: ClaimLedger
     leases: LeaseLedger
     reader: ChannelChain
-    mirror: Mirror
+    channel_sync: ChannelSync
     actions: Actions
     authorizer: Authorizer
     facilitator: Facilitator
@@ -256,7 +256,7 @@ async def a_house(
     readers: Mapping[str, ChannelChain] = {network: reader}
     ledger = ActionLedger(database, clock=clock)
     channels = ChannelLedger(database, retry_window=120, clock=clock)
-    mirror, authorizer = Mirror(channels, readers), Authorizer(authorizer_key or gas_key)
+    channel_sync, authorizer = ChannelSync(channels, readers), Authorizer(authorizer_key or gas_key)
     proofs = Proofs(readers, {network: fates})
     actions = Actions(
         ledger,
@@ -264,7 +264,7 @@ async def a_house(
         chosen,
         readers,
         proofs,
-        mirror,
+        channel_sync,
         [authorizer],
         replace(policy, **changes),
     )
@@ -279,7 +279,7 @@ async def a_house(
             ClaimLedger(database),
             LeaseLedger(database),
             reader,
-            mirror,
+            channel_sync,
             actions,
             authorizer,
             local,

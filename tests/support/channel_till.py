@@ -25,7 +25,7 @@ from xbyte_live.payments.ledger.channel import Channel
 from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.settlement.channel_actions import ActionPolicy, Actions
-from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.channel_sync import ChannelSync
 from xbyte_live.payments.settlement.proofs import Proofs
 from xbyte_live.payments.settlement.transfers import Transfers
 from xbyte_live.payments.x402.requirements import (
@@ -154,14 +154,14 @@ async def a_channel_till(
     own = None
     if facilitator is None:
         facilitator = own = LocalFacilitator({network: chain}, {})
-    mirror = Mirror(ledger, {network: chain}, clock=clock)
+    channel_sync = ChannelSync(ledger, {network: chain}, clock=clock)
     actions = Actions(
         rows,
         ledger,
         facilitator,
         {network: chain},
         Proofs({network: chain}, {network: fates or chain}, clock=clock),
-        mirror,
+        channel_sync,
         [authorizer],
         ActionPolicy(lease=30.0, wait=settle_wait, max_gas_price=0, parallel=8),
         clock=clock,
@@ -185,7 +185,7 @@ async def a_channel_till(
         (
             BatchSettlement(
                 ledger,
-                mirror,
+                channel_sync,
                 actions,
                 facilitator,
                 methods,

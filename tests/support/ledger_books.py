@@ -26,7 +26,7 @@ from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.ledger.draws import DrawLedger, NewDraw
 from xbyte_live.payments.ledger.periods import DAY
 from xbyte_live.payments.ledger.retention import Retention
-from xbyte_live.payments.ledger.rollup import Summing
+from xbyte_live.payments.ledger.rollup import Rollup
 from xbyte_live.payments.ledger.session import Session
 from xbyte_live.payments.ledger.sessions import SessionLedger
 from xbyte_live.payments.x402.order import Order
@@ -313,7 +313,7 @@ class Shop:
 
     async def add_up(self) -> int:
         """Bring the sums of reports up to what is over now."""
-        return await Summing(self.database, clock=self.clock).advance()
+        return await Rollup(self.database, clock=self.clock).advance()
 
     def pass_days(self, days: float) -> None:
         self.clock.now += days * DAY

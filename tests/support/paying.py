@@ -127,7 +127,7 @@ def _encoded(document: dict[str, Any]) -> str:
 
 
 @dataclass(slots=True)
-class Till:
+class PaymentParts:
     """A gate on a real ledger, with a chain and a facilitator the test holds in hand."""
 
     gate: Gate
@@ -161,7 +161,7 @@ async def a_till(
     settle_wait: float = 5.0,
     queue: int = 1000,
     at: float | None = None,
-) -> AsyncIterator[Till]:
+) -> AsyncIterator[PaymentParts]:
     """Open a till on a database; opening it again with the same ``chain`` is a restart."""
     clock = Clock(time.time() if at is None else at)
     chain = chain or FakeChain()
@@ -184,7 +184,7 @@ async def a_till(
         secret=await ledger.secret("receipts"),
     )
     try:
-        yield Till(gate, ledger, settlement, facilitator, chain, clock)
+        yield PaymentParts(gate, ledger, settlement, facilitator, chain, clock)
     finally:
         facilitator.gate.set()
         await settlement.drain()

@@ -18,7 +18,7 @@ from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.server.admin import build_studio
 from xbyte_live.storage.blobs.cache import SegmentCache
 from xbyte_live.storage.db.engine import Database
-from xbyte_live.web.admin.passes import Passes
+from xbyte_live.web.admin.login_tokens import LoginTokens
 from xbyte_live.web.admin.studio import Studio
 from xbyte_live.web.app import create_app
 from xbyte_live.web.common.health import Readiness
@@ -39,7 +39,7 @@ class StudioSite:
     catalog: Catalog
     streams: Streams
     studio: Studio
-    passes: Passes
+    login_tokens: LoginTokens
 
     def client(
         self, host: str = "192.0.2.1", base_url: str = ORIGIN, **headers: str
@@ -79,7 +79,7 @@ async def a_studio_site(url: str, **changes: Any) -> AsyncIterator[StudioSite]:
     )
     try:
         yield StudioSite(
-            app, settings, database, catalog, Streams(database, catalog), studio, Passes(TOKEN)
+            app, settings, database, catalog, Streams(database, catalog), studio, LoginTokens(TOKEN)
         )
     finally:
         await database.stop()

@@ -19,8 +19,8 @@ from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.money import PRICE_DECIMALS, format_decimal
 from xbyte_live.payments.audit.audit import STAGES, Auditor, Stage
 from xbyte_live.payments.audit.findings import Audit
-from xbyte_live.payments.audit.rollups import Resumming
-from xbyte_live.payments.build import open_till
+from xbyte_live.payments.audit.rollups import RollupRebuild
+from xbyte_live.payments.build import open_payments
 from xbyte_live.payments.ledger.actions import Action
 from xbyte_live.payments.reports.export import Entry, Export, Format, writing
 from xbyte_live.runtime.logs import log_to_stderr
@@ -57,10 +57,10 @@ async def ledger_settle(settings: Settings, as_json: bool) -> None:
     log_to_stderr(settings.log_level)
     async with (
         open_catalog(settings) as access,
-        open_till(settings, access.database) as till,
+        open_payments(settings, access.database) as payments,
     ):
-        done = await till.clearing.claims.claim_now()
-        done += await till.clearing.claims.settle_now()
+        done = await payments.settlement.claims.claim_now()
+        done += await payments.settlement.claims.pay_out_now()
     moved = [_moved(action) for action in done if action.state != "failed" or action.error]
     if as_json:
         print_json([asdict(one) for one in moved])
@@ -187,7 +187,7 @@ async def ledger_resum(settings: Settings, as_json: bool) -> None:
             def advance(done: int, total: int) -> None:
                 bars.update(task, completed=done, total=total)
 
-            rows = await Resumming(access.database).resum(advance)
+            rows = await RollupRebuild(access.database).resum(advance)
     if as_json:
         print_json({"rows": rows})
     else:

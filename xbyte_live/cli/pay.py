@@ -16,11 +16,11 @@ from xbyte_live.client.download.download import Options, Result, download
 from xbyte_live.client.download.progress import DownloadPlan
 from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader
-from xbyte_live.client.payer.channel_lock import Turns
+from xbyte_live.client.payer.channel_lock import ChannelLock
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.signing import IssuedPayment
 from xbyte_live.client.payer.terms import Receipt
-from xbyte_live.client.payer.withdrawals import Closing
+from xbyte_live.client.payer.withdrawals import Withdrawals
 from xbyte_live.client.pieces import suggested_name
 from xbyte_live.client.playlists import Selection
 from xbyte_live.config import Settings
@@ -86,14 +86,14 @@ async def pay(
 
 async def _refunds(settings: Settings, payer: Payer) -> list[dict[str, Any]]:
     """Ask for the rest of every channel that was paid through; returns what came back."""
-    turns = Turns(
+    turns = ChannelLock(
         payer.channels, open_channels(payer.address), channel_reader(settings.rpc_by_network)
     )
     found: list[dict[str, Any]] = []
     async with httpx2.AsyncClient(timeout=httpx2.Timeout(60.0, connect=10.0)) as client:
         for channel in payer.used:
             if channel.refundable:
-                closing = Closing(payer, turns, client)
+                closing = Withdrawals(payer, turns, client)
                 try:
                     closed, refund = await closing.refund(channel.url, only=channel)
                 except XByteError as error:

@@ -13,7 +13,7 @@ from xbyte_live.live.urls import public_url
 from xbyte_live.runtime.logs import log_to_stderr
 from xbyte_live.server.admin import admin_token, token_file
 from xbyte_live.server.service import serve as run_server
-from xbyte_live.web.admin.passes import CODE_LASTS, Passes
+from xbyte_live.web.admin.login_tokens import CODE_LASTS, LoginTokens
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  addresses to listen on, which no browser opens
 
@@ -44,7 +44,7 @@ def studio(settings: Settings, as_json: bool) -> None:
 
 def login_url(settings: Settings) -> str:
     """A link to the studio with a new login code, after the ``#``, which no server logs."""
-    code = Passes(admin_token(settings)).code(secrets.token_hex(12), time.time())
+    code = LoginTokens(admin_token(settings)).code(secrets.token_hex(12), time.time())
     return f"{_base(settings)}/studio#code={code}"
 
 

@@ -16,11 +16,11 @@ from xbyte_live.cli.wallet_files import account, address, open_channels, open_pa
 from xbyte_live.client.payer.budget import dollars
 from xbyte_live.client.payer.chain import channel_reader, read_balance
 from xbyte_live.client.payer.channel import PayerChannel
-from xbyte_live.client.payer.channel_lock import Turns
+from xbyte_live.client.payer.channel_lock import ChannelLock
 from xbyte_live.client.payer.keystore import new_wallet, wallet_path
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import KNOWN_ASSETS, item_of, plain
-from xbyte_live.client.payer.withdrawals import Closing
+from xbyte_live.client.payer.withdrawals import Withdrawals
 from xbyte_live.client.playlists import Offered, PlaylistReader, Selection
 from xbyte_live.config import Settings
 from xbyte_live.errors import ConfigError, DeliveryFailed, PaymentRefused
@@ -203,7 +203,7 @@ async def wallet_withdraw(settings: Settings, channel: str, finalize: bool, as_j
 @dataclass(frozen=True, slots=True)
 class _Tools:
     payer: Payer
-    closing: Closing
+    closing: Withdrawals
     playlists: PlaylistReader
 
     async def survey(self, url: str) -> Offered:
@@ -227,9 +227,9 @@ class _Tools:
 async def _at_hand(settings: Settings) -> AsyncIterator[_Tools]:
     payer = open_payer(settings, budget="0")
     reader = channel_reader(settings.rpc_by_network)
-    turns = Turns(payer.channels, open_channels(payer.address), reader)
+    turns = ChannelLock(payer.channels, open_channels(payer.address), reader)
     async with httpx2.AsyncClient(timeout=httpx2.Timeout(60.0, connect=10.0)) as client:
-        yield _Tools(payer, Closing(payer, turns, client), PlaylistReader(client))
+        yield _Tools(payer, Withdrawals(payer, turns, client), PlaylistReader(client))
 
 
 def _to_refund(payer: Payer, target: str | None) -> list[tuple[str, PayerChannel | None]]:

@@ -19,10 +19,10 @@ from xbyte_live.client.http.transport import PAYMENT, QUOTED, PayingTransport
 from xbyte_live.client.load_figures import LoadFigures, LoadTally, figures_of
 from xbyte_live.client.payer.budget import Budget, dollars
 from xbyte_live.client.payer.channel import PayerChannel
-from xbyte_live.client.payer.channel_lock import ChannelStore, ReadChannel, Turns
+from xbyte_live.client.payer.channel_lock import ChannelLock, ChannelStore, ReadChannel
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import item_of
-from xbyte_live.client.payer.withdrawals import Closing
+from xbyte_live.client.payer.withdrawals import Withdrawals
 from xbyte_live.client.pieces import OfferedPiece
 from xbyte_live.client.playlists import Offered, PlaylistReader, Selection
 from xbyte_live.errors import (
@@ -332,8 +332,8 @@ class Load:
         async def close(viewer: _Viewer) -> None:
             nonlocal back
             if any(channel.refundable for channel in viewer.payer.channels.values()):
-                turns = Turns(viewer.payer.channels, viewer.store, self._read_channel)
-                closing = Closing(viewer.payer, turns, plain, sleep=self._sleep)
+                turns = ChannelLock(viewer.payer.channels, viewer.store, self._read_channel)
+                closing = Withdrawals(viewer.payer, turns, plain, sleep=self._sleep)
                 try:
                     _, refund = await closing.refund(priced)
                     back += refund.amount

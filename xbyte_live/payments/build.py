@@ -23,14 +23,14 @@ from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.ledger.actions import ActionLedger
 from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.ledger.charge import Exposure
-from xbyte_live.payments.ledger.charge_worker import Cashier
+from xbyte_live.payments.ledger.charge_worker import ChargeWorker
 from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.ledger.claims import ClaimLedger
 from xbyte_live.payments.ledger.draws import DrawLedger
 from xbyte_live.payments.ledger.sessions import SessionLedger
 from xbyte_live.payments.sessions import Sessions
 from xbyte_live.payments.settlement.channel_actions import ActionPolicy, Actions
-from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.channel_sync import ChannelSync
 from xbyte_live.payments.settlement.claims import ClaimPolicy, Claims
 from xbyte_live.payments.settlement.gas import COIN_DECIMALS, GasWatch
 from xbyte_live.payments.settlement.proofs import Proofs
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Clearing:
+class ChannelSettlement:
     """The parts that bring channels to the chain; ``gas`` only where our own key pays it."""
 
     claims: Claims
@@ -67,39 +67,39 @@ class Clearing:
 
 
 @dataclass(frozen=True, slots=True)
-class Till:
+class PaymentParts:
     """The parts that take money, as the rest of the server uses them."""
 
     gate: Gate
     charges: ChargeLedger
     channels: ChannelLedger
-    cashier: Cashier
+    charge_worker: ChargeWorker
     rows: ActionLedger
     actions: Actions
-    mirror: Mirror
+    channel_sync: ChannelSync
     facilitator: Facilitator
     transfers: Transfers
-    clearing: Clearing
+    settlement: ChannelSettlement
     sessions: Sessions
 
     def work(self) -> Sequence[Work]:
         """The background work."""
-        return (self.transfers.run(), *self.clearing.work(), self.sessions.run())
+        return (self.transfers.run(), *self.settlement.work(), self.sessions.run())
 
 
 @asynccontextmanager
-async def open_till(settings: Settings, database: Database) -> AsyncIterator[Till]:
+async def open_payments(settings: Settings, database: Database) -> AsyncIterator[PaymentParts]:
     """Open the parts that take money, without their background work; closed in order on leaving."""
     assets = accepted_assets(settings)
     window = settings.retry_window
-    cashier = Cashier(
+    charge_worker = ChargeWorker(
         settings.resolved_database_url,
         retry_window=window,
         busy_from=settings.cashier_from,
         log_level=settings.log_level,
     )
     charges = ChargeLedger(database)
-    vouchers = ChannelLedger(database, retry_window=window, charger=cashier)
+    vouchers = ChannelLedger(database, retry_window=window, charger=charge_worker)
     async with AsyncExitStack() as stack:
         nodes = build_nodes(settings, assets)
         for node in nodes.values():
@@ -122,14 +122,14 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
         )
         stack.push_async_callback(transfers.drain)
         authorizer, earlier = own_authorizer(settings), earlier_authorizers(settings)
-        mirror, rows = Mirror(vouchers, contracts), ActionLedger(database)
+        channel_sync, rows = ChannelSync(vouchers, contracts), ActionLedger(database)
         actions = Actions(
             rows,
             vouchers,
             facilitator,
             contracts,
             Proofs(contracts, chains),
-            mirror,
+            channel_sync,
             [authorizer, *earlier] if authorizer else earlier,
             action_policy(settings),
         )
@@ -141,7 +141,7 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
         schemes: list[Scheme] = [
             BatchSettlement(
                 vouchers,
-                mirror,
+                channel_sync,
                 actions,
                 facilitator,
                 methods,
@@ -157,7 +157,9 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             max_payment_header=settings.max_payment_header,
             secret=await charges.secret("receipts"),
         )
-        clearing = build_clearing(settings, database, facilitator, contracts, mirror, rows, actions)
+        settlement = build_settlement(
+            settings, database, facilitator, contracts, channel_sync, rows, actions
+        )
         sessions = build_sessions(
             settings,
             database,
@@ -171,17 +173,17 @@ async def open_till(settings: Settings, database: Database) -> AsyncIterator[Til
             rows=rows,
             lease=_lease(settings),
         )
-        yield Till(
+        yield PaymentParts(
             gate,
             charges,
             vouchers,
-            cashier,
+            charge_worker,
             rows,
             actions,
-            mirror,
+            channel_sync,
             facilitator,
             transfers,
-            clearing,
+            settlement,
             sessions,
         )
 
@@ -247,22 +249,24 @@ def build_nodes(settings: Settings, assets: Sequence[Asset]) -> dict[str, RpcNod
     }
 
 
-def build_clearing(
+def build_settlement(
     settings: Settings,
     database: Database,
     facilitator: Facilitator,
     contracts: Mapping[str, ChannelChain],
-    mirror: Mirror,
+    channel_sync: ChannelSync,
     rows: ActionLedger,
     actions: Actions,
-) -> Clearing:
+) -> ChannelSettlement:
     """Build the claims, payouts and the watcher of channels."""
     ledger, leases = ClaimLedger(database), LeaseLedger(database)
     claims = Claims(ledger, rows, actions, claim_policy(settings))
     watcher = Watcher(
-        ledger, leases, rows, contracts, mirror, claims, interval=settings.watch_interval
+        ledger, leases, rows, contracts, channel_sync, claims, interval=settings.watch_interval
     )
-    return Clearing(claims, watcher, Leader(leases), _gas_watch(settings, facilitator, contracts))
+    return ChannelSettlement(
+        claims, watcher, Leader(leases), _gas_watch(settings, facilitator, contracts)
+    )
 
 
 def build_budgets(settings: Settings, database: Database, secret: bytes) -> SessionLedger:

@@ -17,8 +17,8 @@ from xbyte_live.storage.coordination import Logins
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.web.admin.auth import Guard
 from xbyte_live.web.admin.events import Events
+from xbyte_live.web.admin.login_tokens import TOKEN_LETTERS, LoginTokens
 from xbyte_live.web.admin.management import Management
-from xbyte_live.web.admin.passes import TOKEN_LETTERS, Passes
 from xbyte_live.web.admin.reports import Dashboard
 from xbyte_live.web.admin.studio import Studio
 
@@ -30,7 +30,7 @@ def build_studio(settings: Settings, database: Database, catalog: Catalog) -> St
     """The studio of a server; raises ``ConfigError`` if there can be no admin token."""
     earnings = Earnings(database)
     guard = Guard(
-        Passes(admin_token(settings)),
+        LoginTokens(admin_token(settings)),
         Logins(database),
         public_url=settings.public_url,
         failures=settings.admin_failures,

@@ -21,9 +21,9 @@ from xbyte_live.errors import ConfigError
 from xbyte_live.live.build import LiveSide, open_live
 from xbyte_live.live.urls import public_url
 from xbyte_live.money import is_address
-from xbyte_live.payments.build import Till, open_till
+from xbyte_live.payments.build import PaymentParts, open_payments
 from xbyte_live.payments.ledger.retention import Retention
-from xbyte_live.payments.ledger.rollup import Summing
+from xbyte_live.payments.ledger.rollup import Rollup
 from xbyte_live.runtime.aio import background
 from xbyte_live.runtime.logs import log_to_stderr
 from xbyte_live.runtime.processes import seal, when_parent_ends, worker_processes
@@ -63,7 +63,7 @@ async def open_service(
         raise ConfigError("pay_to must be the payee's address; set XBYTE_PAY_TO=0x…")
     async with AsyncExitStack() as stack:
         access = await stack.enter_async_context(open_catalog(settings))
-        till = await stack.enter_async_context(open_till(settings, access.database))
+        payments = await stack.enter_async_context(open_payments(settings, access.database))
         cache = SegmentCache(access.store, settings.cache_bytes)
         on_air = None
         if not http_only:
@@ -72,25 +72,25 @@ async def open_service(
             )
         metrics = _metrics(
             shared,
-            lambda: _held(cache, access.database, till, on_air),
-            lambda held: _levels(held, till),
+            lambda: _held(cache, access.database, payments, on_air),
+            lambda held: _levels(held, payments),
         )
         app = create_app(
             settings=settings,
             catalog=access.catalog,
             store=access.store,
             cache=cache,
-            gate=till.gate,
-            sessions=till.sessions,
+            gate=payments.gate,
+            sessions=payments.sessions,
             studio=build_studio(settings, access.database, access.catalog),
-            ledger=till.charges,
-            channels=till.channels,
+            ledger=payments.charges,
+            channels=payments.channels,
             metrics=metrics,
-            readiness=_readiness(access, till),
+            readiness=_readiness(access, payments),
         )
-        work = (*till.work(), _clear_up(settings, access, till, on_air)) if on_air else ()
+        work = (*payments.work(), _clear_up(settings, access, payments, on_air)) if on_air else ()
         posting = (_post_metrics(metrics, shared),) if shared else ()
-        async with background(till.cashier.run(), *work, *posting):
+        async with background(payments.charge_worker.run(), *work, *posting):
             yield app
 
 
@@ -204,13 +204,13 @@ class HttpServer(uvicorn.Server):
         self.ready.set()
 
 
-def _readiness(access: CatalogAccess, till: Till) -> Readiness:
+def _readiness(access: CatalogAccess, payments: PaymentParts) -> Readiness:
     async def database() -> str | None:
-        await till.charges.find("", "", "", "")  # one read of an index
+        await payments.charges.find("", "", "", "")  # one read of an index
         return None
 
     async def facilitator() -> str | None:
-        await till.facilitator.check()
+        await payments.facilitator.check()
         return None
 
     return Readiness(
@@ -251,46 +251,48 @@ async def _post_metrics(metrics: Metrics, shared: SharedMetrics) -> None:
         shared.post(metrics.tally().dump())
 
 
-def _held(cache: SegmentCache, database: Database, till: Till, on_air: LiveSide | None) -> Levels:
+def _held(
+    cache: SegmentCache, database: Database, payments: PaymentParts, on_air: LiveSide | None
+) -> Levels:
     """The levels that the parts of this process know."""
     return Levels(
         cache_hits=cache.hits,
         cache_misses=cache.misses,
         cache_bytes=cache.bytes,
         database_queue=database.waiting,
-        unclaimable=len(till.actions.unclaimable),
-        settles=till.clearing.leader.leads,
-        gas=till.clearing.gas.levels if till.clearing.gas else {},
+        unclaimable=len(payments.actions.unclaimable),
+        settles=payments.settlement.leader.leads,
+        gas=payments.settlement.gas.levels if payments.settlement.gas else {},
         feeds=on_air.publishers.stats() if on_air else {},
         publishers=on_air.rtmp.connections if on_air else 0,
         publishers_turned_away=on_air.rtmp.counters.turned_away if on_air else 0,
     )
 
 
-async def _levels(held: Levels, till: Till) -> Levels:
+async def _levels(held: Levels, payments: PaymentParts) -> Levels:
     """The same with the levels in the database, which are of all processes."""
-    sessions = await till.sessions.totals()
+    sessions = await payments.sessions.totals()
     return replace(
         held,
-        charges={total.state: total.count for total in await till.charges.open_totals()},
-        actions=await till.rows.under_way(),
+        charges={total.state: total.count for total in await payments.charges.open_totals()},
+        actions=await payments.rows.under_way(),
         sessions_open=sessions.count,
         sessions_left=sessions.left,
     )
 
 
 async def _clear_up(
-    settings: Settings, access: CatalogAccess, till: Till, on_air: LiveSide
+    settings: Settings, access: CatalogAccess, payments: PaymentParts, on_air: LiveSide
 ) -> None:
     retention = Retention(
         access.database, days=settings.delivery_retention, retry_window=settings.retry_window
     )
-    summing, logins = Summing(access.database), Logins(access.database)
+    summing, logins = Rollup(access.database), Logins(access.database)
     while True:
         try:
             await on_air.recordings.retain()
             await clean_up(access.catalog, access.store)
-            await till.charges.forget_refused(age=FORGET_AFTER)
+            await payments.charges.forget_refused(age=FORGET_AFTER)
             await logins.forget()
             await summing.advance()
             await retention.roll_up()

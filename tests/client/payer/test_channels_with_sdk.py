@@ -24,11 +24,11 @@ from xbyte_live.client.http.transport import QUOTED, PayingTransport
 from xbyte_live.client.payer.budget import Budget
 from xbyte_live.client.payer.chain import channel_reader, read_channel
 from xbyte_live.client.payer.channel import ChannelOnChain, PayerChannel
-from xbyte_live.client.payer.channel_lock import Turns
+from xbyte_live.client.payer.channel_lock import ChannelLock
 from xbyte_live.client.payer.channel_store import FileChannelStore
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import Quoted, item_of
-from xbyte_live.client.payer.withdrawals import Closing
+from xbyte_live.client.payer.withdrawals import Withdrawals
 from xbyte_live.devnet.chain import Devnet
 from xbyte_live.errors import (
     BudgetExceeded,
@@ -419,9 +419,9 @@ async def test_a_charge_for_what_was_refused_is_noticed(
 # Getting money back.
 
 
-async def closing(shop: ChannelShop, payer: Payer, client: httpx2.AsyncClient) -> Closing:
+async def closing(shop: ChannelShop, payer: Payer, client: httpx2.AsyncClient) -> Withdrawals:
     read = channel_reader({shop.devnet.network: shop.devnet.rpc_url})
-    return Closing(payer, Turns(payer.channels, None, read), client)
+    return Withdrawals(payer, ChannelLock(payer.channels, None, read), client)
 
 
 async def test_what_was_not_charged_is_refunded_and_the_channel_goes_on(

@@ -119,7 +119,7 @@ class Counter(ThreadingHTTPServer):
     """Sells bytes to accounts with money on them; ``lose`` so many answers after the charge."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Till)
+        super().__init__(("127.0.0.1", 0), PaymentParts)
         self.accounts = {ACCOUNT.address: 2 * PRICE}
         self.orders: dict[int, str] = {}  # number: resource
         self.schemes = ["exact", "prepaid"]
@@ -131,7 +131,7 @@ class Counter(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class Till(BaseHTTPRequestHandler):
+class PaymentParts(BaseHTTPRequestHandler):
     server: Counter
 
     def log_message(self, *_: Any) -> None:

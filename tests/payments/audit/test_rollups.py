@@ -14,7 +14,7 @@ from sqlalchemy import select, text
 from tests.support.channel_parties import Payer
 from tests.support.ledger_books import Busy, Shop, a_busy_shop
 from xbyte_live.cli import main
-from xbyte_live.payments.audit.rollups import Resumming
+from xbyte_live.payments.audit.rollups import RollupRebuild
 from xbyte_live.payments.ledger import rollup
 from xbyte_live.payments.ledger.periods import DAY
 from xbyte_live.payments.ledger.rollup import MARGIN, _advance, drop_sums, read_mark
@@ -44,7 +44,7 @@ def shop(database: Database) -> Shop:
 
 
 async def resum(shop: Shop) -> int:
-    return await Resumming(shop.database, clock=shop.clock).resum(lambda done, total: None)
+    return await RollupRebuild(shop.database, clock=shop.clock).resum(lambda done, total: None)
 
 
 async def all_sums(shop: Shop) -> list[Any]:

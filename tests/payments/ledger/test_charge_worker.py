@@ -18,10 +18,10 @@ from tests.support.server import is_there
 from xbyte_live.errors import DatabaseUnavailable
 from xbyte_live.evm.channels import channel_id_of, voucher_digest
 from xbyte_live.evm.eip712 import SigningKey
-from xbyte_live.payments.ledger import charge_worker as cashiers
+from xbyte_live.payments.ledger import charge_worker as worker_module
 from xbyte_live.payments.ledger.channel import Charging, NewDelivery
 from xbyte_live.payments.ledger.channels import ChannelLedger
-from xbyte_live.payments.ledger.charge_worker import Cashier
+from xbyte_live.payments.ledger.charge_worker import ChargeWorker
 from xbyte_live.runtime.aio import background
 from xbyte_live.storage.db.engine import Database
 from xbyte_live.storage.db.tables import deliveries
@@ -32,25 +32,25 @@ SIGNER = (KEY.address.lower(), CHAIN_ID)
 
 
 @pytest.fixture
-async def cashier(database: Database, database_url: str) -> AsyncIterator[Cashier]:
+async def charge_worker(database: Database, database_url: str) -> AsyncIterator[ChargeWorker]:
     """One that is running, but not charging yet."""
-    cashier = Cashier(database_url, retry_window=WINDOW, busy_from=CROWD)
-    async with background(cashier.run()):
-        yield cashier
+    charge_worker = ChargeWorker(database_url, retry_window=WINDOW, busy_from=CROWD)
+    async with background(charge_worker.run()):
+        yield charge_worker
 
 
 @pytest.fixture
-def ledger(database: Database, cashier: Cashier) -> ChannelLedger:
-    return ChannelLedger(database, retry_window=WINDOW, charger=cashier, clock=Clock(NOW))
+def ledger(database: Database, charge_worker: ChargeWorker) -> ChannelLedger:
+    return ChannelLedger(database, retry_window=WINDOW, charger=charge_worker, clock=Clock(NOW))
 
 
-async def until_it_charges(cashier: Cashier, but: int | None = None) -> int:
+async def until_it_charges(charge_worker: ChargeWorker, but: int | None = None) -> int:
     """The process that charges, once there is one, another than ``but``."""
     async with asyncio.timeout(30):
-        while cashier.pid in (None, but):
+        while charge_worker.pid in (None, but):
             await asyncio.sleep(0.01)  # it tells nobody but the ledger
-    assert cashier.pid is not None
-    return cashier.pid
+    assert charge_worker.pid is not None
+    return charge_worker.pid
 
 
 async def a_crowd(ledger: ChannelLedger, number: int = 9) -> list[Charging]:
@@ -78,11 +78,11 @@ async def ceilings(database: Database) -> list[tuple[int, int]]:
 
 
 async def test_it_answers_as_the_ledger_alone_does(
-    database: Database, ledger: ChannelLedger, cashier: Cashier
+    database: Database, ledger: ChannelLedger, charge_worker: ChargeWorker
 ) -> None:
-    assert cashier.pid is None
+    assert charge_worker.pid is None
     assert {one.outcome for one in await a_crowd(ledger)} == {"charged"}
-    await until_it_charges(cashier)
+    await until_it_charges(charge_worker)
 
     alone = ChannelLedger(database, retry_window=WINDOW, clock=Clock(NOW))
     forged = replace(signed(2 * AMOUNT), signature=signed(AMOUNT).signature)
@@ -110,27 +110,27 @@ async def test_it_answers_as_the_ledger_alone_does(
         assert kept == first[0].channel == again.channel == short.channel
         assert kept is not None
         assert (kept.charged, kept.signature) == (AMOUNT, asked[0].signature)
-    assert cashier.pid is not None
+    assert charge_worker.pid is not None
 
 
 async def test_it_charges_where_many_files_are_open(
-    ledger: ChannelLedger, cashier: Cashier
+    ledger: ChannelLedger, charge_worker: ChargeWorker
 ) -> None:
     await opened(ledger, 1)
     with ExitStack() as stack:
         for _ in range(1100):  # so that its socket's number is beyond what ``select`` takes
             stack.callback(os.close, os.dup(0))
         await a_crowd(ledger)
-        pid = await until_it_charges(cashier)
+        pid = await until_it_charges(charge_worker)
         assert (await ledger.charge(signed(AMOUNT))).outcome == "charged"
-        assert cashier.pid == pid
+        assert charge_worker.pid == pid
 
 
 async def test_vouchers_are_charged_in_the_order_they_came(
-    database: Database, ledger: ChannelLedger, cashier: Cashier
+    database: Database, ledger: ChannelLedger, charge_worker: ChargeWorker
 ) -> None:
     await a_crowd(ledger)
-    await until_it_charges(cashier)
+    await until_it_charges(charge_worker)
     await opened(ledger, 1)
     asked = []
     for n in range(1, 200):
@@ -141,10 +141,10 @@ async def test_vouchers_are_charged_in_the_order_they_came(
 
 
 async def test_one_killed_in_the_middle_charges_nothing_twice(
-    database: Database, ledger: ChannelLedger, cashier: Cashier
+    database: Database, ledger: ChannelLedger, charge_worker: ChargeWorker
 ) -> None:
     await a_crowd(ledger)
-    pid = await until_it_charges(cashier)
+    pid = await until_it_charges(charge_worker)
     channels = [await opened(ledger, number) for number in range(1, 6)]
     news = [signed(AMOUNT, number) for number in range(1, 6)]
     waiting = [asyncio.create_task(ledger.charge(new)) for new in news]
@@ -156,7 +156,7 @@ async def test_one_killed_in_the_middle_charges_nothing_twice(
 
     retried = await asyncio.gather(*(ledger.charge(new) for new in news))
     assert {one.outcome for one in retried} <= {"charged", "again"}
-    assert await until_it_charges(cashier, but=pid) != pid
+    assert await until_it_charges(charge_worker, but=pid) != pid
     assert {one.outcome for one in await asyncio.gather(*map(ledger.charge, news))} == {"again"}
     ours = {channel.id for channel in channels}
     assert [row for row in await ceilings(database) if row[0] in ours] == [
@@ -165,45 +165,47 @@ async def test_one_killed_in_the_middle_charges_nothing_twice(
 
 
 async def test_one_that_hangs_is_replaced_and_its_charges_are_no_loss(
-    ledger: ChannelLedger, cashier: Cashier, monkeypatch: pytest.MonkeyPatch
+    ledger: ChannelLedger, charge_worker: ChargeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await a_crowd(ledger)
-    pid = await until_it_charges(cashier)
+    pid = await until_it_charges(charge_worker)
     await opened(ledger, 1)
-    monkeypatch.setattr(cashiers, "PATIENCE", 0.5)
+    monkeypatch.setattr(worker_module, "PATIENCE", 0.5)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(DatabaseUnavailable):
         await ledger.charge(signed(AMOUNT))
     monkeypatch.undo()
     assert (await ledger.charge(signed(AMOUNT))).outcome in ("charged", "again")
-    await until_it_charges(cashier, but=pid)
+    await until_it_charges(charge_worker, but=pid)
     assert (await ledger.charge(signed(AMOUNT))).outcome == "again"
     assert not is_there(pid)
 
 
 async def test_it_ends_with_the_server(database: Database, database_url: str) -> None:
-    async with charging(database, database_url) as (ledger, cashier):
+    async with charging(database, database_url) as (ledger, charge_worker):
         await a_crowd(ledger)
-        pid = await until_it_charges(cashier)
+        pid = await until_it_charges(charge_worker)
         assert is_there(pid)
     assert not is_there(pid)
 
 
 @asynccontextmanager
-async def charging(database: Database, url: str) -> AsyncIterator[tuple[ChannelLedger, Cashier]]:
-    cashier = Cashier(url, retry_window=WINDOW, busy_from=CROWD)
-    async with background(cashier.run()):
-        yield ChannelLedger(database, retry_window=WINDOW, charger=cashier), cashier
+async def charging(
+    database: Database, url: str
+) -> AsyncIterator[tuple[ChannelLedger, ChargeWorker]]:
+    charge_worker = ChargeWorker(url, retry_window=WINDOW, busy_from=CROWD)
+    async with background(charge_worker.run()):
+        yield ChannelLedger(database, retry_window=WINDOW, charger=charge_worker), charge_worker
 
 
 async def test_none_is_started_where_it_never_shall(database: Database, database_url: str) -> None:
-    cashier = Cashier(database_url, retry_window=WINDOW, busy_from=0)
-    ledger = ChannelLedger(database, retry_window=WINDOW, charger=cashier, clock=Clock(NOW))
-    work = asyncio.create_task(cashier.run())
+    charge_worker = ChargeWorker(database_url, retry_window=WINDOW, busy_from=0)
+    ledger = ChannelLedger(database, retry_window=WINDOW, charger=charge_worker, clock=Clock(NOW))
+    work = asyncio.create_task(charge_worker.run())
     try:
         for number in range(1, 4):
             assert {one.outcome for one in await a_crowd(ledger, number)} == {"charged"}
-        assert cashier.pid is None
+        assert charge_worker.pid is None
         assert not work.done()
     finally:
         work.cancel()

@@ -42,7 +42,7 @@ def watcher_of(house: House, claims: Claims) -> Watcher:
         house.leases,
         house.ledger,
         {house.network: house.reader},
-        house.mirror,
+        house.channel_sync,
         claims,
         interval=0.05,
     )
@@ -92,8 +92,8 @@ async def test_all_at_once_for_whoever_asks(house: House) -> None:
     claims = claims_of(house)
 
     assert [action.amount for action in await claims.claim_now()] == [650]
-    assert [action.amount for action in await claims.settle_now()] == [650]
-    assert await claims.claim_now() == await claims.settle_now() == []
+    assert [action.amount for action in await claims.pay_out_now()] == [650]
+    assert await claims.claim_now() == await claims.pay_out_now() == []
     assert await house.chain.usdc_balance(house.pay_to) == 650
 
 
@@ -145,7 +145,7 @@ async def test_a_withdrawal_is_seen_and_all_is_claimed_before_it_ends(
         channel = await house.channel(payer)
         assert (channel.charged, channel.chain.claimed) == (700, 700)
         assert channel.chain.withdraw_requested_at == 0
-        await claims.settle_now()
+        await claims.pay_out_now()
         assert await house.chain.usdc_balance(house.pay_to) == 700
 
 
@@ -202,14 +202,14 @@ async def test_a_claim_that_the_chain_took_back_is_made_again(
         await watcher.look(house.network)
         before = await net.chain.snapshot()
         await claims.claim_now()
-        await claims.settle_now()
+        await claims.pay_out_now()
         await watcher.look(house.network)
         await net.chain.revert(before)
         await net.chain.mine(3)
 
         await watcher.look(house.network)
         (claim,) = await claims.claim_now()
-        (settle,) = await claims.settle_now()
+        (settle,) = await claims.pay_out_now()
 
         assert (claim.state, settle.state) == ("settled", "settled")
         assert await claimed(house, payer) == [300]
@@ -241,7 +241,7 @@ async def test_a_reorganization_of_the_chain_loses_nothing(
         await house.deposit(payer.deposit(1000))
         await house.charge(payer, 300)
         await claims.claim_now()
-        await claims.settle_now()
+        await claims.pay_out_now()
         await watcher.look(house.network)
         assert await house.chain.usdc_balance(house.pay_to) == 300
 
@@ -251,7 +251,7 @@ async def test_a_reorganization_of_the_chain_loses_nothing(
             while await house.chain.usdc_balance(house.pay_to) != 300:
                 await watcher.look(house.network)
                 await claims.claim_now()
-                await claims.settle_now()
+                await claims.pay_out_now()
                 await claims.look()
         assert await claimed(house, payer) == [300]
         assert (await house.channel(payer)).chain.balance == 1000

@@ -21,7 +21,7 @@ from xbyte_live.cli import main
 from xbyte_live.config import Secret, Settings
 from xbyte_live.errors import ConfigError
 from xbyte_live.server.admin import TOKEN_FILE, admin_token
-from xbyte_live.web.admin.passes import CODE_LASTS, COOKIE_LASTS, Passes
+from xbyte_live.web.admin.login_tokens import CODE_LASTS, COOKIE_LASTS, LoginTokens
 
 NONCE = "0123456789abcdef01234567"
 NOW = 1_760_000_000.0
@@ -47,7 +47,7 @@ async def site(sqlite_url: str) -> AsyncIterator[StudioSite]:
 
 
 def a_code(site: StudioSite) -> str:
-    return site.passes.code(secrets.token_hex(12), time.time())
+    return site.login_tokens.code(secrets.token_hex(12), time.time())
 
 
 async def logged_in(site: StudioSite, client: httpx2.AsyncClient) -> None:
@@ -246,37 +246,37 @@ async def test_no_page_of_another_site_may_read_the_admin_api(site: StudioSite) 
 
 
 def test_codes_and_cookies_end() -> None:
-    passes = Passes(TOKEN)
-    code, cookie = passes.code(NONCE, NOW), passes.cookie(NONCE, NOW)
-    assert passes.read_code(code, NOW + CODE_LASTS - 1) == (NONCE, NOW + CODE_LASTS)
-    assert passes.read_code(code, NOW + CODE_LASTS) is None
-    assert passes.read_cookie(cookie, NOW + COOKIE_LASTS - 1) == (NONCE, NOW + COOKIE_LASTS)
-    assert passes.read_cookie(cookie, NOW + COOKIE_LASTS) is None
+    login_tokens = LoginTokens(TOKEN)
+    code, cookie = login_tokens.code(NONCE, NOW), login_tokens.cookie(NONCE, NOW)
+    assert login_tokens.read_code(code, NOW + CODE_LASTS - 1) == (NONCE, NOW + CODE_LASTS)
+    assert login_tokens.read_code(code, NOW + CODE_LASTS) is None
+    assert login_tokens.read_cookie(cookie, NOW + COOKIE_LASTS - 1) == (NONCE, NOW + COOKIE_LASTS)
+    assert login_tokens.read_cookie(cookie, NOW + COOKIE_LASTS) is None
 
 
 def test_another_token_opens_nothing() -> None:
-    passes, other = Passes(TOKEN), Passes(TOKEN + "x")
-    assert other.read_code(passes.code(NONCE, NOW), NOW) is None
-    assert other.read_cookie(passes.cookie(NONCE, NOW), NOW) is None
-    assert not other.is_token(TOKEN) and passes.is_token(TOKEN)
+    login_tokens, other = LoginTokens(TOKEN), LoginTokens(TOKEN + "x")
+    assert other.read_code(login_tokens.code(NONCE, NOW), NOW) is None
+    assert other.read_cookie(login_tokens.cookie(NONCE, NOW), NOW) is None
+    assert not other.is_token(TOKEN) and login_tokens.is_token(TOKEN)
 
 
 def test_a_code_is_no_cookie() -> None:
-    passes = Passes(TOKEN)
-    assert passes.read_cookie(passes.code(NONCE, NOW), NOW) is None
-    assert passes.read_code(passes.cookie(NONCE, NOW), NOW) is None
+    login_tokens = LoginTokens(TOKEN)
+    assert login_tokens.read_cookie(login_tokens.code(NONCE, NOW), NOW) is None
+    assert login_tokens.read_code(login_tokens.cookie(NONCE, NOW), NOW) is None
 
 
 @given(st.text(max_size=120), st.integers(0, 200))
 def test_nothing_made_up_is_taken(text: str, cut: int) -> None:
-    passes = Passes(TOKEN)
-    code, cookie = passes.code(NONCE, NOW), passes.cookie(NONCE, NOW)
+    login_tokens = LoginTokens(TOKEN)
+    code, cookie = login_tokens.code(NONCE, NOW), login_tokens.cookie(NONCE, NOW)
     for made in (text, code[:cut] + text, cookie[:cut] + text):
         if made != code:
-            assert passes.read_code(made, NOW) is None
+            assert login_tokens.read_code(made, NOW) is None
         if made != cookie:
-            assert passes.read_cookie(made, NOW) is None
-        assert not passes.is_token(made)
+            assert login_tokens.read_cookie(made, NOW) is None
+        assert not login_tokens.is_token(made)
 
 
 def test_a_token_is_made_once_for_our_eyes_only(tmp_path: Path) -> None:

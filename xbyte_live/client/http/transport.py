@@ -10,7 +10,7 @@ import httpx2
 
 from xbyte_live.client.http.journal import Journal, MemoryJournal
 from xbyte_live.client.http.purchase import DELIVERED, Means, PaidBody, Patience, Purchase
-from xbyte_live.client.payer.channel_lock import ChannelStore, ReadChannel, Turns
+from xbyte_live.client.payer.channel_lock import ChannelLock, ChannelStore, ReadChannel
 from xbyte_live.client.payer.payer import Payer
 from xbyte_live.client.payer.terms import Quoted, item_of, read_receipt
 from xbyte_live.errors import DeliveryFailed
@@ -54,7 +54,7 @@ class PayingTransport(httpx2.AsyncBaseTransport):
     ) -> None:
         self._inner = inner or httpx2.AsyncHTTPTransport()
         self._allow_plain_http = allow_plain_http
-        turns = Turns(payer.channels, store, read_channel, clock)
+        turns = ChannelLock(payer.channels, store, read_channel, clock)
         self._means = Means(
             payer=payer,
             exchanges=partial(payer.exchanges, turns),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xbyte_live.client.payer.channel import confirmed, distrusted, refused
-from xbyte_live.client.payer.channel_lock import Turn, Turns
+from xbyte_live.client.payer.channel_lock import ChannelLock, Turn
 from xbyte_live.client.payer.channel_recovery import Refusal, after
 from xbyte_live.client.payer.channel_reports import (
     ChannelRequirement,
@@ -95,7 +95,7 @@ class ChannelPayer:
             terms=terms,
         )
 
-    def exchange(self, turns: Turns) -> Exchange:
+    def exchange(self, turns: ChannelLock) -> Exchange:
         """The scheme's side of one purchase."""
         return ChannelExchange(self.channels, turns)
 
@@ -107,7 +107,7 @@ class ChannelExchange(Exchange):
     that was noted for good.
     """
 
-    def __init__(self, channels: WalletChannels, turns: Turns) -> None:
+    def __init__(self, channels: WalletChannels, turns: ChannelLock) -> None:
         self._channels = channels
         self._turns = turns
         self._turn: Turn | None = None

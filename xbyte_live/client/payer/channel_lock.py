@@ -46,7 +46,7 @@ class MemoryChannelStore:
         """Unlock nothing."""
 
 
-class Turns:
+class ChannelLock:
     """Gives out the turns of the channels in ``known``, and keeps their state there.
 
     ``read`` asks the chain, where one is known.

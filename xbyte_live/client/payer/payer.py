@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from xbyte_live.client.payer.batch_settlement import ChannelPayer
 from xbyte_live.client.payer.budget import Budget, dollars
 from xbyte_live.client.payer.channel import PayerChannel
-from xbyte_live.client.payer.channel_lock import Turns
+from xbyte_live.client.payer.channel_lock import ChannelLock
 from xbyte_live.client.payer.channel_reports import ChannelRequirement
 from xbyte_live.client.payer.channels import WalletChannels
 from xbyte_live.client.payer.exact import ExactPayer
@@ -55,7 +55,7 @@ class PayingScheme(Protocol):
     ) -> IssuedPayment:
         """Sign for a requirement whose cost was just allowed; ``terms`` if it answers a 402."""
 
-    def exchange(self, turns: Turns) -> Exchange:
+    def exchange(self, turns: ChannelLock) -> Exchange:
         """The scheme's side of one purchase; ``turns`` are those of the wallet's channels."""
 
 
@@ -134,7 +134,7 @@ class Payer:
         """The channels that were paid through."""
         return self.holdings.used
 
-    def exchanges(self, turns: Turns) -> dict[str, Exchange]:
+    def exchanges(self, turns: ChannelLock) -> dict[str, Exchange]:
         """Each scheme's side of one purchase, by the scheme's name."""
         return {scheme.name: scheme.exchange(turns) for scheme in self.schemes}
 

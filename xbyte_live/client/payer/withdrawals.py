@@ -18,7 +18,7 @@ from xbyte_live.client.payer.chain import (
     send_call,
 )
 from xbyte_live.client.payer.channel import PayerChannel, distrusted, refunded, synced, under_way
-from xbyte_live.client.payer.channel_lock import Turn, Turns
+from xbyte_live.client.payer.channel_lock import ChannelLock, Turn
 from xbyte_live.client.payer.channel_recovery import Refusal, after
 from xbyte_live.client.payer.channel_reports import (
     ChannelRequirement,
@@ -54,13 +54,13 @@ class Withdrawal:
     transaction: str
 
 
-class Closing:
+class Withdrawals:
     """Closes the channels of one payer; ``client`` asks servers and never pays."""
 
     def __init__(
         self,
         payer: Payer,
-        turns: Turns,
+        turns: ChannelLock,
         client: httpx2.AsyncClient,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,

@@ -163,9 +163,14 @@ def check_chain(before: Channel, chain: OnChain, after: Channel, found: Findings
     return len(found.kept) + found.more == known
 
 
-def is_mirrored(mirror: OnChain, chain: OnChain) -> bool:
+def is_mirrored(recorded: OnChain, chain: OnChain) -> bool:
     """Whether the ledger's picture of a channel is what the chain shows."""
-    return (mirror.balance, mirror.claimed, mirror.refund_nonce, mirror.withdraw_requested_at) == (
+    return (
+        recorded.balance,
+        recorded.claimed,
+        recorded.refund_nonce,
+        recorded.withdraw_requested_at,
+    ) == (
         chain.balance,
         chain.claimed,
         chain.refund_nonce,
@@ -180,20 +185,20 @@ def check_mirror(
 
     Those are in the order they happened; they may begin a little earlier and end a little later.
     """
-    mirror, about = channel.chain, f"channel {channel.channel_id}"
+    recorded, about = channel.chain, f"channel {channel.channel_id}"
     gap = (
-        chain.balance - mirror.balance,
-        chain.claimed - mirror.claimed,
-        chain.refund_nonce - mirror.refund_nonce,
+        chain.balance - recorded.balance,
+        chain.claimed - recorded.claimed,
+        chain.refund_nonce - recorded.refund_nonce,
     )
-    moved = mirror.withdraw_requested_at != chain.withdraw_requested_at
+    moved = recorded.withdraw_requested_at != chain.withdraw_requested_at
     if _explains(changes, gap) and (not moved or any(c.withdrawal for c in changes)):
         return
     for name, expected, seen in (
-        ("balance", chain.balance, mirror.balance),
-        ("claimed", chain.claimed, mirror.claimed),
-        ("refund_nonce", chain.refund_nonce, mirror.refund_nonce),
-        ("withdrawal", chain.withdraw_requested_at, mirror.withdraw_requested_at),
+        ("balance", chain.balance, recorded.balance),
+        ("claimed", chain.claimed, recorded.claimed),
+        ("refund_nonce", chain.refund_nonce, recorded.refund_nonce),
+        ("withdrawal", chain.withdraw_requested_at, recorded.withdraw_requested_at),
     ):
         if expected != seen:
             found.add(

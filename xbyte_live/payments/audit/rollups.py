@@ -36,7 +36,7 @@ from sqlalchemy import (
 
 from xbyte_live.payments.ledger.periods import DAY, SLOT
 from xbyte_live.payments.ledger.retention import BOUGHT, DRAWS
-from xbyte_live.payments.ledger.rollup import EVERY, Key, Summing, drop_sums, lock_mark, read_mark
+from xbyte_live.payments.ledger.rollup import EVERY, Key, Rollup, drop_sums, lock_mark, read_mark
 from xbyte_live.payments.ledger.sales_sql import Steps, Which, events
 from xbyte_live.storage.db.dialect import insert_into
 from xbyte_live.storage.db.engine import Database
@@ -162,7 +162,7 @@ def _rolled_up() -> Select[Any]:
     )
 
 
-class Resumming:
+class RollupRebuild:
     """Any process may do it, and several at once. Raises ``DatabaseUnavailable``."""
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
@@ -179,7 +179,7 @@ class Resumming:
         for done, day in enumerate(days, 1):
             await self._database.write(partial(_resum_day, day=day))
             advance(done, len(days))
-        return await Summing(self._database, clock=self._clock).advance()
+        return await Rollup(self._database, clock=self._clock).advance()
 
 
 def _rolled_up_days(db: Connection) -> list[int]:

@@ -20,7 +20,7 @@ from xbyte_live.payments.ledger.actions import Action
 from xbyte_live.payments.ledger.channel import Channel
 from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.settlement.channel_actions import Actions
-from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.channel_sync import ChannelSync
 from xbyte_live.payments.x402.requirements import Sale, resource_info
 
 
@@ -30,14 +30,14 @@ class ChannelDeposits:
     def __init__(
         self,
         ledger: ChannelLedger,
-        mirror: Mirror,
+        channel_sync: ChannelSync,
         actions: Actions,
         *,
         floor: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
-        self._mirror = mirror
+        self._channel_sync = channel_sync
         self._actions = actions
         self._floor = floor
         self._clock = clock
@@ -73,7 +73,7 @@ class ChannelDeposits:
         """A channel that is new to us, as the chain has it; ``None`` if nobody has opened it."""
         config = matched.payment.config
         try:
-            return await self._mirror.refresh(matched.network, config, matched.channel_id)
+            return await self._channel_sync.refresh(matched.network, config, matched.channel_id)
         except PaymentRefused as refusal:
             if refusal.code != CHANNEL_NOT_FOUND:
                 raise

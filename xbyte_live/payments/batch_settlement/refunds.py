@@ -9,7 +9,7 @@ from xbyte_live.payments.batch_settlement.offers import RETRY_AFTER, MatchedPaym
 from xbyte_live.payments.ledger.actions import Action
 from xbyte_live.payments.ledger.channel import Channel
 from xbyte_live.payments.settlement.channel_actions import Actions
-from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.channel_sync import ChannelSync
 
 
 class ChannelRefunds:
@@ -20,13 +20,13 @@ class ChannelRefunds:
 
     def __init__(
         self,
-        mirror: Mirror,
+        channel_sync: ChannelSync,
         actions: Actions,
         *,
         retry_window: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._mirror = mirror
+        self._channel_sync = channel_sync
         self._actions = actions
         self._retry_window = retry_window
         self._clock = clock
@@ -39,7 +39,7 @@ class ChannelRefunds:
         ``DatabaseUnavailable``.
         """
         config = matched.payment.config
-        channel = await self._mirror.refresh(matched.network, config, matched.channel_id)
+        channel = await self._channel_sync.refresh(matched.network, config, matched.channel_id)
         action = await self._given(matched, channel) or await self._give(matched, channel)
         if action.state == "pending":
             raise PaymentPending(RETRY_AFTER)

@@ -34,7 +34,7 @@ from xbyte_live.payments.ledger.channel import Channel, Charging, NewDelivery
 from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.ledger.sessions import SessionLedger
 from xbyte_live.payments.settlement.channel_actions import Actions
-from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.channel_sync import ChannelSync
 from xbyte_live.payments.x402.headers import Payment
 from xbyte_live.payments.x402.order import channel_origin
 from xbyte_live.payments.x402.requirements import (
@@ -56,7 +56,7 @@ class BatchSettlement:
     def __init__(
         self,
         ledger: ChannelLedger,
-        mirror: Mirror,
+        channel_sync: ChannelSync,
         actions: Actions,
         facilitator: Facilitator,
         methods: Sequence[PaymentMethod],
@@ -68,15 +68,15 @@ class BatchSettlement:
         self.methods = of_scheme(methods, SCHEME_CHANNELS)
         self._sessions = sessions
         self._ledger = ledger
-        self._mirror = mirror
+        self._channel_sync = channel_sync
         self._policy = policy
         self._clock = clock
         self._vouchers = VoucherCheck(ledger, facilitator)
         self._deposits = ChannelDeposits(
-            ledger, mirror, actions, floor=policy.deposit_floor, clock=clock
+            ledger, channel_sync, actions, floor=policy.deposit_floor, clock=clock
         )
         self._refunds = ChannelRefunds(
-            mirror, actions, retry_window=policy.retry_window, clock=clock
+            channel_sync, actions, retry_window=policy.retry_window, clock=clock
         )
 
     def offer(
@@ -180,7 +180,7 @@ class BatchSettlement:
     async def _refresh(self, matched: MatchedPayment) -> None:
         """Have the ledger know how the channel stands on the chain."""
         config = matched.payment.config
-        channel = await self._mirror.refresh(matched.network, config, matched.channel_id)
+        channel = await self._channel_sync.refresh(matched.network, config, matched.channel_id)
         if channel.chain.balance == 0:
             raise PaymentRefused(CHANNEL_NOT_FOUND)
 

@@ -42,7 +42,7 @@ _Batch: TypeAlias = tuple[list[NewDelivery], float]
 log = logging.getLogger(__name__)
 
 
-class Cashier:
+class ChargeWorker:
     """Charges in a process of its own once ``busy_from`` vouchers have waited together.
 
     0 is never. Nothing is charged there before ``run`` runs.
@@ -94,7 +94,7 @@ class Cashier:
         """Start a process and use it until it ends; why it ended."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            async with child_process(serve, (theirs, *self._args), "cashier") as process:
+            async with child_process(serve, (theirs, *self._args), "charge worker") as process:
                 theirs.close()
                 reader, writer = await asyncio.open_unix_connection(sock=ours)
                 try:

@@ -93,7 +93,7 @@ class _Sum:
         self.income += event.income
 
 
-class Summing:
+class Rollup:
     """Moves the mark; several nodes may do it at once. Raises ``DatabaseUnavailable``."""
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:

@@ -30,7 +30,7 @@ from xbyte_live.payments.ledger.actions import Action, ActionLedger, Kind, NewAc
 from xbyte_live.payments.ledger.channel import Channel
 from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.settlement.attempts import Attempts
-from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.channel_sync import ChannelSync
 from xbyte_live.payments.settlement.proofs import ActionRows, Proofs, claimed_by
 from xbyte_live.payments.x402.requirements import SCHEME_CHANNELS
 
@@ -70,7 +70,7 @@ class Actions:
         facilitator: Facilitator,
         chains: Mapping[str, ChannelChain],
         proofs: Proofs,
-        mirror: Mirror,
+        channel_sync: ChannelSync,
         authorizers: Sequence[Authorizer],
         policy: ActionPolicy,
         *,
@@ -79,11 +79,11 @@ class Actions:
         self._ledger = ledger
         self._channels = channels
         self._chains = dict(chains)
-        self._mirror = mirror
+        self._channel_sync = channel_sync
         self._authorizers = {authorizer.address: authorizer for authorizer in authorizers}
         self._policy = policy
         self._attempts = Attempts(
-            ActionRows(ledger, channels, proofs, mirror),
+            ActionRows(ledger, channels, proofs, channel_sync),
             facilitator,
             lease=policy.lease,
             wait=policy.wait,
@@ -102,7 +102,7 @@ class Actions:
         requirements: dict[str, Any],
         document: dict[str, Any],
     ) -> Action:
-        """Move a deposit, once however often it comes; the mirror knows it when it is settled.
+        """Move a deposit, once however often it comes; the ledger shows it when it is settled.
 
         Returns it ``settled``, ``failed`` with the x402 code, or ``pending``. Parallel callers
         share one attempt, which goes on when they are cancelled. Raises ``FacilitatorError``
@@ -149,7 +149,9 @@ class Actions:
         ``ChainUnavailable``.
         """
         await self._check_price(channel.network)
-        fresh = await self._mirror.refresh(channel.network, channel.config, channel.channel_id)
+        fresh = await self._channel_sync.refresh(
+            channel.network, channel.config, channel.channel_id
+        )
         nonce = fresh.chain.refund_nonce
         if nonce != channel.chain.refund_nonce:
             raise PaymentRefused(BUSY)
@@ -299,7 +301,7 @@ class Actions:
         self, channels: Sequence[Channel], failed: Action, bad: dict[str, str]
     ) -> list[Action]:
         """Claim in two parts what could not be claimed together; what fails alone is ``bad``."""
-        fresh, code = await self._mirror.refresh_many(channels), failed.error or "unknown"
+        fresh, code = await self._channel_sync.refresh_many(channels), failed.error or "unknown"
         if len(fresh) > 1:
             half = len(fresh) // 2
             if not code.endswith("simulation_failed"):  # it went out, and may have been too long
@@ -325,7 +327,7 @@ class Actions:
     async def _see(self, network: str, config: ChannelConfig, channel_id: str) -> None:
         """Bring a channel that is on the chain into the ledger."""
         try:
-            await self._mirror.refresh(network, config, channel_id)
+            await self._channel_sync.refresh(network, config, channel_id)
         except PaymentRefused:
             raise ChainUnavailable(
                 "the RPC node does not know the deposit yet; try again shortly"

@@ -15,7 +15,7 @@ READ_AT_ONCE = 500  # channels
 _NEVER_OPENED = ChannelState(0, 0, 0, 0)
 
 
-class Mirror:
+class ChannelSync:
     """Reads channels from the chain into the ledger; ``chains`` maps CAIP-2 networks to readers.
 
     Callers that come while a read is under way share the next one, so an answer is never older

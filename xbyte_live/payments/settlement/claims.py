@@ -43,7 +43,7 @@ class ClaimPolicy:
 
 
 class Claims:
-    """Does what is due, in ``run``; ``claim_now`` and ``settle_now`` do not wait until it is."""
+    """Does what is due, in ``run``; ``claim_now`` and ``pay_out_now`` do not wait until it is."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Claims:
                 done += await self._claim(payee)
         return done
 
-    async def settle_now(self, network: str | None = None) -> list[Action]:
+    async def pay_out_now(self, network: str | None = None) -> list[Action]:
         """Pay out all that is claimed (on one network); raises as ``Actions.pay_out`` does."""
         found = [
             await self._actions.pay_out(payee.network, payee.pay_to, payee.asset)

@@ -19,7 +19,7 @@ from xbyte_live.payments.facilitators.remote import SignedPayment
 from xbyte_live.payments.ledger.actions import Action, ActionLedger
 from xbyte_live.payments.ledger.channels import ChannelLedger
 from xbyte_live.payments.settlement.attempts import Proof, Why
-from xbyte_live.payments.settlement.channel_sync import Mirror, on_chain
+from xbyte_live.payments.settlement.channel_sync import ChannelSync, on_chain
 
 CLOCK_SKEW = 15.0  # seconds a block's time may differ from ours
 LONGEST_DEPOSIT = 604_800  # seconds before its end in which a deposit's transfer is looked for
@@ -108,12 +108,16 @@ class ActionRows:
     """Actions of channels as the engine attempts them."""
 
     def __init__(
-        self, ledger: ActionLedger, channels: ChannelLedger, proofs: Proofs, mirror: Mirror
+        self,
+        ledger: ActionLedger,
+        channels: ChannelLedger,
+        proofs: Proofs,
+        channel_sync: ChannelSync,
     ) -> None:
         self._ledger = ledger
         self._channels = channels
         self._proofs = proofs
-        self._mirror = mirror
+        self._channel_sync = channel_sync
 
     async def get(self, row_id: int) -> Action | None:
         """The action of that number."""
@@ -124,12 +128,12 @@ class ActionRows:
         return await self._ledger.begin_attempt(row_id, lease=lease)
 
     async def settle(self, row: Action, proof: Proof) -> Action:
-        """Record that an action is done, and bring its channels into the mirror."""
+        """Record that an action is done, and bring its channels up to date."""
         settled = await self._ledger.settle(row, proof.tx_hash, proof.chain)
         ids = claimed_by(row) if row.kind == "claim" else [row.channel_id]
         try:
             found = [await self._channels.find(i) for i in ids if i is not None]
-            await self._mirror.refresh_many([c for c in found if c is not None])
+            await self._channel_sync.refresh_many([c for c in found if c is not None])
         except XByteError as error:  # whoever needs them reads them again
             log.warning("%s %d is done; its channels are not read: %s", row.kind, row.id, error)
         return settled

@@ -14,7 +14,7 @@ from xbyte_live.evm.channel_contract import IDS_IN_FILTER, ChannelChain, Channel
 from xbyte_live.payments.ledger.actions import ActionLedger
 from xbyte_live.payments.ledger.channel import Channel
 from xbyte_live.payments.ledger.claims import ClaimLedger
-from xbyte_live.payments.settlement.channel_sync import Mirror
+from xbyte_live.payments.settlement.channel_sync import ChannelSync
 from xbyte_live.payments.settlement.claims import Claims
 from xbyte_live.storage.coordination import LeaseLedger
 
@@ -37,7 +37,7 @@ class Watcher:
         marks: LeaseLedger,
         rows: ActionLedger,
         chains: Mapping[str, ChannelChain],
-        mirror: Mirror,
+        channel_sync: ChannelSync,
         claims: Claims,
         *,
         interval: float,
@@ -47,7 +47,7 @@ class Watcher:
         self._marks = marks
         self._rows = rows
         self._chains = dict(chains)
-        self._mirror = mirror
+        self._channel_sync = channel_sync
         self._claims = claims
         self._interval = interval
         self._clock = clock
@@ -121,7 +121,7 @@ class Watcher:
         """Read channels again; act on those that are being emptied or have lost a deposit."""
         if not channels:
             return
-        fresh = await self._mirror.refresh_many(channels)
+        fresh = await self._channel_sync.refresh_many(channels)
         if any(c.chain.withdraw_requested_at and c.claimable > c.chain.claimed for c in fresh):
             self._claims.wake()
         for channel in fresh:

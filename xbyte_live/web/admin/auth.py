@@ -14,7 +14,7 @@ from starlette.routing import Route
 from xbyte_live.errors import BadRequest
 from xbyte_live.runtime.rate_limit import RateLimiter, network_of
 from xbyte_live.storage.coordination import Logins
-from xbyte_live.web.admin.passes import COOKIE_LASTS, Pass, Passes
+from xbyte_live.web.admin.login_tokens import COOKIE_LASTS, Login, LoginTokens
 from xbyte_live.web.common.bodies import read_fields
 from xbyte_live.web.common.responses import NO_STORE, json_reply, problem
 
@@ -37,14 +37,14 @@ class Guard:
 
     def __init__(
         self,
-        passes: Passes,
+        login_tokens: LoginTokens,
         logins: Logins,
         *,
         public_url: str,
         failures: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._passes = passes
+        self._login_tokens = login_tokens
         self._logins = logins
         self._public = _origin_of(public_url)
         self._limiter = RateLimiter(failures)
@@ -62,7 +62,7 @@ class Guard:
         """The response that refuses a request; ``None`` if it is authenticated."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":  # any other is for a proxy in front of us
-            fine = self._passes.is_token(token.strip())
+            fine = self._login_tokens.is_token(token.strip())
             return None if fine else self._wrong(request, "token")
         if await self._login(request) is None:
             return _unauthorized("this needs the admin token, or a login to /studio")
@@ -82,12 +82,12 @@ class Guard:
         if len(fields) != 1:
             raise BadRequest('the body is {"code": "…"} or {"token": "…"}')
         if "token" in fields:
-            if not self._passes.is_token(fields["token"]):
+            if not self._login_tokens.is_token(fields["token"]):
                 return self._wrong(request, "token")
         elif not await self._is_first_use(fields["code"]):
             return self._wrong(request, "login code")
         reply = json_reply({"logged_in": True, "seconds": COOKIE_LASTS}, NO_STORE)
-        cookie = self._passes.cookie(secrets.token_hex(12), self._clock())
+        cookie = self._login_tokens.cookie(secrets.token_hex(12), self._clock())
         self._set(reply, request, cookie, COOKIE_LASTS)
         return reply
 
@@ -110,22 +110,22 @@ class Guard:
             Route("/studio/logout", self.log_out, methods=["POST"]),
         ]
 
-    async def _login(self, request: Request) -> Pass | None:
+    async def _login(self, request: Request) -> Login | None:
         """The login behind a request's cookie, unless it has ended."""
         login = self._read_cookie(request)
         return None if login is None or await self._logins.has_ended(login.nonce) else login
 
-    def _read_cookie(self, request: Request) -> Pass | None:
+    def _read_cookie(self, request: Request) -> Login | None:
         cookie = request.cookies.get(_cookie_name(self._is_secure(request)), "")
-        return self._passes.read_cookie(cookie, self._clock())
+        return self._login_tokens.read_cookie(cookie, self._clock())
 
-    def _rest_of(self, shown: Pass) -> float:
+    def _rest_of(self, shown: Login) -> float:
         """Seconds until no node accepts it any more, with a margin for their clocks."""
         return shown.until - self._clock() + _MARGIN
 
     async def _is_first_use(self, text: str) -> bool:
         """Whether a login code is valid and not yet used on any node."""
-        code = self._passes.read_code(text, self._clock())
+        code = self._login_tokens.read_code(text, self._clock())
         return code is not None and await self._logins.use(code.nonce, seconds=self._rest_of(code))
 
     def _wrong(self, request: Request, what: str) -> Response:

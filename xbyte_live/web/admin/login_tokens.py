@@ -13,14 +13,14 @@ COOKIE_LASTS = 43_200  # seconds until a browser has to log in again
 _PASS = re.compile(r"(?P<until>[0-9]{1,12})\.(?P<nonce>[0-9a-f]{24})\.(?P<seal>[A-Za-z0-9_-]{43})")
 
 
-class Pass(NamedTuple):
+class Login(NamedTuple):
     """A verified login code or cookie; valid before ``until`` (Unix seconds)."""
 
     nonce: str
     until: int
 
 
-class Passes:
+class LoginTokens:
     """Signs and verifies the codes and cookies of one admin token; another token voids them.
 
     Nothing is stored here: any process with the token verifies them, also after a restart. Used
@@ -40,7 +40,7 @@ class Passes:
         until = int(now) + CODE_LASTS
         return f"{until}.{nonce}.{self._seal('code', until, nonce)}"
 
-    def read_code(self, text: str, now: float) -> Pass | None:
+    def read_code(self, text: str, now: float) -> Login | None:
         """The login of a code, or ``None`` for a forged or expired one."""
         return self._read("code", text, now)
 
@@ -49,17 +49,17 @@ class Passes:
         until = int(now) + COOKIE_LASTS
         return f"{until}.{nonce}.{self._seal('cookie', until, nonce)}"
 
-    def read_cookie(self, text: str, now: float) -> Pass | None:
+    def read_cookie(self, text: str, now: float) -> Login | None:
         """The login of a cookie, or ``None`` for a forged or expired one."""
         return self._read("cookie", text, now)
 
-    def _read(self, kind: str, text: str, now: float) -> Pass | None:
+    def _read(self, kind: str, text: str, now: float) -> Login | None:
         match = _PASS.fullmatch(text)
         if match is None:
             return None
         until, nonce = int(match["until"]), match["nonce"]
         ours = hmac.compare_digest(match["seal"], self._seal(kind, until, nonce))
-        return Pass(nonce, until) if ours and now < until else None
+        return Login(nonce, until) if ours and now < until else None
 
     def _seal(self, *what: object) -> str:
         said = " ".join(map(str, what)).encode()
