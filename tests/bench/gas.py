@@ -32,9 +32,9 @@ from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import TransactionSender
 from xbyte_live.money import Price
 from xbyte_live.payments.build import claim_policy
-from xbyte_live.payments.facilitators.batch import MOST, TransferBatcher
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Settled, SignedPayment
+from xbyte_live.payments.facilitators.transfer_batcher import MOST, TransferBatcher
 from xbyte_live.payments.ledger.channel import NewDelivery
 from xbyte_live.payments.settlement.claims import ClaimPolicy, Claims
 

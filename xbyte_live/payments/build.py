@@ -16,9 +16,9 @@ from xbyte_live.money import PRICE_DECIMALS, Asset, parse_decimal
 from xbyte_live.payments.batch_settlement.offers import ChannelPolicy
 from xbyte_live.payments.batch_settlement.scheme import BatchSettlement
 from xbyte_live.payments.exact import Exact, ExactPolicy
-from xbyte_live.payments.facilitators.batch import TransferBatcher
 from xbyte_live.payments.facilitators.local import LocalFacilitator
 from xbyte_live.payments.facilitators.remote import Facilitator, RemoteFacilitator
+from xbyte_live.payments.facilitators.transfer_batcher import TransferBatcher
 from xbyte_live.payments.gate import Gate
 from xbyte_live.payments.ledger.actions import ActionLedger
 from xbyte_live.payments.ledger.channels import ChannelLedger

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Generic, Literal, Protocol, TypeVar
 
 from xbyte_live.errors import ChainUnavailable, FacilitatorError, XByteError
-from xbyte_live.payments.facilitators.batch import TransferBatcher
 from xbyte_live.payments.facilitators.remote import (
     Facilitator,
     Outcome,
@@ -25,6 +24,7 @@ from xbyte_live.payments.facilitators.remote import (
     SignedPayment,
     Unknown,
 )
+from xbyte_live.payments.facilitators.transfer_batcher import TransferBatcher
 from xbyte_live.payments.ledger.actions import Action
 from xbyte_live.payments.ledger.channel import OnChain
 from xbyte_live.payments.ledger.charge import Charge

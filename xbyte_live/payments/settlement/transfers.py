@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from xbyte_live.errors import ChainUnavailable, XByteError
 from xbyte_live.evm.authorizations import ChainReader, Transfer
-from xbyte_live.payments.facilitators.batch import TransferBatcher
 from xbyte_live.payments.facilitators.remote import Facilitator, SignedPayment
+from xbyte_live.payments.facilitators.transfer_batcher import TransferBatcher
 from xbyte_live.payments.ledger.charge import Charge
 from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.settlement.attempts import Attempts, Proof, Why

@@ -17,8 +17,8 @@ from xbyte_live.devnet.chain import DevChain
 from xbyte_live.evm.authorizations import ChainReader
 from xbyte_live.evm.rpc import RpcNode
 from xbyte_live.evm.sender import TransactionSender
-from xbyte_live.payments.facilitators.batch import TransferBatcher
 from xbyte_live.payments.facilitators.local import LocalFacilitator
+from xbyte_live.payments.facilitators.transfer_batcher import TransferBatcher
 from xbyte_live.payments.ledger.charge import Charge, Exposure, NewCharge
 from xbyte_live.payments.ledger.charges import ChargeLedger
 from xbyte_live.payments.settlement.transfers import Transfers
