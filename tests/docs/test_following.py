@@ -30,7 +30,7 @@ from tests.support.server import Server, a_server, free_port
 from tests.support.shell import Command, commands, output
 from xbyte_live.cli import main
 from xbyte_live.frontend.bundle import build
-from xbyte_live.live.webhooks import Event, Webhooks
+from xbyte_live.live.webhooks import WebhookEvent, Webhooks
 
 # Ours that test_pages reads and nothing here runs, and why.
 ELSEWHERE = {
@@ -249,7 +249,7 @@ async def test_a_webhook_is_as_it_is_shown_and_its_signature_holds() -> None:
     with serving(Starlette(routes=[Route("/hook", receive, methods=["POST"])])) as url:
         webhooks = Webhooks([f"{url}/hook"], secret)
         running = asyncio.create_task(webhooks.run())
-        webhooks.send(Event("stream.started", "concert", 1_798_761_600.0, {}))
+        webhooks.send(WebhookEvent("stream.started", "concert", 1_798_761_600.0, {}))
         await webhooks.drain()
         running.cancel()
         await webhooks.close()

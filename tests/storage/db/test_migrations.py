@@ -68,7 +68,7 @@ async def test_days_that_were_rolled_up_are_taken_over(database_url: str) -> Non
     report = await Earnings(database).report(Period(0.0, 1e11), step=DAY)
     assert report.steps == {20_000: Earned(4, 60, 11, 101), 20_001: Earned(2, 30, 1000, 1000)}
     assert dict(report.items) == {"x": report.steps[20_000], "y": report.steps[20_001]}
-    assert await database.read(read_mark) == Summed(0.0, 20_002 * DAY)
+    assert await database.read(read_mark) == Summed(20_002.0 * DAY, 20_002 * DAY)
     await database.stop()
 
 
