@@ -98,7 +98,8 @@ class Attempts(Generic[Row]):
     """Attempts rows, ``parallel`` at the same time, and records their effect.
 
     ``lease`` is how many seconds one attempt may take, ``wait`` how many what was sent may take
-    to be confirmed; ``None`` believes the facilitator that it is.
+    to be confirmed; ``None`` believes the facilitator that it is. ``longest_delay`` is how many
+    seconds a row that fails again and again waits at most for its next attempt.
     """
 
     def __init__(
@@ -109,8 +110,10 @@ class Attempts(Generic[Row]):
         lease: float,
         wait: float | None,
         parallel: int,
+        longest_delay: float = BACKOFF_MOST,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._longest_delay = longest_delay
         self._rows = rows
         self._facilitator = facilitator
         self._wait = wait
@@ -257,7 +260,7 @@ class Attempts(Generic[Row]):
         self, row: Row, reason: str, sent: str | None = None, *, in_doubt: bool = True
     ) -> Row:
         age = self._clock() - row.created_at
-        delay = min(BACKOFF_MOST, max(BACKOFF_LEAST, age / 2))  # about double each time
+        delay = min(self._longest_delay, max(BACKOFF_LEAST, age / 2))  # about double each time
         return await self._rows.postpone(row, reason, delay=delay, in_doubt=in_doubt, sent=sent)
 
     # Several in one transaction

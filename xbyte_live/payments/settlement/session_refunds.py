@@ -21,6 +21,7 @@ from xbyte_live.payments.facilitators.remote import Facilitator, SignedPayment
 from xbyte_live.payments.ledger.actions import Action, ActionLedger
 from xbyte_live.payments.settlement.attempts import Attempts, Proof, Why
 
+LONGEST_DELAY = 3600.0  # seconds between attempts of a refund that is never given up
 VALIDITY = 3600  # seconds a transfer that was signed may be sent
 CLOCK_SKEW = 15  # seconds a block's time may differ from ours
 AT_ONCE = 16
@@ -45,7 +46,13 @@ class SessionRefunds:
         self._ledger = ledger
         self.rows = SessionRefundRows(ledger, payee, chains, assets, clock=clock)
         self._attempts = Attempts(
-            self.rows, facilitator, lease=lease, wait=0.0, parallel=AT_ONCE, clock=clock
+            self.rows,
+            facilitator,
+            lease=lease,
+            wait=0.0,
+            parallel=AT_ONCE,
+            longest_delay=LONGEST_DELAY,
+            clock=clock,
         )
 
     async def send_due(self) -> int:
