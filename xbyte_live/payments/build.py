@@ -173,6 +173,7 @@ async def open_payments(settings: Settings, database: Database) -> AsyncIterator
             rows=rows,
             lease=_lease(settings),
         )
+        stack.push_async_callback(sessions.drain)
         yield PaymentParts(
             gate,
             charges,

@@ -121,6 +121,11 @@ class Sessions:
         await self._send_refunds()
         return ended
 
+    async def drain(self) -> None:
+        """Wait for the refunds that are on their way to the chain."""
+        if self._refunds is not None:
+            await self._refunds.drain()
+
     async def run(self, interval: float = 15.0) -> None:
         """Sweep for ever, every ``interval`` seconds; a failure is logged and tried again."""
         while True:

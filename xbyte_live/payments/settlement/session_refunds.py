@@ -61,6 +61,10 @@ class SessionRefunds:
         await asyncio.gather(*(self._try(action) for action in due))
         return len(due)
 
+    async def drain(self) -> None:
+        """Wait for the attempts that have begun; the others are rows, and begin elsewhere."""
+        await self._attempts.drain()
+
     async def _try(self, action: Action) -> None:
         try:
             await self._attempts.do(action)
